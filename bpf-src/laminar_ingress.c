@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * laminar_ingress: drops what is sent to LaminarDB's port and is not its
+ * protocol, hands each valid datagram to the CPU that owns its partition, and
+ * leaves everybody else's packets alone.
+ *
+ * From the bottom up this file is the verdict table: laminar_ingress() finds
+ * UDP, judge_udp() decides what is ours and valid, steer() chooses the CPU,
+ * and count() is the one place that counts.
+ *
+ * Defines, one per thing that a kernel can or cannot do (see targets.toml):
+ *   LAMINAR_GLOBAL_DATA       settings are constants that the verifier folds
+ *   LAMINAR_REDIRECT_VERDICT  bpf_redirect_map() takes a verdict for empty
+ * slots LAMINAR_CPUMAP_PROGRAM    CPU map values are 8 bytes long
+ */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "cursor.h"
+#include "laminar_abi.h"
+
+/* More fragments follow, or this one does not start at 0. */
+#define IP_FRAGMENT bpf_htons(0x2000 | 0x1fff)
+
+/*
+ * What bpf_redirect_map() answers for a CPU without a queue. Before Linux 5.3
+ * any flag aborts the packet, so there it is 0, which means ABORTED: user space
+ * writes an owner only once its CPU has a queue.
+ */
+#ifdef LAMINAR_REDIRECT_VERDICT
+#define EMPTY_SLOT XDP_PASS
+#else
+#define EMPTY_SLOT 0
+#endif
+
+/* Beside the reasons that are counted: nothing to do with us. */
+#define NOT_OURS LAMINAR_REASON_COUNT
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CPUMAP);
+	__uint(max_entries, LAMINAR_DEFAULT_CPUS);
+	__type(key, __u32);
+#ifdef LAMINAR_CPUMAP_PROGRAM
+	__type(value, struct bpf_cpumap_val);
+#else
+	__type(value, __u32); /* queue size alone, as before Linux 5.9 */
+#endif
+} cpu_map SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LAMINAR_REASON_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LAMINAR_DEFAULT_PARTITIONS);
+	__type(key, __u32);
+	__type(value, __u32);
+} steering SEC(".maps");
+
+#ifdef LAMINAR_GLOBAL_DATA
+
+const volatile struct laminar_settings settings = {
+	.port = bpf_htons(LAMINAR_DEFAULT_PORT),
+	.partitions = LAMINAR_DEFAULT_PARTITIONS,
+};
+
+static __always_inline __be16 our_port(void)
+{
+	return settings.port;
+}
+
+static __always_inline __u32 partition_count(void)
+{
+	return settings.partitions;
+}
+
+#else
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct laminar_settings);
+} settings SEC(".maps");
+
+static __always_inline const struct laminar_settings *settings_get(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&settings, &key);
+}
+
+static __always_inline __be16 our_port(void)
+{
+	const struct laminar_settings *set = settings_get();
+
+	if (!set || !set->port)
+		return bpf_htons(LAMINAR_DEFAULT_PORT);
+	return set->port;
+}
+
+static __always_inline __u32 partition_count(void)
+{
+	const struct laminar_settings *set = settings_get();
+
+	if (!set || !set->partitions)
+		return LAMINAR_DEFAULT_PARTITIONS;
+	return set->partitions;
+}
+
+#endif
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *packets = bpf_map_lookup_elem(&stats, &reason);
+
+	if (packets)
+		(*packets)++; /* per CPU: nobody else writes it */
+}
+
+static __always_inline __u32 steer(__be32 partition_key)
+{
+	__u32 partition = bpf_ntohl(partition_key) % partition_count();
+	__u32 *owner = bpf_map_lookup_elem(&steering, &partition);
+
+	if (!owner || !*owner)
+		return LAMINAR_REASON_PASSED_NO_QUEUE;
+
+	if (bpf_redirect_map(&cpu_map, *owner - 1, EMPTY_SLOT) != XDP_REDIRECT)
+		return LAMINAR_REASON_PASSED_NO_QUEUE;
+	return LAMINAR_REASON_REDIRECTED;
+}
+
+/*
+ * The cursor stands at the UDP header. max_len is the most that the IP packet
+ * leaves for UDP: the frame may be padded beyond it.
+ */
+static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
+{
+	struct udphdr *udp = cursor->pos;
+	struct laminar_header *header;
+	__u32 len;
+
+	if (!cursor_advance(cursor, sizeof(*udp)))
+		return LAMINAR_REASON_INVALID;
+	if (udp->dest != our_port())
+		return NOT_OURS;
+
+	len = bpf_ntohs(udp->len);
+	if (len < sizeof(*udp) || len > max_len ||
+	    (void *)udp + len > cursor->end)
+		return LAMINAR_REASON_INVALID;
+	if (len < sizeof(*udp) + sizeof(*header))
+		return LAMINAR_REASON_DROPPED_SHORT;
+
+	header = cursor->pos;
+	/* Cannot fail after the check of len, but the verifier asks. */
+	if (!cursor_advance(cursor, sizeof(*header)))
+		return LAMINAR_REASON_DROPPED_SHORT;
+	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
+		return LAMINAR_REASON_DROPPED_MAGIC;
+	if (bpf_ntohl(header->payload_len) !=
+	    len - sizeof(*udp) - sizeof(*header))
+		return LAMINAR_REASON_DROPPED_LENGTH;
+
+	return steer(header->partition_key);
+}
+
+static __always_inline __u32 judge_ipv4(struct cursor *cursor)
+{
+	struct iphdr *ip = cursor->pos;
+	__u32 header_len;
+	__u32 total_len;
+
+	if (!cursor_advance(cursor, sizeof(*ip)))
+		return LAMINAR_REASON_INVALID;
+	if (ip->protocol != IPPROTO_UDP)
+		return NOT_OURS;
+
+	header_len = ip->ihl * 4;
+	if (ip->version != 4 || header_len < sizeof(*ip))
+		return LAMINAR_REASON_INVALID;
+	if (!cursor_advance(cursor, header_len - sizeof(*ip)))
+		return LAMINAR_REASON_INVALID; /* options cut short */
+	if (ip->frag_off & IP_FRAGMENT)
+		return LAMINAR_REASON_PASSED_FRAGMENT;
+
+	total_len = bpf_ntohs(ip->tot_len);
+	if (total_len < header_len)
+		return LAMINAR_REASON_INVALID;
+	return judge_udp(cursor, total_len - header_len);
+}
+
+static __always_inline __u32 judge(struct cursor *cursor)
+{
+	struct ethhdr *eth = cursor->pos;
+
+	if (!cursor_advance(cursor, sizeof(*eth)))
+		return LAMINAR_REASON_INVALID;
+	if (eth->h_proto == bpf_htons(ETH_P_IP))
+		return judge_ipv4(cursor);
+	return NOT_OURS;
+}
+
+SEC("xdp")
+int laminar_ingress(struct xdp_md *ctx)
+{
+	struct cursor cursor = cursor_of(ctx);
+	__u32 reason = judge(&cursor);
+
+	if (reason == NOT_OURS)
+		return XDP_PASS;
+
+	count(reason);
+
+	switch (reason) {
+	case LAMINAR_REASON_DROPPED_SHORT:
+	case LAMINAR_REASON_DROPPED_MAGIC:
+	case LAMINAR_REASON_DROPPED_LENGTH:
+		return XDP_DROP;
+	case LAMINAR_REASON_REDIRECTED:
+		return XDP_REDIRECT;
+	default:
+		return XDP_PASS;
+	}
+}
+
+char LICENSE[] SEC("license") = LAMINAR_LICENSE;

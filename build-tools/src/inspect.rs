@@ -1,0 +1,83 @@
+//! What an object really contains, read out of its ELF file and its BTF.
+
+use anyhow::{Context, Result, bail};
+use laminar_xdp_prebuilt::{ByteOrder, MapFacts, ProgramFacts, abi};
+use object::read::elf::ElfFile64;
+use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+use crate::maps::maps;
+
+/// Bytes of one BPF instruction.
+const INSTRUCTION_SIZE: u64 = 8;
+
+pub struct ElfFacts {
+    pub byte_order: ByteOrder,
+    pub license: String,
+    pub program: ProgramFacts,
+    /// Ordered by name; global data is the last one.
+    pub maps: Vec<MapFacts>,
+    /// The program's instructions with their relocations, for comparison.
+    pub instructions: Vec<u8>,
+    pub sections: Vec<String>,
+    pub undefined_symbols: Vec<String>,
+}
+
+type Elf<'data> = ElfFile64<'data, Endianness>;
+
+pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
+    let byte_order = ByteOrder::of_elf(elf).context("not a 64-bit ELF file for the BPF machine")?;
+    let file = Elf::parse(elf).context("not an ELF file")?;
+
+    let mut functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+    let (Some(function), None) = (functions.next(), functions.next()) else {
+        bail!("it does not have exactly one function");
+    };
+    let section = file.section_by_index(function.section_index().context("no code")?)?;
+
+    let mut maps = maps(section_data(&file, ".BTF")?)?;
+    if let Some(rodata) = file.section_by_name(".rodata") {
+        maps.push(MapFacts {
+            name: abi::LAMINAR_MAP_RODATA.to_str()?.into(),
+            kind: "array".into(),
+            key_size: 4,
+            value_size: rodata.size().try_into()?,
+            max_entries: 1,
+        });
+    }
+
+    let undefined = file.symbols().filter(|symbol| symbol.is_undefined() && symbol.index().0 != 0);
+    let license = section_data(&file, "license")?.strip_suffix(b"\0").context("license")?;
+    Ok(ElfFacts {
+        byte_order,
+        license: String::from_utf8(license.to_vec())?,
+        program: ProgramFacts {
+            name: function.name()?.into(),
+            section: section.name()?.into(),
+            instructions: (function.size() / INSTRUCTION_SIZE).try_into()?,
+        },
+        maps,
+        instructions: relocatable_code(&file, &section)?,
+        sections: file.sections().map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,
+        undefined_symbols: undefined.map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,
+    })
+}
+
+fn section_data<'data>(file: &Elf<'data>, name: &str) -> Result<&'data [u8]> {
+    let section = file.section_by_name(name).with_context(|| format!("no section {name}"))?;
+    Ok(section.data()?)
+}
+
+/// A section's bytes, and which symbol each of its relocations names.
+fn relocatable_code<'data>(
+    file: &Elf<'data>,
+    section: &impl ObjectSection<'data>,
+) -> Result<Vec<u8>> {
+    let mut code = section.data()?.to_vec();
+    for (offset, relocation) in section.relocations() {
+        code.extend(offset.to_le_bytes());
+        if let object::RelocationTarget::Symbol(symbol) = relocation.target() {
+            code.extend(file.symbol_by_index(symbol)?.name_bytes()?);
+        }
+    }
+    Ok(code)
+}

@@ -1,0 +1,50 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use xshell::Shell;
+
+/// The checkout. Every path in it is relative, because paths reach the objects.
+pub struct Project {
+    /// A shell that stands at the checkout's root.
+    pub shell: Shell,
+}
+
+impl Project {
+    pub const SOURCES: &str = "bpf-src";
+    pub const PROGRAM: &str = "bpf-src/laminar_ingress.c";
+    pub const ABI_HEADER: &str = "bpf-src/laminar_abi.h";
+    pub const TARGETS: &str = "bpf-src/targets.toml";
+    pub const ARTIFACT: &str = "bpf-prebuilt";
+    pub const BINDINGS: &str = "bpf-prebuilt/src/abi.rs";
+    pub const EMBEDDED: &str = "bpf-prebuilt/src/embedded.rs";
+    /// Compiled here first; nothing reaches `ARTIFACT` before it is verified.
+    pub const SCRATCH: &str = "target/bpf";
+
+    pub fn find() -> Result<Project> {
+        let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = crate_folder.parent().context("build-tools has no parent folder")?;
+        let shell = Shell::new()?;
+        shell.change_dir(root);
+        ensure!(
+            shell.path_exists(Project::TARGETS),
+            "{} is not a checkout of laminar-xdp: {} is missing",
+            root.display(),
+            Project::TARGETS
+        );
+        Ok(Project { shell })
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.shell.current_dir()
+    }
+
+    /// A file's bytes, or none if it is not there.
+    pub fn read_if_there(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        match self.shell.path_exists(path) {
+            true => Ok(Some(self.shell.read_binary_file(path)?)),
+            false => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `bpf-src/targets.toml`: which objects there are to build, and why.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp_prebuilt::ByteOrder;
+use serde::Deserialize;
+
+use crate::project::Project;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Targets {
+    /// Version of the pinned clang.
+    pub compiler: String,
+    pub byte_orders: Vec<ByteOrder>,
+    /// Name of the target that suits most kernels.
+    pub default: String,
+    /// Best first.
+    #[serde(rename = "target")]
+    pub list: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub name: String,
+    pub since: String,
+    /// What it can do that the one below it cannot, or the measured gain.
+    pub reason: String,
+    pub instruction_set: String,
+    pub defines: Vec<String>,
+    pub requires: Vec<String>,
+}
+
+impl Targets {
+    pub fn read(project: &Project) -> Result<Targets> {
+        let text = project.shell.read_file(Project::TARGETS)?;
+        let targets: Targets = toml::from_str(&text).context(Project::TARGETS)?;
+        let names: HashSet<_> = targets.list.iter().map(|target| &target.name).collect();
+        ensure!(names.len() == targets.list.len(), "{}: a name twice", Project::TARGETS);
+        ensure!(names.contains(&targets.default), "{}: no such default", Project::TARGETS);
+        for target in &targets.list {
+            ensure!(!target.reason.trim().is_empty(), "target {} has no reason to exist", target.name);
+        }
+        Ok(targets)
+    }
+}
+
+impl Target {
+    /// The name of this target's object for one byte order.
+    pub fn file(&self, byte_order: ByteOrder) -> String {
+        format!("laminar_xdp.{}.{byte_order}.o", self.name)
+    }
+
+    /// Whether its settings are constants rather than a map.
+    pub fn has_global_data(&self) -> bool {
+        self.defines.iter().any(|define| define == "LAMINAR_GLOBAL_DATA")
+    }
+
+    /// Bytes of a value in its CPU map.
+    pub fn cpu_map_value_size(&self) -> u32 {
+        match self.defines.iter().any(|define| define == "LAMINAR_CPUMAP_PROGRAM") {
+            true => 8,
+            false => 4,
+        }
+    }
+}
