@@ -5,18 +5,14 @@
 /// The manifest of the embedded objects.
 pub const MANIFEST: &str = include_str!("../manifest.toml");
 
-/// An ELF file is read in place, which wants its natural alignment.
-#[repr(C, align(8))]
-struct Aligned<Bytes: ?Sized>(Bytes);
-
-static OBJECTS: &[(&str, &Aligned<[u8]>)] = &[
-    ("laminar_xdp.linux-5.9.bpfel.o", &Aligned(*include_bytes!("../laminar_xdp.linux-5.9.bpfel.o"))),
-    ("laminar_xdp.linux-5.9.bpfeb.o", &Aligned(*include_bytes!("../laminar_xdp.linux-5.9.bpfeb.o"))),
-    ("laminar_xdp.linux-4.15.bpfel.o", &Aligned(*include_bytes!("../laminar_xdp.linux-4.15.bpfel.o"))),
-    ("laminar_xdp.linux-4.15.bpfeb.o", &Aligned(*include_bytes!("../laminar_xdp.linux-4.15.bpfeb.o"))),
+static OBJECTS: &[(&str, &[u8])] = &[
+    ("laminar_xdp.linux-5.9.bpfel.o", include_bytes!("../laminar_xdp.linux-5.9.bpfel.o")),
+    ("laminar_xdp.linux-5.9.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.9.bpfeb.o")),
+    ("laminar_xdp.linux-4.15.bpfel.o", include_bytes!("../laminar_xdp.linux-4.15.bpfel.o")),
+    ("laminar_xdp.linux-4.15.bpfeb.o", include_bytes!("../laminar_xdp.linux-4.15.bpfeb.o")),
 ];
 
-/// The bytes of an embedded object, aligned to 8.
+/// The bytes of an embedded object.
 pub fn object(file: &str) -> Option<&'static [u8]> {
-    OBJECTS.iter().find(|(name, _)| *name == file).map(|(_, object)| &object.0)
+    OBJECTS.iter().find(|(name, _)| *name == file).map(|(_, object)| *object)
 }

@@ -30,7 +30,7 @@ pub fn embedded(manifest: &Manifest) -> Result<String> {
     let mut list = String::new();
     for object in &manifest.objects {
         let file = &object.file;
-        writeln!(list, "    (\"{file}\", &Aligned(*include_bytes!(\"../{file}\"))),")?;
+        writeln!(list, "    (\"{file}\", include_bytes!(\"../{file}\")),")?;
     }
     Ok(format!(
         "{GENERATED}
@@ -39,16 +39,12 @@ pub fn embedded(manifest: &Manifest) -> Result<String> {
 /// The manifest of the embedded objects.
 pub const MANIFEST: &str = include_str!(\"../manifest.toml\");
 
-/// An ELF file is read in place, which wants its natural alignment.
-#[repr(C, align(8))]
-struct Aligned<Bytes: ?Sized>(Bytes);
-
-static OBJECTS: &[(&str, &Aligned<[u8]>)] = &[
+static OBJECTS: &[(&str, &[u8])] = &[
 {list}];
 
-/// The bytes of an embedded object, aligned to 8.
+/// The bytes of an embedded object.
 pub fn object(file: &str) -> Option<&'static [u8]> {{
-    OBJECTS.iter().find(|(name, _)| *name == file).map(|(_, object)| &object.0)
+    OBJECTS.iter().find(|(name, _)| *name == file).map(|(_, object)| *object)
 }}
 "
     ))

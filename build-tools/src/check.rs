@@ -64,5 +64,7 @@ fn unlisted_objects(project: &Project, manifest: &Manifest) -> Result<Vec<String
     let objects = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "o"));
     let names = objects.filter_map(|path| path.file_name()?.to_str());
     let unlisted = names.filter(|name| !manifest.objects.iter().any(|o| o.file == *name));
-    Ok(unlisted.map(|name| format!("{name} lies in bpf-prebuilt/ but no target builds it")).collect())
+    Ok(unlisted
+        .map(|name| format!("{name} lies in bpf-prebuilt/ but no target builds it"))
+        .collect())
 }

@@ -27,7 +27,9 @@ impl Compiler {
         let strip = clang.replace("clang", "llvm-strip");
         let shell = &project.shell;
         let banner = cmd!(shell, "{clang} --version").quiet().read().with_context(|| {
-            format!("{clang} does not run; `ci/install-packages bpf` installs what `make bpf` needs")
+            format!(
+                "{clang} does not run; `ci/install-packages bpf` installs what `make bpf` needs"
+            )
         })?;
         let version = banner
             .split_whitespace()
@@ -69,7 +71,12 @@ impl Compiler {
     }
 
     /// Compiles the program for one target and byte order.
-    pub fn compile(&self, project: &Project, target: &Target, byte_order: ByteOrder) -> Result<Vec<u8>> {
+    pub fn compile(
+        &self,
+        project: &Project,
+        target: &Target,
+        byte_order: ByteOrder,
+    ) -> Result<Vec<u8>> {
         let Compiler { clang, strip, machine_includes, .. } = self;
         let shell = &project.shell;
         let root = project.root();

@@ -27,7 +27,8 @@ fn map(btf: &Btf, name: String, variable: &dyn BtfType) -> Result<MapFacts> {
     let Type::Struct(definition) = btf.resolve_chained_type(variable)? else {
         bail!("not a struct");
     };
-    let mut map = MapFacts { name, kind: String::new(), key_size: 0, value_size: 0, max_entries: 0 };
+    let mut map =
+        MapFacts { name, kind: String::new(), key_size: 0, value_size: 0, max_entries: 0 };
     for member in &definition.members {
         let Type::Ptr(pointer) = btf.resolve_chained_type(member)? else { bail!("no pointer") };
         let points_to = btf.resolve_chained_type(&pointer)?;

@@ -16,6 +16,7 @@ impl Project {
     pub const PROGRAM: &str = "bpf-src/laminar_ingress.c";
     pub const ABI_HEADER: &str = "bpf-src/laminar_abi.h";
     pub const TARGETS: &str = "bpf-src/targets.toml";
+    pub const PRODUCER: &str = "build-tools/src";
     pub const ARTIFACT: &str = "bpf-prebuilt";
     pub const BINDINGS: &str = "bpf-prebuilt/src/abi.rs";
     pub const EMBEDDED: &str = "bpf-prebuilt/src/embedded.rs";

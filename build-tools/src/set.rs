@@ -111,15 +111,16 @@ pub fn is_current(project: &Project) -> Result<bool> {
     Ok(manifest.sources_sha256 == digest(project, generated)?)
 }
 
-/// SHA-256 over the sources and what was generated from them. The compiler's
-/// version and the targets are in `targets.toml`, the flags in `compile.rs`.
+/// SHA-256 over the sources, the producer itself and what was generated. The
+/// compiler's version is one of the sources.
 fn digest(project: &Project, generated: impl IntoIterator<Item = Vec<u8>>) -> Result<String> {
     let mut digests = String::new();
-    for path in project.shell.read_dir(Project::SOURCES)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        digests += &format!("{name} {}\n", sha256_hex(&project.shell.read_binary_file(&path)?));
+    for folder in [Project::SOURCES, Project::PRODUCER] {
+        for path in project.shell.read_dir(folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            digests += &format!("{name} {}\n", sha256_hex(&project.shell.read_binary_file(&path)?));
+        }
     }
-    digests += &sha256_hex(include_bytes!("compile.rs"));
     for text in generated {
         digests += &sha256_hex(&text);
     }

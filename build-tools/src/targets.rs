@@ -41,7 +41,11 @@ impl Targets {
         ensure!(names.len() == targets.list.len(), "{}: a name twice", Project::TARGETS);
         ensure!(names.contains(&targets.default), "{}: no such default", Project::TARGETS);
         for target in &targets.list {
-            ensure!(!target.reason.trim().is_empty(), "target {} has no reason to exist", target.name);
+            ensure!(
+                !target.reason.trim().is_empty(),
+                "target {} has no reason to exist",
+                target.name
+            );
         }
         Ok(targets)
     }

@@ -1,0 +1,194 @@
+//! The program on an interface: whose turn it is, attaching, detaching.
+
+use std::ffi::{CString, c_int};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_sys as sys;
+
+use crate::config::XdpAttachMode;
+use crate::error::{ProgramIdentity, XdpError};
+use crate::kernel::{libbpf, messages, rights};
+
+/// An interface of the network namespace that the thread was in.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    pub name: String,
+    index: c_int,
+}
+
+impl Interface {
+    pub fn find(name: &str) -> Result<Interface, XdpError> {
+        let index = CString::new(name).ok().and_then(|name| libbpf::interface_index(&name));
+        let index = index.ok_or_else(|| XdpError::InterfaceNotFound { interface: name.into() })?;
+        Ok(Interface { name: name.into(), index })
+    }
+
+    /// Fails if any program is attached, whoever's it is.
+    pub fn check_free(&self) -> Result<(), XdpError> {
+        match libbpf::attached_program(self.index) {
+            Ok(None) => Ok(()),
+            Ok(Some(id)) => Err(self.busy(id)),
+            Err(reason) => Err(XdpError::Map {
+                action: format!("ask which XDP program {} carries", self.name),
+                reason,
+            }),
+        }
+    }
+
+    fn busy(&self, id: u32) -> XdpError {
+        let info =
+            libbpf::program_by_id(id).and_then(|program| libbpf::program_info(&program)).ok();
+        let (name, tag) = match info {
+            Some((_, name, tag)) => {
+                (Some(name), Some(tag.iter().map(|byte| format!("{byte:02x}")).collect()))
+            }
+            None => (None, None),
+        };
+        XdpError::Busy { interface: self.name.clone(), holder: ProgramIdentity { id, name, tag } }
+    }
+}
+
+/// A program on an interface. Dropping it detaches.
+#[derive(Debug)]
+pub struct Attachment {
+    interface: Interface,
+    mode_flag: u32,
+    /// None once it is detached.
+    hold: Option<Hold>,
+}
+
+/// What keeps the program attached.
+#[derive(Debug)]
+enum Hold {
+    /// The kernel detaches when the process ends, however it ends.
+    Link(OwnedFd),
+    /// Before Linux 5.9: the interface itself, until somebody detaches.
+    Netlink { program: OwnedFd },
+}
+
+/// Why the interface does not take the program in one mode.
+#[derive(Debug)]
+pub enum AttachFailure {
+    /// No other mode or object can help.
+    Final(XdpError),
+    /// Another mode or another object may do.
+    ThisWay(XdpError),
+}
+
+impl Attachment {
+    /// Attaches in exactly the given mode, native or generic.
+    pub fn attach(
+        interface: &Interface,
+        program: BorrowedFd,
+        mode: XdpAttachMode,
+    ) -> Result<Attachment, AttachFailure> {
+        let mode_flag = match mode {
+            XdpAttachMode::Generic => sys::XDP_FLAGS_SKB_MODE,
+            _ => sys::XDP_FLAGS_DRV_MODE,
+        };
+        let attached =
+            |hold| Attachment { interface: interface.clone(), mode_flag, hold: Some(hold) };
+
+        let error = match libbpf::create_xdp_link(program, interface.index, mode_flag) {
+            Ok(link) => return Ok(attached(Hold::Link(link))),
+            Err(error) => error,
+        };
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(explain(interface, mode, error, None));
+        }
+        // A kernel without XDP links says EINVAL, and so do drivers for their own
+        // reasons. Netlink is the answer to the first and explains the second.
+        let (result, messages) = messages::capture(|| {
+            let program = program.try_clone_to_owned()?;
+            let flags = mode_flag | sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
+            libbpf::attach_xdp(interface.index, program.as_fd(), flags)?;
+            Ok(Hold::Netlink { program })
+        });
+        result.map(attached).map_err(|error| {
+            let text = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
+            explain(interface, mode, error, text)
+        })
+    }
+
+    /// Whether the attachment ends with the process.
+    pub fn ends_with_process(&self) -> bool {
+        matches!(self.hold, Some(Hold::Link(_)))
+    }
+
+    /// Takes the program off the interface. A program that somebody put there
+    /// since is left alone.
+    pub fn detach(&mut self) -> io::Result<()> {
+        match self.hold.take() {
+            None => Ok(()),
+            Some(Hold::Link(link)) => libbpf::detach_link(link.as_fd()),
+            Some(Hold::Netlink { program }) => self.detach_netlink(&program),
+        }
+    }
+
+    fn detach_netlink(&self, program: &OwnedFd) -> io::Result<()> {
+        let index = self.interface.index;
+        let result = libbpf::detach_xdp(index, Some(program.as_fd()), self.mode_flag);
+        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
+            // Before Linux 5.7 the kernel cannot compare, so we do.
+            let (ours, ..) = libbpf::program_info(program)?;
+            if libbpf::attached_program(index)? != Some(ours) {
+                return Ok(());
+            }
+            return libbpf::detach_xdp(index, None, self.mode_flag);
+        }
+        result
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            let interface = &self.interface.name;
+            tracing::warn!(%interface, %error, "the XDP program could not be detached");
+        }
+    }
+}
+
+/// The errnos of attaching that a user meets, translated.
+fn explain(
+    interface: &Interface,
+    mode: XdpAttachMode,
+    reason: io::Error,
+    kernel_message: Option<String>,
+) -> AttachFailure {
+    let name = &interface.name;
+    let (last, advice) = match reason.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => match interface.check_free() {
+            Err(busy) => return AttachFailure::Final(busy),
+            Ok(()) => (true, "another program was attached just now and is gone; try again".into()),
+        },
+        Some(libc::EPERM | libc::EACCES) => return AttachFailure::Final(rights::denied()),
+        Some(libc::ENODEV) => (true, format!("{name} was removed meanwhile; `ip link` lists them")),
+        Some(libc::EOPNOTSUPP) => {
+            (false, format!("the driver of {name} has no {mode} XDP; use generic or auto mode"))
+        }
+        Some(libc::ERANGE | libc::EMSGSIZE) => (false, mtu_advice(name)),
+        Some(libc::EINVAL) if mode == XdpAttachMode::Generic => {
+            (false, "this kernel cannot steer in generic mode with this object".into())
+        }
+        Some(libc::EINVAL) => (
+            false,
+            format!(
+                "the driver of {name} refuses its present settings, most often an MTU too large \
+                 for native XDP: {}",
+                mtu_advice(name)
+            ),
+        ),
+        _ => (true, "nothing was attached; `dmesg` may say more".into()),
+    };
+    let error = XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice };
+    if last { AttachFailure::Final(error) } else { AttachFailure::ThisWay(error) }
+}
+
+fn mtu_advice(interface: &str) -> String {
+    format!(
+        "lower the MTU of {interface} (of a veth: of its peer) to 3000 or less \
+         (`ip link set dev {interface} mtu 1500`), or use generic mode"
+    )
+}

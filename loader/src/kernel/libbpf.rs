@@ -1,0 +1,349 @@
+//! Safe wrappers, each around one call of libbpf or of bpf(2). With `messages`
+//! this is all the `unsafe` there is; what to do with the calls is decided in
+//! `object`, `attach` and `probe`.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use libbpf_sys as sys;
+
+/// libbpf answers with a negative errno.
+fn check(answer: c_int) -> io::Result<c_int> {
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
+}
+
+fn own(answer: c_int) -> io::Result<OwnedFd> {
+    let fd = check(answer)?;
+    // SAFETY: only called on answers that are a new descriptor of ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A parsed object, before and while the kernel loads it.
+pub struct Object(NonNull<sys::bpf_object>);
+
+/// A map as libbpf found it in an object.
+pub struct MapDefinition {
+    pub name: CString,
+    pub kind: sys::bpf_map_type,
+    pub key_size: u32,
+    pub value_size: u32,
+    /// Whether libbpf would pin it, or take over what is pinned there.
+    pub pinned: bool,
+}
+
+impl Object {
+    /// Parses an ELF file of this machine's byte order.
+    pub fn open(elf: &[u8]) -> io::Result<Object> {
+        // libelf reads the headers in place and wants their natural alignment.
+        let mut aligned = vec![0u64; elf.len().div_ceil(8)];
+        for (word, bytes) in aligned.iter_mut().zip(elf.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(padded);
+        }
+        let options = sys::bpf_object_open_opts {
+            sz: size_of::<sys::bpf_object_open_opts>() as _,
+            object_name: c"laminar".as_ptr(),
+            ..Default::default()
+        };
+        // SAFETY: `aligned` holds at least `elf.len()` bytes, of which libbpf
+        // keeps no pointer after it returns.
+        let raw =
+            unsafe { sys::bpf_object__open_mem(aligned.as_ptr().cast(), elf.len() as _, &options) };
+        NonNull::new(raw).map(Object).ok_or_else(io::Error::last_os_error)
+    }
+
+    /// The names of its programs, with whether each is of type XDP.
+    pub fn programs(&self) -> Vec<(CString, bool)> {
+        let mut programs = Vec::new();
+        let mut program = ptr::null_mut();
+        loop {
+            // SAFETY: the object is open, and `program` is null or the last one.
+            program = unsafe { sys::bpf_object__next_program(self.0.as_ptr(), program) };
+            if program.is_null() {
+                return programs;
+            }
+            // SAFETY: a program of this object; its name lives as long.
+            let name = unsafe { CStr::from_ptr(sys::bpf_program__name(program)) };
+            // SAFETY: a program of this object.
+            let kind = unsafe { sys::bpf_program__type(program) };
+            programs.push((name.into(), kind == sys::BPF_PROG_TYPE_XDP));
+        }
+    }
+
+    /// Its maps.
+    pub fn maps(&self) -> Vec<MapDefinition> {
+        let mut maps = Vec::new();
+        let mut map = ptr::null_mut();
+        loop {
+            // SAFETY: the object is open, and `map` is null or the last one.
+            map = unsafe { sys::bpf_object__next_map(self.0.as_ptr(), map) };
+            if map.is_null() {
+                return maps;
+            }
+            // SAFETY: a map of this object; these calls only read it.
+            maps.push(unsafe {
+                MapDefinition {
+                    name: CStr::from_ptr(sys::bpf_map__name(map)).into(),
+                    kind: sys::bpf_map__type(map),
+                    key_size: sys::bpf_map__key_size(map),
+                    value_size: sys::bpf_map__value_size(map),
+                    pinned: !sys::bpf_map__pin_path(map).is_null(),
+                }
+            });
+        }
+    }
+
+    fn find_map(&self, name: &CStr) -> io::Result<NonNull<sys::bpf_map>> {
+        // SAFETY: the object is open and the name is a C string.
+        let map = unsafe { sys::bpf_object__find_map_by_name(self.0.as_ptr(), name.as_ptr()) };
+        NonNull::new(map).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn find_program(&self, name: &CStr) -> io::Result<NonNull<sys::bpf_program>> {
+        // SAFETY: the object is open and the name is a C string.
+        let program =
+            unsafe { sys::bpf_object__find_program_by_name(self.0.as_ptr(), name.as_ptr()) };
+        NonNull::new(program).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Changes a map's number of entries, before loading.
+    pub fn resize_map(&mut self, name: &CStr, entries: u32) -> io::Result<()> {
+        let map = self.find_map(name)?;
+        // SAFETY: a map of this object.
+        check(unsafe { sys::bpf_map__set_max_entries(map.as_ptr(), entries) }).map(drop)
+    }
+
+    /// Sets the content of global data, before loading; libbpf refuses another
+    /// size than the map's.
+    pub fn set_global_data(&mut self, name: &CStr, data: &[u8]) -> io::Result<()> {
+        let map = self.find_map(name)?;
+        let (start, size) = (data.as_ptr().cast::<c_void>(), data.len() as _);
+        // SAFETY: a map of this object; libbpf copies `size` bytes.
+        check(unsafe { sys::bpf_map__set_initial_value(map.as_ptr(), start, size) }).map(drop)
+    }
+
+    /// Creates the maps and has the verifier check `program`. A failure comes
+    /// with the verifier's log, empty if it did not come to that.
+    pub fn load(&mut self, program: &CStr) -> Result<(), (io::Error, String)> {
+        // Zeroed memory costs nothing until the kernel writes to it, and a
+        // buffer that is too small would hide the verifier's real answer.
+        let mut log = vec![0u8; 16 << 20];
+        let result = self.find_program(program).and_then(|program| {
+            // SAFETY: a program of this object; the buffer outlives the load.
+            check(unsafe {
+                let (start, size) = (log.as_mut_ptr().cast(), log.len() as _);
+                sys::bpf_program__set_log_buf(program.as_ptr(), start, size)
+            })?;
+            // SAFETY: the object is open.
+            let loaded = check(unsafe { sys::bpf_object__load(self.0.as_ptr()) });
+            // SAFETY: takes the buffer back before it goes.
+            unsafe { sys::bpf_program__set_log_buf(program.as_ptr(), ptr::null_mut(), 0) };
+            loaded.map(drop)
+        });
+        result.map_err(|error| {
+            let text = CStr::from_bytes_until_nul(&log).unwrap_or_default();
+            (error, text.to_string_lossy().into_owned())
+        })
+    }
+
+    /// A loaded map, with a descriptor of its own.
+    pub fn map(&self, name: &CStr) -> io::Result<Map> {
+        let map = self.find_map(name)?;
+        // SAFETY: a map of this object.
+        let (fd, key_size, value_size) = unsafe {
+            let map = map.as_ptr();
+            (sys::bpf_map__fd(map), sys::bpf_map__key_size(map), sys::bpf_map__value_size(map))
+        };
+        let per_cpu = self
+            .maps()
+            .iter()
+            .any(|map| map.name.as_c_str() == name && map.kind == sys::BPF_MAP_TYPE_PERCPU_ARRAY);
+        Ok(Map { fd: duplicate(fd)?, key_size, value_size: value_size as usize, per_cpu })
+    }
+
+    /// A loaded program, with a descriptor of its own.
+    pub fn program(&self, name: &CStr) -> io::Result<OwnedFd> {
+        let program = self.find_program(name)?;
+        // SAFETY: a program of this object.
+        duplicate(unsafe { sys::bpf_program__fd(program.as_ptr()) })
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        // SAFETY: opened by us and closed once; nothing borrows from it.
+        unsafe { sys::bpf_object__close(self.0.as_ptr()) };
+    }
+}
+
+fn duplicate(fd: c_int) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: the object that owns it is borrowed by the caller meanwhile.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
+}
+
+/// A loaded map whose keys are `u32`.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    key_size: u32,
+    value_size: usize,
+    per_cpu: bool,
+}
+
+impl Map {
+    /// Bytes of a value.
+    pub fn value_size(&self) -> usize {
+        self.value_size
+    }
+
+    /// Writes one value, in the machine's byte order.
+    pub fn update(&self, key: u32, value: &[u8]) -> io::Result<()> {
+        if self.key_size != 4 || self.per_cpu || value.len() != self.value_size {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: key and value have the sizes that the kernel reads.
+        check(unsafe {
+            let (key, value) = (ptr::from_ref(&key).cast(), value.as_ptr().cast());
+            sys::bpf_map_update_elem(self.fd.as_raw_fd(), key, value, u64::from(sys::BPF_ANY))
+        })
+        .map(drop)
+    }
+
+    /// Reads a `u64` of a per-CPU map: one number for each possible CPU.
+    pub fn lookup_per_cpu(&self, key: u32) -> io::Result<Vec<u64>> {
+        if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<u64>() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: reads a file once and remembers the number.
+        let cpus = check(unsafe { sys::libbpf_num_possible_cpus() })?;
+        let mut values = vec![0u64; cpus as usize];
+        // SAFETY: the kernel writes 8 bytes for each possible CPU.
+        check(unsafe {
+            let (key, values) = (ptr::from_ref(&key).cast(), values.as_mut_ptr().cast());
+            sys::bpf_map_lookup_elem(self.fd.as_raw_fd(), key, values)
+        })?;
+        Ok(values)
+    }
+}
+
+/// Creates a map with 4-byte keys.
+pub fn create_map(kind: sys::bpf_map_type, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointer but null, which means no name and no options.
+    own(unsafe { sys::bpf_map_create(kind, ptr::null(), 4, value_size, entries, ptr::null()) })
+}
+
+/// One BPF instruction.
+pub fn instruction(code: u8, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {
+    let mut instruction = sys::bpf_insn { code, imm: immediate, ..Default::default() };
+    instruction.set_dst_reg(to);
+    instruction.set_src_reg(from);
+    instruction
+}
+
+/// Loads an XDP program.
+pub fn load_program(program: &[sys::bpf_insn]) -> io::Result<OwnedFd> {
+    // SAFETY: the program has the stated length; the options are none.
+    own(unsafe {
+        sys::bpf_prog_load(
+            sys::BPF_PROG_TYPE_XDP,
+            ptr::null(),
+            c"GPL".as_ptr(),
+            program.as_ptr(),
+            program.len() as _,
+            ptr::null_mut(),
+        )
+    })
+}
+
+/// Runs an XDP program once on `packet` and gives its verdict; no packet goes
+/// anywhere.
+pub fn run_program(program: BorrowedFd, packet: &[u8]) -> io::Result<u32> {
+    let mut options = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as _,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: packet.len() as u32,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: the packet has the stated length and is only read.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    Ok(options.retval)
+}
+
+/// The index of an interface in this thread's network namespace.
+pub fn interface_index(name: &CStr) -> Option<c_int> {
+    // SAFETY: the name is a C string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    c_int::try_from(index).ok().filter(|index| *index != 0)
+}
+
+/// Attaches through a bpf_link, which detaches when its last descriptor closes.
+pub fn create_xdp_link(program: BorrowedFd, interface: c_int, flags: u32) -> io::Result<OwnedFd> {
+    let options = sys::bpf_link_create_opts {
+        sz: size_of::<sys::bpf_link_create_opts>() as _,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: the options are complete and hold no pointer.
+    own(unsafe { sys::bpf_link_create(program.as_raw_fd(), interface, sys::BPF_XDP, &options) })
+}
+
+/// Detaches a link at once, where closing it may take a moment.
+pub fn detach_link(link: BorrowedFd) -> io::Result<()> {
+    // SAFETY: a plain system call on a descriptor.
+    check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
+}
+
+/// Attaches through netlink; the attachment outlives the process.
+pub fn attach_xdp(interface: c_int, program: BorrowedFd, flags: u32) -> io::Result<()> {
+    // SAFETY: plain values; the options are none.
+    check(unsafe { sys::bpf_xdp_attach(interface, program.as_raw_fd(), flags, ptr::null()) })
+        .map(drop)
+}
+
+/// Detaches through netlink, if `only` (where given; Linux 5.7) is attached.
+pub fn detach_xdp(interface: c_int, only: Option<BorrowedFd>, flags: u32) -> io::Result<()> {
+    let options = only.map(|program| sys::bpf_xdp_attach_opts {
+        sz: size_of::<sys::bpf_xdp_attach_opts>() as _,
+        old_prog_fd: program.as_raw_fd(),
+        ..Default::default()
+    });
+    let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the options are null or complete.
+    check(unsafe { sys::bpf_xdp_detach(interface, flags, options) }).map(drop)
+}
+
+/// The id of the XDP program on an interface, in whatever mode.
+pub fn attached_program(interface: c_int) -> io::Result<Option<u32>> {
+    let mut query = sys::bpf_xdp_query_opts {
+        // Without the fields after the ids, which ask another netlink family.
+        sz: std::mem::offset_of!(sys::bpf_xdp_query_opts, feature_flags) as _,
+        ..Default::default()
+    };
+    // SAFETY: the kernel's answer fits the stated size.
+    check(unsafe { sys::bpf_xdp_query(interface, 0, &mut query) })?;
+    let ids = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id];
+    Ok(ids.into_iter().find(|id| *id != 0))
+}
+
+/// A descriptor of a loaded program; takes CAP_SYS_ADMIN.
+pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call.
+    own(unsafe { sys::bpf_prog_get_fd_by_id(id) })
+}
+
+/// A loaded program's id, name and tag.
+pub fn program_info(program: &impl AsFd) -> io::Result<(u32, String, [u8; 8])> {
+    let mut info = sys::bpf_prog_info::default();
+    let mut size = size_of::<sys::bpf_prog_info>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes, and no array was asked for.
+    check(unsafe {
+        sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut size)
+    })?;
+    let name = info.name.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect::<Vec<_>>();
+    Ok((info.id, String::from_utf8_lossy(&name).into_owned(), info.tag))
+}

@@ -1,0 +1,302 @@
+//! pick -> load -> attach -> steer -> count.
+
+use std::os::fd::AsFd;
+
+use crate::artifact::{Artifact, ArtifactObject};
+use crate::config::{XdpAttachMode, XdpConfig};
+use crate::error::XdpError;
+use crate::kernel::attach::{AttachFailure, Attachment, Interface};
+use crate::kernel::object::{self, LoadFailure, Loaded, Settings};
+use crate::kernel::steering::Steering;
+use crate::kernel::{libbpf, probe, rights};
+use crate::select::{self, Candidate, Outcome, Selection};
+use crate::stats::XdpStats;
+
+/// The program at work on one interface. Dropping it detaches; so does the end
+/// of the process, however it comes, from Linux 5.9 on.
+///
+/// It may be moved to another thread and shared. On kernels before 5.9 it must
+/// be dropped in the network namespace in which it was made.
+#[derive(Debug)]
+pub struct XdpLoader {
+    // Dropped first: the maps must outlive the program on the interface.
+    attachment: Attachment,
+    loaded: Loaded,
+    steering: Steering,
+    selection: Selection,
+    mode: XdpAttachMode,
+    steers: bool,
+}
+
+/// What [`XdpLoader::load_or_fall_back`] came to.
+#[derive(Debug)]
+pub enum Startup {
+    /// XDP filters and steers.
+    Xdp(XdpLoader),
+    /// Plain sockets have to do, for this reason.
+    Sockets(XdpError),
+}
+
+impl XdpLoader {
+    /// Picks the best object for this kernel, loads it, gives every core in
+    /// `cores` (ids of CPUs that are online) a queue and its partitions, and
+    /// attaches last: from the first packet on, everything is in place.
+    ///
+    /// Partition `p` starts on `cores[p % cores.len()]`. Takes CAP_BPF and
+    /// CAP_NET_ADMIN, or root. Acts in the network namespace of the calling
+    /// thread.
+    ///
+    /// # Errors
+    /// Any [`XdpError`]. The interface is then as it was before; a program of
+    /// somebody else on it is never displaced.
+    pub fn load_and_attach(config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader, XdpError> {
+        if !config.enabled {
+            return Err(XdpError::Disabled);
+        }
+        config.validate()?;
+        let steering = Steering::new(config, cores)?;
+        let artifact = Artifact::find(&config.bpf_object_path)?;
+        check_forced_target(config, &artifact)?;
+        rights::check()?;
+        probe::bpf_available()?;
+        let interface = Interface::find(&config.interface)?;
+        interface.check_free()?;
+        Attempt { config, steering, interface }.try_all(artifact)
+    }
+
+    /// Like [`XdpLoader::load_and_attach`], but where the configuration says so
+    /// ([`XdpConfig::fallback_on_error`]) a failure is not an error: the caller
+    /// gets the reason to go on with plain sockets, and one warning is logged.
+    /// A configuration that switches XDP off is no reason to warn.
+    ///
+    /// # Errors
+    /// Those of [`XdpLoader::load_and_attach`] if falling back is off.
+    pub fn load_or_fall_back(config: &XdpConfig, cores: &[u32]) -> Result<Startup, XdpError> {
+        match Self::load_and_attach(config, cores) {
+            Ok(loader) => Ok(Startup::Xdp(loader)),
+            Err(XdpError::Disabled) => Ok(Startup::Sockets(XdpError::Disabled)),
+            Err(error) if config.fallback_on_error => {
+                tracing::warn!(%error, "falling back to plain sockets");
+                Ok(Startup::Sockets(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the counters from the kernel.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] if the kernel does not answer.
+    pub fn stats(&self) -> Result<XdpStats, XdpError> {
+        XdpStats::read(|reason| {
+            let per_cpu = self.loaded.stats.lookup_per_cpu(reason);
+            per_cpu
+                .map(|counters| counters.iter().sum())
+                .map_err(|reason| XdpError::Map { action: "read the statistics".into(), reason })
+        })
+    }
+
+    /// Moves a partition to another of the CPUs that were named at loading. The
+    /// next packet follows; packets already in the old CPU's queue are still
+    /// processed there, so for a moment two CPUs may work on one partition.
+    ///
+    /// # Errors
+    /// [`XdpError::Config`] for a partition or CPU that does not exist or has no
+    /// queue, [`XdpError::FilterOnly`] where [`XdpLoader::steers`] is false.
+    pub fn update_cpu_steering(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
+        if !self.steers {
+            return Err(XdpError::FilterOnly);
+        }
+        self.steering.reassign(&self.loaded.steering, partition, cpu)
+    }
+
+    /// Takes the program off the interface, now and with an answer; dropping the
+    /// loader does the same without one.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] if the kernel refuses.
+    pub fn detach(mut self) -> Result<(), XdpError> {
+        self.attachment
+            .detach()
+            .map_err(|reason| XdpError::Map { action: "detach the XDP program".into(), reason })
+    }
+
+    /// Which object was chosen, and why not the others.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// The mode in which the program runs: native or generic.
+    pub fn mode(&self) -> XdpAttachMode {
+        self.mode
+    }
+
+    /// Whether packets are steered, or only filtered.
+    pub fn steers(&self) -> bool {
+        self.steers
+    }
+
+    /// Whether the kernel detaches the program when the process ends (a bpf_link,
+    /// Linux 5.9) or leaves it on the interface.
+    pub fn ends_with_process(&self) -> bool {
+        self.attachment.ends_with_process()
+    }
+
+    /// The number of partitions.
+    pub fn partitions(&self) -> u32 {
+        self.steering.partitions()
+    }
+
+    /// The CPUs that own partitions.
+    pub fn cores(&self) -> &[u32] {
+        self.steering.cores()
+    }
+
+    /// The kernel's id of the loaded program, as `bpftool prog show id` takes it.
+    ///
+    /// # Errors
+    /// [`XdpError::Map`] if the kernel does not answer.
+    pub fn program_id(&self) -> Result<u32, XdpError> {
+        libbpf::program_info(&self.loaded.program)
+            .map(|(id, ..)| id)
+            .map_err(|reason| XdpError::Map { action: "ask for the program's id".into(), reason })
+    }
+}
+
+fn check_forced_target(config: &XdpConfig, artifact: &Artifact) -> Result<(), XdpError> {
+    let Some(forced) = &config.force_target else { return Ok(()) };
+    let targets = artifact.objects.iter().filter_map(|object| object.entry.as_ref());
+    let mut targets: Vec<_> = targets.map(|entry| entry.target.as_str()).collect();
+    targets.dedup();
+    if targets.contains(&forced.as_str()) {
+        return Ok(());
+    }
+    let problem = format!("{} has no target {forced:?}; it has {targets:?}", artifact.origin);
+    Err(XdpError::config("force_target", problem))
+}
+
+/// What stays the same from object to object.
+struct Attempt<'config> {
+    config: &'config XdpConfig,
+    steering: Steering,
+    interface: Interface,
+}
+
+/// What became of one object.
+enum Tried {
+    Attached(Success),
+    /// The interface does not take it in any mode; this is the first error.
+    NotAttachable(XdpError),
+    NotLoaded(Outcome),
+}
+
+/// A loaded object that found its place.
+struct Success {
+    attachment: Attachment,
+    loaded: Loaded,
+    mode: XdpAttachMode,
+    steers: bool,
+}
+
+impl Attempt<'_> {
+    fn try_all(self, artifact: Artifact) -> Result<XdpLoader, XdpError> {
+        let mut selection = Selection { origin: artifact.origin, candidates: Vec::new() };
+        let mut success = None;
+        let mut attach_error = None;
+        for object in artifact.objects {
+            let outcome = match success {
+                Some(_) => Outcome::NotNeeded,
+                None => match self.try_object(&object)? {
+                    Tried::Attached(found) => {
+                        let outcome = Outcome::Picked { mode: found.mode, steers: found.steers };
+                        success = Some(found);
+                        outcome
+                    }
+                    Tried::NotAttachable(error) => {
+                        let outcome = Outcome::AttachFailed(error.to_string());
+                        attach_error.get_or_insert(error);
+                        outcome
+                    }
+                    Tried::NotLoaded(outcome) => outcome,
+                },
+            };
+            selection.candidates.push(Candidate { file: object.file, outcome });
+        }
+        let Some(Success { attachment, loaded, mode, steers }) = success else {
+            let selection = Box::new(selection);
+            return Err(attach_error.unwrap_or(XdpError::NoUsableObject { selection }));
+        };
+        tracing::info!(interface = %self.interface.name, %mode, steers, "XDP program attached");
+        Ok(XdpLoader { attachment, loaded, steering: self.steering, selection, mode, steers })
+    }
+
+    /// Tries one object in each mode. An error ends everything.
+    fn try_object(&self, object: &ArtifactObject) -> Result<Tried, XdpError> {
+        if let Some(entry) = &object.entry {
+            let forced = self.config.force_target.as_deref();
+            if let Some(refusal) = select::refusal(entry, forced, probe::feature) {
+                return Ok(Tried::NotLoaded(Outcome::Refused(refusal)));
+            }
+        }
+        let settings = Settings {
+            port: self.config.port,
+            partitions: self.steering.partitions(),
+            cpu_slots: self.steering.cpu_slots(),
+        };
+        let loaded = match object::load(&object.bytes, &settings) {
+            Ok(loaded) => loaded,
+            Err(LoadFailure { reason, verifier_log }) => {
+                return Ok(Tried::NotLoaded(Outcome::LoadFailed { reason, verifier_log }));
+            }
+        };
+        self.steering.create_queues(&loaded.cpu_map, self.config.cpu_queue_size)?;
+
+        match self.try_modes(&loaded) {
+            Ok((attachment, mode, steers)) => {
+                Ok(Tried::Attached(Success { attachment, loaded, mode, steers }))
+            }
+            Err(AttachFailure::ThisWay(error)) => Ok(Tried::NotAttachable(error)),
+            Err(AttachFailure::Final(error)) => Err(error),
+        }
+    }
+
+    /// Explicit modes are tried alone; auto is native, else generic, and if
+    /// neither works the native one's error is the one to know.
+    fn try_modes(&self, loaded: &Loaded) -> Result<Placed, AttachFailure> {
+        let wanted = self.config.attach_mode;
+        if wanted != XdpAttachMode::Auto {
+            return self.try_mode(loaded, wanted);
+        }
+        match self.try_mode(loaded, XdpAttachMode::Native) {
+            Err(AttachFailure::ThisWay(native)) => {
+                tracing::info!(error = %native, "trying generic mode");
+                match self.try_mode(loaded, XdpAttachMode::Generic) {
+                    Err(AttachFailure::ThisWay(_)) => Err(AttachFailure::ThisWay(native)),
+                    result => result,
+                }
+            }
+            result => result,
+        }
+    }
+
+    fn try_mode(&self, loaded: &Loaded, mode: XdpAttachMode) -> Result<Placed, AttachFailure> {
+        let steers = can_steer(mode, loaded);
+        match steers {
+            true => self.steering.assign_all(&loaded.steering),
+            false => self.steering.assign_none(&loaded.steering),
+        }
+        .map_err(AttachFailure::Final)?;
+        let attachment = Attachment::attach(&self.interface, loaded.program.as_fd(), mode)?;
+        Ok((attachment, mode, steers))
+    }
+}
+
+/// An attachment, its mode, and whether it steers.
+type Placed = (Attachment, XdpAttachMode, bool);
+
+/// Before Linux 5.15, generic mode loses what is redirected to a CPU map. With
+/// the 8-byte values of 5.9 such kernels refuse to attach; with 4-byte ones they
+/// do not, so those never steer in generic mode.
+fn can_steer(mode: XdpAttachMode, loaded: &Loaded) -> bool {
+    mode == XdpAttachMode::Native || loaded.cpu_map.value_size() > 4
+}

@@ -1,0 +1,51 @@
+//! Whether this thread may do what loading takes, and which right it lacks.
+
+use std::fs;
+use std::io;
+
+use crate::error::XdpError;
+
+/// Bits of a capability set, from the kernel's `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+const LOAD: &str = "load BPF programs and maps";
+const BPF: &str = "CAP_BPF (CAP_SYS_ADMIN before Linux 5.8)";
+
+/// Names the first capability that is missing.
+pub fn check() -> Result<(), XdpError> {
+    // Where /proc is missing the kernel's own EPERM has to do: `denied`.
+    let Some(effective) = effective_capabilities() else { return Ok(()) };
+    let has = |capability: u32| effective >> capability & 1 == 1;
+    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
+        return Err(XdpError::MissingCapability { capability: BPF, purpose: LOAD });
+    }
+    if !has(CAP_NET_ADMIN) {
+        return Err(XdpError::MissingCapability {
+            capability: "CAP_NET_ADMIN",
+            purpose: "attach XDP programs to an interface",
+        });
+    }
+    Ok(())
+}
+
+/// What an EPERM of the bpf() system call means after [`check`] found nothing:
+/// the capabilities count only in a user namespace of their own.
+pub fn denied() -> XdpError {
+    XdpError::MissingCapability {
+        capability: "CAP_BPF and CAP_NET_ADMIN in the initial user namespace \
+                     (or a security module such as lockdown or SELinux forbids it)",
+        purpose: LOAD,
+    }
+}
+
+pub fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}

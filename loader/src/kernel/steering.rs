@@ -1,0 +1,190 @@
+//! Which CPU owns which partition, and the two maps that make it so.
+
+use std::fs;
+use std::io;
+
+use laminar_xdp_prebuilt::abi;
+
+use crate::config::XdpConfig;
+use crate::error::XdpError;
+use crate::kernel::object::Map;
+
+/// The CPUs in use and the number of partitions that they share.
+#[derive(Debug)]
+pub struct Steering {
+    cores: Vec<u32>,
+    partitions: u32,
+}
+
+impl Steering {
+    /// Checks the cores against the machine and settles the number of
+    /// partitions.
+    pub fn new(config: &XdpConfig, cores: &[u32]) -> Result<Steering, XdpError> {
+        let refuse = |problem| Err(XdpError::config("cores", problem));
+        let Ok(core_count) = u32::try_from(cores.len()) else {
+            return refuse("more cores than any machine has".into());
+        };
+        if core_count == 0 {
+            return refuse(
+                "no core was named; name the ids of the CPUs that own partitions".into(),
+            );
+        }
+        let possible = cpu_list("possible")?;
+        let online = cpu_list("online")?;
+        for (i, &core) in cores.iter().enumerate() {
+            if cores[..i].contains(&core) {
+                return refuse(format!("CPU {core} is named twice; name each CPU once"));
+            }
+            if !contains(&possible, core) {
+                return refuse(format!(
+                    "CPU {core} does not exist here; `lscpu -e` lists the CPUs"
+                ));
+            }
+            if !contains(&online, core) {
+                return refuse(format!(
+                    "CPU {core} is offline; choose another, or write 1 to \
+                     /sys/devices/system/cpu/cpu{core}/online"
+                ));
+            }
+        }
+        let partitions = partitions(config.partitions, core_count)?;
+        Ok(Steering { cores: cores.to_vec(), partitions })
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    pub fn cores(&self) -> &[u32] {
+        &self.cores
+    }
+
+    /// The slots that the CPU map needs: it is keyed by CPU id.
+    pub fn cpu_slots(&self) -> u32 {
+        self.cores.iter().max().map_or(1, |highest| highest + 1)
+    }
+
+    /// Gives each CPU its queue.
+    pub fn create_queues(&self, cpu_map: &Map, queue_size: u32) -> Result<(), XdpError> {
+        // The second half of an 8-byte value is a second-stage program: none.
+        let mut value = queue_size.to_ne_bytes().to_vec();
+        value.resize(cpu_map.value_size(), 0);
+        for &core in &self.cores {
+            cpu_map.update(core, &value).map_err(|reason| XdpError::Map {
+                action: format!("create a queue of {queue_size} packets for CPU {core}"),
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the default table: core index `partition % cores`.
+    pub fn assign_all(&self, table: &Map) -> Result<(), XdpError> {
+        for (partition, &core) in (0..self.partitions).zip(self.cores.iter().cycle()) {
+            assign(table, partition, core)?;
+        }
+        Ok(())
+    }
+
+    /// Takes every partition's owner away, so that valid packets pass.
+    pub fn assign_none(&self, table: &Map) -> Result<(), XdpError> {
+        (0..self.partitions).try_for_each(|partition| write(table, partition, 0))
+    }
+
+    /// Moves one partition to another CPU of the list.
+    pub fn reassign(&self, table: &Map, partition: u32, core: u32) -> Result<(), XdpError> {
+        if partition >= self.partitions {
+            return Err(XdpError::config(
+                "partition",
+                format!("{partition} does not exist, there are {} of them", self.partitions),
+            ));
+        }
+        if !self.cores.contains(&core) {
+            return Err(XdpError::config(
+                "cpu",
+                format!("CPU {core} has no queue; it must be one of {:?}", self.cores),
+            ));
+        }
+        assign(table, partition, core)
+    }
+}
+
+fn assign(table: &Map, partition: u32, core: u32) -> Result<(), XdpError> {
+    write(table, partition, core + 1)
+}
+
+fn write(table: &Map, partition: u32, entry: u32) -> Result<(), XdpError> {
+    table.update(partition, &entry.to_ne_bytes()).map_err(|reason| XdpError::Map {
+        action: format!("write the owner of partition {partition}"),
+        reason,
+    })
+}
+
+fn partitions(wanted: Option<u32>, cores: u32) -> Result<u32, XdpError> {
+    let partitions = wanted.unwrap_or(abi::LAMINAR_DEFAULT_PARTITIONS.next_multiple_of(cores));
+    if partitions.is_multiple_of(cores) {
+        return Ok(partitions);
+    }
+    let above = partitions.next_multiple_of(cores);
+    let advice = match partitions - partitions % cores {
+        0 => format!("use {above}"),
+        below => format!("use {below} or {above}"),
+    };
+    Err(XdpError::config(
+        "partitions",
+        format!("{partitions} is not a multiple of the number of cores, {cores}; {advice}"),
+    ))
+}
+
+/// One of the kernel's CPU lists, such as `0-3,8`, as inclusive ranges.
+fn cpu_list(name: &str) -> Result<Vec<(u32, u32)>, XdpError> {
+    let path = format!("/sys/devices/system/cpu/{name}");
+    let list = fs::read_to_string(&path).and_then(|text| {
+        parse_cpu_list(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    });
+    list.map_err(|error| {
+        XdpError::config(
+            "cores",
+            format!("cannot be checked, because {path} cannot be read: {error}"),
+        )
+    })
+}
+
+fn parse_cpu_list(text: &str) -> Option<Vec<(u32, u32)>> {
+    let ranges = text.trim().split(',').filter(|range| !range.is_empty());
+    let parsed = ranges.map(|range| match range.split_once('-') {
+        Some((first, last)) => Some((first.parse().ok()?, last.parse().ok()?)),
+        None => range.parse().ok().map(|cpu| (cpu, cpu)),
+    });
+    parsed.collect()
+}
+
+fn contains(list: &[(u32, u32)], cpu: u32) -> bool {
+    list.iter().any(|&(first, last)| (first..=last).contains(&cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_read_as_the_kernel_writes_them() {
+        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), Some(vec![(0, 3), (8, 8), (10, 11)]));
+        assert_eq!(parse_cpu_list("\n"), Some(vec![]));
+        assert_eq!(parse_cpu_list("0-x\n"), None);
+        let list = parse_cpu_list("0-3,96\n").unwrap();
+        assert!(contains(&list, 3) && contains(&list, 96) && !contains(&list, 4));
+    }
+
+    #[test]
+    fn partitions_are_a_multiple_of_the_cores() {
+        assert_eq!(partitions(None, 2).unwrap(), 64);
+        assert_eq!(partitions(None, 6).unwrap(), 66);
+        assert_eq!(partitions(None, 100).unwrap(), 100);
+        assert_eq!(partitions(Some(12), 6).unwrap(), 12);
+        let text = partitions(Some(64), 6).unwrap_err().to_string();
+        assert!(text.contains("use 60 or 66"), "{text}");
+        let text = partitions(Some(1), 2).unwrap_err().to_string();
+        assert!(text.ends_with("use 2"), "{text}");
+    }
+}

@@ -1,0 +1,35 @@
+//! XDP for LaminarDB: drops junk and steers each partition's UDP datagrams to
+//! the CPU that owns it, in the driver, with prebuilt objects and no compiler.
+//!
+//! How the rooms fit: [`XdpConfig`] says what is wanted and [`LaminarHeader`]
+//! what a datagram looks like. `artifact` finds the objects and checks that they
+//! are intact, `kernel::probe` asks what this kernel can do, `select` says which
+//! object that leaves and why not the others. `kernel::object` loads it,
+//! `kernel::steering` fills its tables, `kernel::attach` puts it on the
+//! interface, and [`XdpLoader`] holds all that and reads [`XdpStats`].
+//! `kernel::libbpf` and `kernel::messages` are the only unsafe code.
+#![doc = ""]
+#![doc = include_str!("../../README.md")]
+
+mod artifact;
+mod config;
+mod error;
+mod header;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod kernel;
+mod select;
+mod stats;
+#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
+mod unsupported;
+
+pub use artifact::ArtifactError;
+pub use config::{XdpAttachMode, XdpConfig, XdpConfigBuilder};
+pub use error::{ProgramIdentity, VerifierLog, XdpError};
+pub use header::LaminarHeader;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+pub use kernel::{Startup, XdpLoader};
+pub use laminar_xdp_prebuilt::{IntegrityError, ManifestError};
+pub use select::{Candidate, Outcome, Selection};
+pub use stats::XdpStats;
+#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
+pub use unsupported::{Startup, XdpLoader};

@@ -1,0 +1,95 @@
+//! The same face where there is no XDP: everything compiles, every load answers
+//! "not supported on this platform".
+
+use crate::config::{XdpAttachMode, XdpConfig};
+use crate::error::XdpError;
+use crate::select::Selection;
+use crate::stats::XdpStats;
+
+/// The program at work on one interface, which cannot exist on this platform.
+#[derive(Debug)]
+pub struct XdpLoader {
+    never: std::convert::Infallible,
+}
+
+/// What [`XdpLoader::load_or_fall_back`] came to.
+#[derive(Debug)]
+pub enum Startup {
+    /// XDP filters and steers.
+    Xdp(XdpLoader),
+    /// Plain sockets have to do, for this reason.
+    Sockets(XdpError),
+}
+
+impl XdpLoader {
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`XdpError::UnsupportedPlatform`].
+    pub fn load_and_attach(_config: &XdpConfig, _cores: &[u32]) -> Result<XdpLoader, XdpError> {
+        Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
+    }
+
+    /// Always falls back, unless the configuration forbids it.
+    ///
+    /// # Errors
+    /// [`XdpError::UnsupportedPlatform`] if falling back is off.
+    pub fn load_or_fall_back(config: &XdpConfig, cores: &[u32]) -> Result<Startup, XdpError> {
+        match Self::load_and_attach(config, cores) {
+            Err(error) if config.fallback_on_error || !config.enabled => {
+                Ok(Startup::Sockets(error))
+            }
+            result => result.map(Startup::Xdp),
+        }
+    }
+
+    /// Never called.
+    pub fn stats(&self) -> Result<XdpStats, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn update_cpu_steering(&self, _partition: u32, _cpu: u32) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn detach(self) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn selection(&self) -> &Selection {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn mode(&self) -> XdpAttachMode {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn steers(&self) -> bool {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn ends_with_process(&self) -> bool {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn partitions(&self) -> u32 {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn cores(&self) -> &[u32] {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn program_id(&self) -> Result<u32, XdpError> {
+        match self.never {}
+    }
+}
