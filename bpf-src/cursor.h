@@ -3,8 +3,7 @@
  * A cursor over packet data. A parser points a header at cursor->pos and moves
  * on with cursor_advance(); the header may be read only if that said yes, so
  * each access has its bounds check right before it, in the form that the
- * verifier recognises. The answer is a bool and not a pointer to compare with
- * NULL, because only a loader with CAP_PERFMON may compare packet pointers.
+ * verifier recognises.
  */
 #ifndef CURSOR_H
 #define CURSOR_H

@@ -40,7 +40,7 @@ pub enum XdpError {
     #[error(
         "this process lacks {capability}, without which the kernel does not let it {purpose}; \
          run as root or grant the capability \
-         (`setcap cap_bpf,cap_net_admin+ep PROGRAM`, or AmbientCapabilities= in a systemd unit)"
+         (`setcap cap_bpf,cap_perfmon,cap_net_admin+ep PROGRAM`, or AmbientCapabilities= in a systemd unit)"
     )]
     MissingCapability {
         /// The capability by name.

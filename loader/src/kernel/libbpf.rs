@@ -20,6 +20,9 @@ fn own(answer: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What libbpf calls every object, and the kernel their global data.
+const OBJECT_NAME: &CStr = c"laminar";
+
 /// A parsed object, before and while the kernel loads it.
 pub struct Object(NonNull<sys::bpf_object>);
 
@@ -45,7 +48,7 @@ impl Object {
         }
         let options = sys::bpf_object_open_opts {
             sz: size_of::<sys::bpf_object_open_opts>() as _,
-            object_name: c"laminar".as_ptr(),
+            object_name: OBJECT_NAME.as_ptr(),
             ..Default::default()
         };
         // SAFETY: `aligned` holds at least `elf.len()` bytes, of which libbpf
@@ -83,10 +86,16 @@ impl Object {
             if map.is_null() {
                 return maps;
             }
+            // SAFETY: a map of this object; its name lives as long.
+            let (name, internal) = unsafe {
+                (CStr::from_ptr(sys::bpf_map__name(map)), sys::bpf_map__is_internal(map))
+            };
+            // libbpf puts the object's name in front of the names of global data.
+            let own = name.to_bytes().strip_prefix(OBJECT_NAME.to_bytes()).filter(|_| internal);
             // SAFETY: a map of this object; these calls only read it.
             maps.push(unsafe {
                 MapDefinition {
-                    name: CStr::from_ptr(sys::bpf_map__name(map)).into(),
+                    name: own.map_or(name.into(), |own| CString::new(own).unwrap_or_default()),
                     kind: sys::bpf_map__type(map),
                     key_size: sys::bpf_map__key_size(map),
                     value_size: sys::bpf_map__value_size(map),

@@ -42,9 +42,9 @@ impl XdpLoader {
     /// `cores` (ids of CPUs that are online) a queue and its partitions, and
     /// attaches last: from the first packet on, everything is in place.
     ///
-    /// Partition `p` starts on `cores[p % cores.len()]`. Takes CAP_BPF and
-    /// CAP_NET_ADMIN, or root. Acts in the network namespace of the calling
-    /// thread.
+    /// Partition `p` starts on `cores[p % cores.len()]`. Takes root, or
+    /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the network namespace of
+    /// the calling thread.
     ///
     /// # Errors
     /// Any [`XdpError`]. The interface is then as it was before; a program of

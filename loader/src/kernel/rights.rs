@@ -8,33 +8,35 @@ use crate::error::XdpError;
 /// Bits of a capability set, from the kernel's `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 const LOAD: &str = "load BPF programs and maps";
-const BPF: &str = "CAP_BPF (CAP_SYS_ADMIN before Linux 5.8)";
 
 /// Names the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {
     // Where /proc is missing the kernel's own EPERM has to do: `denied`.
     let Some(effective) = effective_capabilities() else { return Ok(()) };
     let has = |capability: u32| effective >> capability & 1 == 1;
-    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
-        return Err(XdpError::MissingCapability { capability: BPF, purpose: LOAD });
-    }
-    if !has(CAP_NET_ADMIN) {
-        return Err(XdpError::MissingCapability {
-            capability: "CAP_NET_ADMIN",
-            purpose: "attach XDP programs to an interface",
-        });
-    }
-    Ok(())
+    // CAP_SYS_ADMIN includes the two that Linux 5.8 split from it.
+    let missing = |capability| !has(capability) && !has(CAP_SYS_ADMIN);
+    let (capability, purpose) = if missing(CAP_BPF) {
+        ("CAP_BPF (CAP_SYS_ADMIN before Linux 5.8)", LOAD)
+    } else if missing(CAP_PERFMON) {
+        ("CAP_PERFMON", "load programs that walk a packet's options and lengths")
+    } else if !has(CAP_NET_ADMIN) {
+        ("CAP_NET_ADMIN", "attach XDP programs to an interface")
+    } else {
+        return Ok(());
+    };
+    Err(XdpError::MissingCapability { capability, purpose })
 }
 
 /// What an EPERM of the bpf() system call means after [`check`] found nothing:
 /// the capabilities count only in a user namespace of their own.
 pub fn denied() -> XdpError {
     XdpError::MissingCapability {
-        capability: "CAP_BPF and CAP_NET_ADMIN in the initial user namespace \
+        capability: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace \
                      (or a security module such as lockdown or SELinux forbids it)",
         purpose: LOAD,
     }

@@ -1,0 +1,319 @@
+//! Finding the objects, and what becomes of those that are not what they seem.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use laminar_xdp::{ArtifactError, ManifestError, Outcome, XdpError, XdpLoader};
+use laminar_xdp_prebuilt::{ByteOrder, Manifest, sha256_hex};
+use object::{Object, ObjectSection};
+use tempfile::TempDir;
+use testbed::Wire;
+
+use crate::support::{TARGETS, config, cores, load, prebuilt, tests};
+
+tests! {
+    a_folder_an_object_of_a_set_and_one_alone,
+    the_default_name_stands_for_the_set,
+    a_set_is_intact_or_refused,
+    manifests_that_cannot_be_trusted,
+    files_that_are_no_objects,
+    objects_of_the_other_byte_order,
+    programs_that_are_not_ours,
+    a_load_that_fails_moves_on,
+    forcing_a_target,
+    damaged_objects_never_load_or_panic,
+}
+
+/// A copy of the checked-in set that a test may spoil.
+struct Set {
+    folder: TempDir,
+    wire: Wire,
+}
+
+impl Set {
+    fn new() -> Result<Set> {
+        let folder = TempDir::new()?;
+        for entry in fs::read_dir(prebuilt())? {
+            let path = entry?.path();
+            if path.is_file() {
+                fs::copy(&path, folder.path().join(path.file_name().context("no name")?))?;
+            }
+        }
+        Ok(Set { folder, wire: Wire::new()? })
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn manifest(&self) -> Result<Manifest> {
+        Ok(Manifest::parse(&fs::read_to_string(self.path(Manifest::FILE_NAME))?)?)
+    }
+
+    fn write_manifest(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.path(Manifest::FILE_NAME), text)?)
+    }
+
+    fn load(&self, name: &str) -> Result<XdpLoader, XdpError> {
+        load(&self.wire, &config().bpf_object_path(self.path(name)).build()?, &cores())
+    }
+
+    /// The error of loading, after checking that nothing stayed behind.
+    fn refused(&self, name: &str) -> XdpError {
+        let error = self.load(name).expect_err(name);
+        assert!(!self.wire.carries_xdp().unwrap(), "{name}: {error}");
+        error
+    }
+}
+
+fn object_of(target: &str) -> String {
+    format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST)
+}
+
+fn picked(loader: &XdpLoader) -> &str {
+    let candidates = &loader.selection().candidates;
+    let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
+    &picked.expect("one is picked").file
+}
+
+fn a_folder_an_object_of_a_set_and_one_alone() -> Result<()> {
+    let set = Set::new()?;
+    let [best, baseline] = TARGETS.map(object_of);
+    assert_eq!(picked(&set.load("")?), best);
+    // An object of the set stands for the set, so a better sibling is taken.
+    assert_eq!(picked(&set.load(&baseline)?), best);
+    // Without its manifest it stands for itself.
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let alone = set.load(&baseline)?;
+    assert_eq!(picked(&alone), baseline);
+    assert!(alone.selection().origin.contains("vouched for by nothing"));
+    drop(alone);
+    assert!(matches!(
+        set.refused(""),
+        XdpError::Artifact(ArtifactError::Unreadable { path, .. })
+            if path.ends_with(Manifest::FILE_NAME)
+    ));
+    Ok(())
+}
+
+fn the_default_name_stands_for_the_set() -> Result<()> {
+    let set = Set::new()?;
+    std::os::unix::fs::symlink(object_of("linux-5.9"), set.path(Manifest::DEFAULT_OBJECT))?;
+    let loader = set.load(Manifest::DEFAULT_OBJECT)?;
+    assert!(loader.selection().origin.starts_with("the set in "));
+    assert_eq!(picked(&loader), object_of("linux-5.9"));
+    drop(loader);
+    // A default object that is not the one listed is a tampered set.
+    fs::remove_file(set.path(Manifest::DEFAULT_OBJECT))?;
+    fs::copy(set.path(&object_of("linux-4.15")), set.path(Manifest::DEFAULT_OBJECT))?;
+    let error = set.refused(Manifest::DEFAULT_OBJECT);
+    assert!(matches!(error, XdpError::Artifact(ArtifactError::Tampered { .. })), "{error}");
+    Ok(())
+}
+
+fn a_set_is_intact_or_refused() -> Result<()> {
+    let set = Set::new()?;
+    // Even the object that would not be used.
+    for file in set.manifest()?.objects.iter().map(|object| &object.file) {
+        let good = fs::read(set.path(file))?;
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        for bad in [&flipped[..], &good[..good.len() - 1], b""] {
+            fs::write(set.path(file), bad)?;
+            let error = set.refused("");
+            assert!(matches!(error, XdpError::Artifact(ArtifactError::Tampered { .. })), "{error}");
+            assert!(error.to_string().contains(file), "{error}");
+        }
+        fs::remove_file(set.path(file))?;
+        let error = set.refused("");
+        assert!(matches!(error, XdpError::Artifact(ArtifactError::Unreadable { .. })), "{error}");
+        assert!(error.to_string().contains(file), "{error}");
+        fs::write(set.path(file), &good)?;
+    }
+    set.load("")?;
+    Ok(())
+}
+
+fn manifests_that_cannot_be_trusted() -> Result<()> {
+    let set = Set::new()?;
+    let good = fs::read_to_string(set.path(Manifest::FILE_NAME))?;
+    let best = object_of("linux-5.9");
+    let source = |text: String| -> ManifestError {
+        set.write_manifest(&text).unwrap();
+        // The folder and an object beside the manifest are refused alike.
+        set.refused(&best);
+        match set.refused("") {
+            XdpError::Artifact(ArtifactError::Manifest { source, .. }) => source,
+            other => panic!("{other:?}"),
+        }
+    };
+    for malformed in ["", "[[object", "format_version = 1", "format_version = 1\nobject = []"] {
+        assert!(matches!(source(malformed.into()), ManifestError::Malformed(_)), "{malformed:?}");
+    }
+    let future = good.replace("format_version = 1", "format_version = 2");
+    assert_eq!(source(future), ManifestError::FormatVersion { found: 2 });
+    for name in ["../laminar_xdp.o", "/etc/passwd", "a/b.o", ".hidden", "", "nul\\u0000.o"] {
+        let text = good.replace(&format!("file = \"{best}\""), &format!("file = \"{name}\""));
+        assert_ne!(text, good);
+        assert!(matches!(source(text), ManifestError::Entry { .. }), "{name:?}");
+    }
+    set.write_manifest(&good)?;
+    set.load("")?;
+    Ok(())
+}
+
+fn files_that_are_no_objects() -> Result<()> {
+    let set = Set::new()?;
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let name = "lone.o";
+    let elf = fs::read(set.path(&object_of("linux-5.9")))?;
+    for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &elf[..19], &vec![0; 5 << 20]] {
+        fs::write(set.path(name), bytes)?;
+        let error = set.refused(name);
+        assert!(matches!(error, XdpError::Artifact(_)), "{error}");
+    }
+    fs::remove_file(set.path(name))?;
+    let fifo = std::ffi::CString::new(set.path(name).to_str().context("path")?)?;
+    // SAFETY: the path is a C string.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    let error = set.refused(name);
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    Ok(())
+}
+
+fn objects_of_the_other_byte_order() -> Result<()> {
+    let set = Set::new()?;
+    let other = match ByteOrder::HOST {
+        ByteOrder::Bpfel => ByteOrder::Bpfeb,
+        ByteOrder::Bpfeb => ByteOrder::Bpfel,
+    };
+    let name = format!("laminar_xdp.linux-5.9.{other}.o");
+    // A set of nothing else says so for each, and so does the object alone.
+    let mut manifest = set.manifest()?;
+    manifest.objects.retain(|object| object.byte_order == other);
+    set.write_manifest(&manifest.to_toml()?)?;
+    let error = set.refused("");
+    assert!(matches!(error, XdpError::NoUsableObject { .. }), "{error}");
+    let reason =
+        format!("{name}: refused: it is for {other} machines, this is {}", ByteOrder::HOST);
+    assert!(error.to_string().contains(&reason), "{error}");
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    assert!(matches!(
+        set.refused(&name),
+        XdpError::Artifact(ArtifactError::WrongByteOrder { found, .. }) if found == other
+    ));
+    Ok(())
+}
+
+/// Other people's objects load nothing and change nothing.
+fn programs_that_are_not_ours() -> Result<()> {
+    let set = Set::new()?;
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let ours = fs::read(set.path(&object_of("linux-5.9")))?;
+    for (was, becomes) in [
+        (&b"laminar_ingress\0"[..], &b"laminar_ingresz\0"[..]),
+        (b"\0steering\0", b"\0steerinG\0"),
+        (b"\0cpu_map\0", b"\0cpu_mad\0"),
+    ] {
+        fs::write(set.path("lone.o"), replace_all(&ours, was, becomes))?;
+        let error = set.refused("lone.o");
+        assert!(error.to_string().contains("not an object of laminar-xdp"), "{error}");
+    }
+    Ok(())
+}
+
+fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut replaced = 0;
+    for at in 0..bytes.len() - was.len() {
+        if bytes[at..].starts_with(was) {
+            bytes[at..at + was.len()].copy_from_slice(becomes);
+            replaced += 1;
+        }
+    }
+    assert!(replaced > 0);
+    bytes
+}
+
+/// Makes the verifier refuse an object: the first instruction reads beyond the
+/// stack.
+fn spoil_program(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = fs::read(path)?;
+    let range = object::File::parse(&bytes[..])?
+        .section_by_name("xdp")
+        .and_then(|section| section.file_range())
+        .context("no section xdp")?;
+    // r0 = *(u64 *)(r10 + 8)
+    let instruction = [0x79, 0xa0, 8, 0, 0, 0, 0, 0];
+    bytes[range.0 as usize..][..8].copy_from_slice(&instruction);
+    fs::write(path, &bytes)?;
+    Ok(bytes)
+}
+
+fn a_load_that_fails_moves_on() -> Result<()> {
+    let set = Set::new()?;
+    let [best, baseline] = TARGETS.map(object_of);
+    let bytes = spoil_program(&set.path(&best))?;
+    let mut manifest = set.manifest()?;
+    let entry = manifest.objects.iter_mut().find(|object| object.file == best);
+    entry.context("not listed")?.sha256 = sha256_hex(&bytes);
+    set.write_manifest(&manifest.to_toml()?)?;
+
+    let loader = set.load("")?;
+    assert_eq!(picked(&loader), baseline);
+    match &loader.selection().candidates[0].outcome {
+        Outcome::LoadFailed { verifier_log, .. } => {
+            assert!(verifier_log.text().contains("r10"), "{verifier_log:#}");
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(loader);
+
+    // With nothing to move on to, the log comes with the error.
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let error = set.refused(&best);
+    assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
+    assert!(error.to_string().contains("invalid"), "{error}");
+    Ok(())
+}
+
+fn forcing_a_target() -> Result<()> {
+    let wire = Wire::new()?;
+    let force = |target: &str| load(&wire, &config().force_target(target).build()?, &cores());
+    for target in TARGETS {
+        assert_eq!(picked(&force(target)?), object_of(target));
+    }
+    match force("linux-2.6") {
+        Err(XdpError::Config { field: "force_target", problem }) => {
+            assert!(problem.contains("linux-5.9"), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
+    Ok(())
+}
+
+/// Every truncation and thousands of single-bit errors: an object that nothing
+/// vouches for may load if the damage is harmless, but never brings the process
+/// down, and never stays attached.
+fn damaged_objects_never_load_or_panic() -> Result<()> {
+    let set = Set::new()?;
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let good = fs::read(set.path(&object_of("linux-5.9")))?;
+    for length in (0..good.len()).step_by(97) {
+        fs::write(set.path("lone.o"), &good[..length])?;
+        set.refused("lone.o");
+    }
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..400 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let mut bad = good.clone();
+        bad[(random >> 8) as usize % good.len()] ^= 1 << (random & 7);
+        fs::write(set.path("lone.o"), &bad)?;
+        drop(set.load("lone.o"));
+    }
+    assert!(!set.wire.carries_xdp()?);
+    Ok(())
+}

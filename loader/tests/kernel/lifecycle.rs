@@ -1,0 +1,235 @@
+//! Attaching and detaching, in every way that it can begin and end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use caps::Capability;
+use laminar_xdp::{Startup, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
+use testbed::{CpuWitness, Wire, bpf, seccomp};
+
+use crate::support::{config, cores, datagram, load, tests};
+
+tests! {
+    it_stays_attached_until_dropped,
+    detach_answers,
+    kill_9_detaches,
+    a_second_loader_is_turned_away,
+    another_program_is_left_alone,
+    another_program_is_known_by_id_without_cap_sys_admin,
+    auto_is_native_where_it_can_be,
+    a_large_mtu_rules_out_native_only,
+    netlink_serves_where_there_are_no_links,
+    three_capabilities_are_enough,
+    falling_back_is_a_value,
+}
+
+/// The argument with which the test program holds an attachment until it is
+/// killed.
+pub const HOLD: &str = "--hold-attachment";
+
+/// What the program does with that argument.
+pub fn hold() -> ! {
+    let loader = XdpLoader::load_and_attach(&config().build().unwrap(), &cores()).unwrap();
+    println!("attached");
+    loop {
+        std::thread::park();
+        let _ = &loader;
+    }
+}
+
+fn it_stays_attached_until_dropped() -> Result<()> {
+    let wire = Wire::new()?;
+    for _ in 0..3 {
+        assert!(!wire.carries_xdp()?);
+        let loader = load(&wire, &config().build()?, &cores())?;
+        // The field's own attempt detached here, when loading returned.
+        assert!(wire.carries_xdp()?);
+        assert!(loader.ends_with_process());
+        let sender = wire.sending_socket()?;
+        sender.send_to(b"junk", Wire::destination(9999))?;
+        assert_eq!(loader.stats()?.dropped, 1);
+        drop(loader);
+        assert!(!wire.carries_xdp()?, "dropping detaches at once");
+    }
+    Ok(())
+}
+
+fn detach_answers() -> Result<()> {
+    let wire = Wire::new()?;
+    load(&wire, &config().build()?, &cores())?.detach()?;
+    assert!(!wire.carries_xdp()?);
+    Ok(())
+}
+
+fn kill_9_detaches() -> Result<()> {
+    let wire = Wire::new()?;
+    let mut holder = wire.receiver.enter(|| {
+        Command::new(std::env::current_exe()?).arg(HOLD).stdout(Stdio::piped()).spawn()
+    })?;
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().context("no output")?).read_line(&mut line)?;
+    let was_attached = wire.carries_xdp()?;
+    holder.kill()?; // SIGKILL
+    holder.wait()?;
+    ensure!(line.trim() == "attached" && was_attached, "the holder did not attach: {line}");
+
+    let patience = Instant::now() + Duration::from_secs(5);
+    while wire.carries_xdp()? {
+        ensure!(Instant::now() < patience, "still attached 5 s after kill -9");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Not a black hole: valid packets arrive, and so does what XDP would drop.
+    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let sender = wire.sending_socket()?;
+    sender.send_to(&datagram(1, b""), Wire::destination(9999))?;
+    sender.send_to(b"junk", Wire::destination(9999))?;
+    assert_eq!(witness.receive(2, |_, _| {})?, 2);
+    load(&wire, &config().build()?, &cores()).context("after the crash")?;
+    Ok(())
+}
+
+fn a_second_loader_is_turned_away() -> Result<()> {
+    let wire = Wire::new()?;
+    let config = config().build()?;
+    let first = load(&wire, &config, &cores())?;
+    match load(&wire, &config, &cores()) {
+        Err(XdpError::Busy { holder, .. }) => {
+            assert_eq!(holder.id, first.program_id()?);
+            assert_eq!(holder.name.as_deref(), Some("laminar_ingress"));
+        }
+        other => panic!("{other:?}"),
+    }
+    wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    assert_eq!(first.stats()?.dropped, 1, "the first goes on as if nothing had happened");
+    drop(first);
+    load(&wire, &config, &cores())?;
+    Ok(())
+}
+
+fn another_program_is_left_alone() -> Result<()> {
+    const PASS: u32 = 2;
+    let wire = Wire::new()?;
+    let theirs = bpf::empty_program(c"somebody_else", PASS)?;
+    let link = wire.receiver.enter(|| bpf::attach(&theirs, Wire::INTERFACE))?;
+    let before = wire.show_interface()?;
+    for mode in [XdpAttachMode::Auto, XdpAttachMode::Native, XdpAttachMode::Generic] {
+        let error = load(&wire, &config().attach_mode(mode).build()?, &cores()).unwrap_err();
+        let text = error.to_string();
+        let XdpError::Busy { holder, .. } = error else { panic!("{error:?}") };
+        assert_eq!(holder.name.as_deref(), Some("somebody_else"));
+        assert!(text.contains("somebody_else") && text.contains(&holder.id.to_string()), "{text}");
+    }
+    assert_eq!(wire.show_interface()?, before);
+    drop(link);
+    Ok(())
+}
+
+fn another_program_is_known_by_id_without_cap_sys_admin() -> Result<()> {
+    let wire = Wire::new()?;
+    let first = load(&wire, &config().build()?, &cores())?;
+    let id = first.program_id()?;
+    let error = wire.receiver.enter(|| {
+        keep_only(&ENOUGH);
+        XdpLoader::load_and_attach(&config().build().unwrap(), &cores()).unwrap_err()
+    });
+    let text = error.to_string();
+    assert!(text.contains(&format!("id {id}")) && text.contains("CAP_SYS_ADMIN"), "{text}");
+    Ok(())
+}
+
+fn auto_is_native_where_it_can_be() -> Result<()> {
+    let wire = Wire::new()?;
+    let loader = load(&wire, &config().build()?, &cores())?;
+    assert_eq!(loader.mode(), XdpAttachMode::Native);
+    assert!(wire.show_interface()?.contains(" xdp "), "{}", wire.show_interface()?);
+    let selection = loader.selection().to_string();
+    assert!(selection.contains("linux-5.9.bpfel.o: picked, native mode"), "{selection}");
+    assert!(selection.contains("linux-4.15.bpfel.o: not needed"), "{selection}");
+    Ok(())
+}
+
+fn a_large_mtu_rules_out_native_only() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.set_mtu(9000)?;
+    match load(&wire, &config().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
+        Err(error @ XdpError::Attach { mode: XdpAttachMode::Native, .. }) => {
+            assert!(error.to_string().contains("MTU"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!wire.carries_xdp()?);
+    let loader = load(&wire, &config().build()?, &cores())?;
+    assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto finds the way that works");
+    assert!(loader.steers());
+    Ok(())
+}
+
+/// A kernel before 5.9 answers EINVAL to a link for XDP.
+fn netlink_serves_where_there_are_no_links() -> Result<()> {
+    let wire = Wire::new()?;
+    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+        wire.receiver.enter(|| -> Result<()> {
+            seccomp::deny_bpf_command(libbpf_link_create(), libc::EINVAL)?;
+            let loader =
+                XdpLoader::load_and_attach(&config().attach_mode(mode).build()?, &cores())?;
+            assert!(!loader.ends_with_process());
+            assert_eq!(loader.mode(), mode);
+            assert!(wire.carries_xdp()?);
+            let second = XdpLoader::load_and_attach(&config().build()?, &cores());
+            assert!(matches!(second, Err(XdpError::Busy { .. })), "{second:?}");
+            wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+            assert_eq!(loader.stats()?.dropped, 1);
+            drop(loader);
+            assert!(!wire.carries_xdp()?, "dropping detaches");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// `BPF_LINK_CREATE` of the kernel's `enum bpf_cmd`.
+fn libbpf_link_create() -> u32 {
+    28
+}
+
+fn three_capabilities_are_enough() -> Result<()> {
+    let wire = Wire::new()?;
+    for target in crate::support::TARGETS {
+        let config = config().force_target(target).build()?;
+        let loader = wire.receiver.enter(|| {
+            keep_only(&ENOUGH);
+            XdpLoader::load_and_attach(&config, &cores())
+        })?;
+        wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+        assert_eq!(loader.stats()?.dropped, 1, "{target}");
+    }
+    Ok(())
+}
+
+fn falling_back_is_a_value() -> Result<()> {
+    let wire = Wire::new()?;
+    let start =
+        |config: XdpConfig| wire.receiver.enter(|| XdpLoader::load_or_fall_back(&config, &cores()));
+    assert!(matches!(start(config().build()?)?, Startup::Xdp(_)));
+    let missing = config().interface("missing0");
+    let fell_back = start(missing.clone().build()?)?;
+    assert!(matches!(fell_back, Startup::Sockets(XdpError::InterfaceNotFound { .. })));
+    let refused = start(missing.clone().fallback_on_error(false).build()?);
+    assert!(matches!(refused, Err(XdpError::InterfaceNotFound { .. })));
+    let off = start(missing.enabled(false).fallback_on_error(false).build()?)?;
+    assert!(matches!(off, Startup::Sockets(XdpError::Disabled)));
+    Ok(())
+}
+
+/// What the documentation asks for, where it is not root.
+const ENOUGH: [Capability; 3] =
+    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
+
+/// Leaves this thread nothing but the given capabilities.
+pub fn keep_only(capabilities: &[Capability]) {
+    let keep = capabilities.iter().copied().collect();
+    caps::set(None, caps::CapSet::Effective, &keep).unwrap();
+    caps::set(None, caps::CapSet::Permitted, &keep).unwrap();
+}

@@ -1,0 +1,59 @@
+//! The crate against the running kernel: real programs, real packets, real
+//! counters. As root every test runs; without root each is named as ignored,
+//! with the reason.
+
+#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
+fn main() {}
+
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod artifacts;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod bad_input;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod lifecycle;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod steering;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod support;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod traffic;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod verdicts;
+
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+fn main() -> std::process::ExitCode {
+    use std::sync::PoisonError;
+
+    use libtest_mimic::{Arguments, Trial};
+
+    // The tests of kill -9 start this program again as the one to be killed.
+    if std::env::args().nth(1).as_deref() == Some(lifecycle::HOLD) {
+        lifecycle::hold();
+    }
+    let arguments = Arguments::from_args();
+    let missing = testbed::missing_rights();
+    let tests = [
+        verdicts::TESTS,
+        traffic::TESTS,
+        steering::TESTS,
+        lifecycle::TESTS,
+        artifacts::TESTS,
+        bad_input::TESTS,
+    ];
+    let shared = tests.into_iter().flatten().map(|&(name, test)| {
+        Trial::test(name, move || {
+            let _shared = support::MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+            test().map_err(|error| format!("{error:?}").into())
+        })
+    });
+    let alone = bad_input::ALONE.iter().map(|&(name, test)| {
+        Trial::test(name, move || {
+            let _alone = support::MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+            test().map_err(|error| format!("{error:?}").into())
+        })
+    });
+    let trials = shared.chain(alone).map(|trial| {
+        trial.with_ignored_flag(missing.is_some()).with_kind(missing.unwrap_or_default())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

@@ -1,0 +1,153 @@
+//! Every partition's packets on the CPU that owns it, by the receiving side's
+//! own account.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
+use testbed::{CpuWitness, Wire};
+
+use crate::support::{TARGETS, config, cores, datagram, load, tests};
+
+tests! {
+    each_partition_on_its_cpu,
+    a_sparse_list_of_one_cpu,
+    partitions_need_not_be_a_power_of_two,
+    moving_a_partition_under_traffic,
+    moves_that_make_no_sense_are_refused,
+    the_4_15_object_never_steers_in_generic_mode,
+}
+
+/// Sends one datagram for each key and gives the CPU on which each arrived.
+fn cpus_of(wire: &Wire, witness: &CpuWitness, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
+    let sender = wire.sending_socket()?;
+    for &key in keys {
+        sender.send_to(&datagram(key, b""), Wire::destination(9999))?;
+    }
+    let mut cpus = BTreeMap::new();
+    witness.receive(keys.len(), |cpu, bytes| {
+        cpus.insert(u32::from_be_bytes(bytes[4..8].try_into().unwrap()), cpu);
+    })?;
+    Ok(cpus)
+}
+
+fn setup(
+    cores: &[u32],
+    change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
+) -> Result<(Wire, CpuWitness, XdpLoader)> {
+    let wire = Wire::new()?;
+    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let loader = load(&wire, &change(config()).build()?, cores)?;
+    Ok((wire, witness, loader))
+}
+
+fn each_partition_on_its_cpu() -> Result<()> {
+    let cores = cores();
+    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+        for reversed in [false, true] {
+            let mut cores = cores.clone();
+            if reversed {
+                cores.reverse();
+            }
+            let (wire, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+            assert_eq!(loader.partitions() % cores.len() as u32, 0);
+            let keys = [0, 1, 2, 3, 62, 63, 64, 65, 1_000_000, u32::MAX - 1, u32::MAX];
+            let expected = keys.map(|key| (key, cores[key as usize % cores.len()] as usize));
+            assert_eq!(cpus_of(&wire, &witness, &keys)?, BTreeMap::from(expected), "{mode}");
+            assert_eq!(loader.stats()?.redirected, keys.len() as u64);
+        }
+    }
+    Ok(())
+}
+
+fn a_sparse_list_of_one_cpu() -> Result<()> {
+    let last = *cores().last().unwrap();
+    for target in TARGETS {
+        let (wire, witness, loader) = setup(&[last], |config| config.force_target(target))?;
+        let cpus = cpus_of(&wire, &witness, &[0, 1, 2, 3])?;
+        assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
+        assert_eq!(loader.cores(), [last]);
+    }
+    Ok(())
+}
+
+fn partitions_need_not_be_a_power_of_two() -> Result<()> {
+    let cores = cores();
+    let partitions = 3 * cores.len() as u32;
+    for target in TARGETS {
+        let (wire, witness, loader) =
+            setup(&cores, |config| config.partitions(partitions).force_target(target))?;
+        // Moving the last partition shows the modulus: only its keys follow.
+        loader.update_cpu_steering(partitions - 1, cores[0])?;
+        let keys: Vec<u32> = (0..3 * partitions).collect();
+        let expected = keys.iter().map(|&key| {
+            let partition = key % partitions;
+            let owner =
+                if partition == partitions - 1 { 0 } else { partition as usize % cores.len() };
+            (key, cores[owner] as usize)
+        });
+        assert_eq!(cpus_of(&wire, &witness, &keys)?, expected.collect(), "{target}");
+    }
+    Ok(())
+}
+
+/// Bursts go on while the partition moves back and forth; each burst is
+/// processed where the table said when it was sent, and none is lost.
+fn moving_a_partition_under_traffic() -> Result<()> {
+    const BURST: usize = 50;
+    let cores = cores();
+    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+        let (wire, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+        let sender = wire.sending_socket()?;
+        let (moved, still) = (5, 6);
+        let owner_of_still = cores[still % cores.len()] as usize;
+        for round in 0..20 {
+            let owner = cores[round % cores.len()];
+            loader.update_cpu_steering(moved, owner)?;
+            for _ in 0..BURST {
+                sender.send_to(&datagram(moved, b""), Wire::destination(9999))?;
+                sender.send_to(&datagram(still as u32, b""), Wire::destination(9999))?;
+            }
+            let mut elsewhere = 0;
+            let received = witness.receive(2 * BURST, |cpu, bytes| {
+                let expected =
+                    if bytes[7] == moved as u8 { owner as usize } else { owner_of_still };
+                elsewhere += (cpu != expected) as usize;
+            })?;
+            assert_eq!((received, elsewhere), (2 * BURST, 0), "{mode}, round {round}");
+        }
+        assert_eq!(loader.stats()?.redirected, 20 * 2 * BURST as u64);
+    }
+    Ok(())
+}
+
+fn moves_that_make_no_sense_are_refused() -> Result<()> {
+    let cores = cores();
+    let (wire, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
+    let refused = |partition, cpu| match loader.update_cpu_steering(partition, cpu) {
+        Err(XdpError::Config { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(0, cores[1]), "cpu", "online, but it has no queue");
+    assert_eq!(refused(0, u32::MAX), "cpu");
+    assert_eq!(refused(8, cores[0]), "partition");
+    let cpus = cpus_of(&wire, &witness, &[0])?;
+    assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
+    Ok(())
+}
+
+/// Old kernels would lose what it redirects there, and it cannot tell which
+/// kernel it is on: it filters, and valid packets pass.
+fn the_4_15_object_never_steers_in_generic_mode() -> Result<()> {
+    let (wire, witness, loader) = setup(&cores(), |config| {
+        config.force_target("linux-4.15").attach_mode(XdpAttachMode::Generic)
+    })?;
+    assert!(!loader.steers());
+    assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
+    wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    assert_eq!(cpus_of(&wire, &witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    let stats = loader.stats()?;
+    assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
+    assert!(loader.selection().to_string().contains("filters without steering"));
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! What the tests share.
+
+use std::path::PathBuf;
+use std::sync::RwLock;
+
+use anyhow::{Context, Result};
+use laminar_xdp::{LaminarHeader, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
+use testbed::Wire;
+
+/// A test: its name, which is the module's and the function's, and itself.
+pub type Test = (&'static str, fn() -> Result<()>);
+
+/// Lists the tests of a module by name, under `TESTS` or another.
+macro_rules! tests {
+    ($list:ident: $($test:ident),* $(,)?) => {
+        pub const $list: &[crate::support::Test] =
+            &[$((concat!(module_path!(), "::", stringify!($test)), $test)),*];
+    };
+    ($($test:ident),* $(,)?) => { crate::support::tests! { TESTS: $($test),* } };
+}
+pub(crate) use tests;
+
+/// Every test shares the machine with the others, except those that change it.
+pub static MACHINE: RwLock<()> = RwLock::new(());
+
+/// The kernel targets whose objects this machine can run.
+pub const TARGETS: [&str; 2] = ["linux-5.9", "linux-4.15"];
+
+/// A path at which nothing exists, so that the embedded objects serve.
+pub const EMBEDDED: &str = "/nonexistent/laminar_xdp.o";
+
+/// The checked-in objects, as a package would install them.
+pub fn prebuilt() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-prebuilt"))
+}
+
+/// A configuration for the wire.
+pub fn config() -> XdpConfigBuilder {
+    XdpConfig::builder().enabled(true).interface(Wire::INTERFACE).bpf_object_path(EMBEDDED)
+}
+
+/// Loads inside the receiver's namespace.
+pub fn load(wire: &Wire, config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader, XdpError> {
+    wire.receiver.enter(|| XdpLoader::load_and_attach(config, cores))
+}
+
+/// The CPUs that are online here: at least two, or steering shows nothing.
+pub fn cores() -> Vec<u32> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let ranges = online.trim().split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse().unwrap()..=last.parse().unwrap()
+    });
+    let cores: Vec<u32> = ranges.flatten().collect();
+    assert!(cores.len() >= 2, "steering needs two CPUs, online are {online}");
+    cores
+}
+
+/// A datagram whose payload is `payload`, made by the crate's own header.
+pub fn datagram(partition_key: u32, payload: &[u8]) -> Vec<u8> {
+    let header = LaminarHeader::new(partition_key, payload.len() as u32);
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// Runs `work` while a CPU is offline, and brings it back whatever happens.
+pub fn with_cpu_offline<T>(cpu: u32, work: impl FnOnce() -> T) -> Result<T> {
+    struct Back(String);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            std::fs::write(&self.0, "1").expect("bring the CPU back");
+        }
+    }
+    let switch = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+    std::fs::write(&switch, "0").with_context(|| format!("cannot write {switch}"))?;
+    let _back = Back(switch);
+    Ok(work())
+}

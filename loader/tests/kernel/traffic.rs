@@ -1,0 +1,88 @@
+//! Real datagrams over the wire: what arrives, what does not, what was counted.
+
+use std::net::UdpSocket;
+
+use anyhow::Result;
+use laminar_xdp::{XdpAttachMode, XdpStats};
+use testbed::{CpuWitness, Wire, frame};
+
+use crate::support::{config, cores, datagram, load, tests};
+
+tests! { native_filters_and_counts, generic_filters_and_counts, statistics_are_of_one_loader }
+
+const KEYS: u32 = 8;
+const EACH: u32 = 25;
+
+/// Sends a known mixture of datagrams and checks what reached a socket and that
+/// the statistics are exactly what was sent.
+fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
+    let wire = Wire::new()?;
+    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let other = wire.receiver.enter(|| UdpSocket::bind(Wire::destination(9998)))?;
+    other.set_nonblocking(true)?;
+    let loader = load(&wire, &config().attach_mode(mode).build()?, &cores())?;
+    assert_eq!(loader.mode(), mode);
+    assert!(loader.steers());
+
+    let sender = wire.sending_socket()?;
+    for i in 0..EACH {
+        for key in 0..KEYS {
+            sender.send_to(&datagram(key, &i.to_be_bytes()), Wire::destination(9999))?;
+        }
+        sender.send_to(b"IMAL in front of something", Wire::destination(9999))?;
+        sender.send_to(b"LAMI", Wire::destination(9999))?;
+        sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), Wire::destination(9999))?;
+        sender.send_to(b"not ours", Wire::destination(9998))?;
+    }
+    let large = datagram(3, &[7; 4000]);
+    sender.send_to(&large, Wire::destination(9999))?;
+    wire.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
+
+    let mut valid = 0;
+    let mut reassembled = 0;
+    let expected = (EACH * KEYS + 1) as usize;
+    let received = witness.receive(expected + 1, |_, bytes| {
+        match bytes == large {
+            true => reassembled += 1,
+            false => valid += (bytes.starts_with(b"LAMI") && bytes.len() == 16) as u32,
+        };
+    })?;
+    assert_eq!(received, expected, "nothing but the valid ones arrives");
+    assert_eq!((valid, reassembled), (EACH * KEYS, 1));
+    let others = std::iter::from_fn(|| other.recv(&mut [0; 64]).ok()).count();
+    assert_eq!(others, EACH as usize, "another port's datagrams are left alone");
+
+    let mut sent = XdpStats::default();
+    sent.redirected = u64::from(EACH * KEYS);
+    sent.dropped_magic = u64::from(EACH);
+    sent.dropped_short = u64::from(EACH);
+    sent.dropped_length = u64::from(EACH);
+    sent.dropped = 3 * u64::from(EACH);
+    sent.passed_fragment = 3; // 4020 bytes over an MTU of 1500
+    sent.passed = 3;
+    sent.invalid = 1;
+    assert_eq!(loader.stats()?, sent);
+    Ok(())
+}
+
+fn native_filters_and_counts() -> Result<()> {
+    filters_and_counts(XdpAttachMode::Native)
+}
+
+fn generic_filters_and_counts() -> Result<()> {
+    filters_and_counts(XdpAttachMode::Generic)
+}
+
+/// Counters start at zero with each load and do not mix between interfaces.
+fn statistics_are_of_one_loader() -> Result<()> {
+    let (one, two) = (Wire::new()?, Wire::new()?);
+    let config = config().build()?;
+    let loader_of_one = load(&one, &config, &cores())?;
+    let loader_of_two = load(&two, &config, &cores())?;
+    one.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    assert_eq!(loader_of_one.stats()?.dropped, 1);
+    assert_eq!(loader_of_two.stats()?, XdpStats::default());
+    drop(loader_of_one);
+    assert_eq!(load(&one, &config, &cores())?.stats()?, XdpStats::default());
+    Ok(())
+}

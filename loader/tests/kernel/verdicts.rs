@@ -1,0 +1,229 @@
+//! The verdict table, row by row, on crafted frames: every object, through the
+//! kernel's own test run, with the counter that moved.
+
+use anyhow::{Context, Result};
+use laminar_xdp::XdpStats;
+use testbed::frame::{self, IP, PAYLOAD, UDP};
+use testbed::{Wire, bpf};
+
+use crate::support::{TARGETS, config, cores, datagram, load, tests};
+
+tests! { table, table_on_another_port, unowned_partitions_pass }
+
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+const REDIRECT: u32 = 4;
+
+/// A counter by name, and how to read it.
+type Counter = (&'static str, fn(&XdpStats) -> u64);
+
+const INVALID: Option<Counter> = Some(("invalid", |s| s.invalid));
+const SHORT: Option<Counter> = Some(("dropped_short", |s| s.dropped_short));
+const MAGIC: Option<Counter> = Some(("dropped_magic", |s| s.dropped_magic));
+const LENGTH: Option<Counter> = Some(("dropped_length", |s| s.dropped_length));
+const FRAGMENT: Option<Counter> = Some(("passed_fragment", |s| s.passed_fragment));
+const REDIRECTED: Option<Counter> = Some(("redirected", |s| s.redirected));
+
+struct Row {
+    what: &'static str,
+    frame: Vec<u8>,
+    verdict: u32,
+    counter: Option<Counter>,
+}
+
+fn row(what: &'static str, frame: Vec<u8>, verdict: u32, counter: Option<Counter>) -> Row {
+    Row { what, frame, verdict, counter }
+}
+
+fn changed(mut frame: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
+    frame[at] = value;
+    frame
+}
+
+fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
+    frame.truncate(length);
+    frame
+}
+
+fn rows(port: u16) -> Vec<Row> {
+    let valid = || frame::udp(port, &datagram(7, b"hello"));
+    let empty = || frame::udp(port, &datagram(7, b""));
+    let other_port = || frame::udp(port ^ 1, &datagram(7, b"hello"));
+    let with_options =
+        |options: &[u8]| frame::udp_with_options(port, &datagram(7, b"hello"), options);
+    let udp_length = |length| frame::with_udp_length(valid(), length);
+    let right = (8 + 12 + 5) as u16;
+    vec![
+        row("not IP: ARP", changed(valid(), 13, 0x06), PASS, None),
+        row("not IPv4: IPv6", changed(changed(valid(), 12, 0x86), 13, 0xdd), PASS, None),
+        row("not UDP: TCP", changed(valid(), IP + 9, 6), PASS, None),
+        row("not UDP, and malformed", changed(changed(valid(), IP + 9, 6), IP, 0x41), PASS, None),
+        row("another port", other_port(), PASS, None),
+        row("another port, UDP length wrong", frame::with_udp_length(other_port(), 3), PASS, None),
+        //
+        row("IP header cut short", cut(valid(), IP + 19), PASS, INVALID),
+        row("Ethernet header only", cut(valid(), IP), PASS, INVALID),
+        row("IP header length 16", changed(valid(), IP, 0x44), PASS, INVALID),
+        row("IP header length 0", changed(valid(), IP, 0x40), PASS, INVALID),
+        row("IP version 6 in an IPv4 frame", changed(valid(), IP, 0x65), PASS, INVALID),
+        row("IP options cut short", cut(with_options(&[1; 40]), IP + 59), PASS, INVALID),
+        row("UDP header cut short", cut(valid(), UDP + 7), PASS, INVALID),
+        row("UDP header missing", cut(valid(), UDP), PASS, INVALID),
+        row("UDP length 0", udp_length(0), PASS, INVALID),
+        row("UDP length 7", udp_length(7), PASS, INVALID),
+        row("UDP length beyond the frame", udp_length(right + 1), PASS, INVALID),
+        row("UDP length 65535", udp_length(65_535), PASS, INVALID),
+        row("cut within the payload", cut(valid(), PAYLOAD + 12), PASS, INVALID),
+        row(
+            "UDP length beyond the IP packet, inside the padding",
+            frame::padded(udp_length(right + 1), 64),
+            PASS,
+            INVALID,
+        ),
+        row(
+            "IP total length under its header",
+            frame::with_total_length(valid(), 19),
+            PASS,
+            INVALID,
+        ),
+        //
+        row(
+            "first fragment",
+            frame::fragment(port, &datagram(7, b"hello"), 0, true),
+            PASS,
+            FRAGMENT,
+        ),
+        row("middle fragment", frame::fragment(port, &[0; 16], 100, true), PASS, FRAGMENT),
+        row("last fragment", frame::fragment(port, &[0; 16], 1, false), PASS, FRAGMENT),
+        row("last possible offset", frame::fragment(port, &[0; 16], 0x1fff, false), PASS, FRAGMENT),
+        row(
+            "fragment with options cut short is no fragment yet",
+            cut(changed(frame::fragment(port, &[0; 4], 1, false), IP, 0x4f), IP + 24),
+            PASS,
+            INVALID,
+        ),
+        row("don't fragment is no fragment", changed(valid(), IP + 6, 0x40), REDIRECT, REDIRECTED),
+        //
+        row("no payload", frame::udp(port, b""), DROP, SHORT),
+        row("11 bytes of payload", frame::udp(port, &datagram(7, b"")[..11]), DROP, SHORT),
+        row(
+            "11 bytes, padded to a full frame",
+            frame::padded(frame::udp(port, &datagram(7, b"")[..11]), 60),
+            DROP,
+            SHORT,
+        ),
+        row("UDP length 19 of more", udp_length(19), DROP, SHORT),
+        //
+        row("magic's first byte", changed(valid(), PAYLOAD, b'l'), DROP, MAGIC),
+        row("magic's last byte", changed(valid(), PAYLOAD + 3, b'J'), DROP, MAGIC),
+        row(
+            "magic in the other byte order",
+            frame::udp(port, &[b"IMAL", &datagram(7, b"")[4..]].concat()),
+            DROP,
+            MAGIC,
+        ),
+        row(
+            "magic and length wrong",
+            changed(changed(valid(), PAYLOAD, 0), PAYLOAD + 11, 9),
+            DROP,
+            MAGIC,
+        ),
+        //
+        row("length one less", changed(valid(), PAYLOAD + 11, 4), DROP, LENGTH),
+        row("length one more", changed(valid(), PAYLOAD + 11, 6), DROP, LENGTH),
+        row(
+            "length in the other byte order",
+            changed(changed(valid(), PAYLOAD + 8, 5), PAYLOAD + 11, 0),
+            DROP,
+            LENGTH,
+        ),
+        row(
+            "length right for the padded frame only",
+            changed(frame::padded(empty(), PAYLOAD + 18), PAYLOAD + 11, 6),
+            DROP,
+            LENGTH,
+        ),
+        row("UDP length one less than sent", udp_length(right - 1), DROP, LENGTH),
+        //
+        row("valid", valid(), REDIRECT, REDIRECTED),
+        row("valid, no payload", empty(), REDIRECT, REDIRECTED),
+        row("valid, padded to a full frame", frame::padded(empty(), 60), REDIRECT, REDIRECTED),
+        row("valid, 4 bytes of IP options", with_options(&[1; 4]), REDIRECT, REDIRECTED),
+        row("valid, 40 bytes of IP options", with_options(&[1; 40]), REDIRECT, REDIRECTED),
+        row(
+            "valid, largest payload of an Ethernet frame",
+            frame::udp(port, &datagram(7, &[1; 1500 - 28 - 12])),
+            REDIRECT,
+            REDIRECTED,
+        ),
+    ]
+}
+
+fn run_table(port: u16) -> Result<()> {
+    let wire = Wire::new()?;
+    for target in TARGETS {
+        let config = config().port(port).force_target(target).build()?;
+        let loader = load(&wire, &config, &cores())?;
+        let program = bpf::program_by_id(loader.program_id()?)?;
+        let rows = rows(port);
+        for Row { what, frame, verdict, counter } in &rows {
+            let before = loader.stats()?;
+            let run = bpf::run(&program, frame, 1).with_context(|| format!("{target}: {what}"))?;
+            let after = loader.stats()?;
+            assert_eq!(run.verdict, *verdict, "{target}: {what}");
+            assert_eq!(
+                after.total() - before.total(),
+                counter.is_some() as u64,
+                "{target}: {what}"
+            );
+            if let Some((name, read)) = counter {
+                assert_eq!(read(&after) - read(&before), 1, "{target}: {what}: {name}");
+            }
+        }
+        let stats = loader.stats()?;
+        assert_eq!(stats.dropped, stats.dropped_short + stats.dropped_magic + stats.dropped_length);
+        assert_eq!(stats.passed, stats.passed_fragment + stats.passed_no_queue);
+        assert_eq!(stats.total(), rows.iter().filter(|row| row.counter.is_some()).count() as u64);
+        loader.detach()?;
+    }
+    Ok(())
+}
+
+fn table() -> Result<()> {
+    run_table(9999)
+}
+
+fn table_on_another_port() -> Result<()> {
+    run_table(514)
+}
+
+/// An object that nobody configured, as `ip link` would attach it: it filters
+/// port 9999, and every valid packet passes.
+fn unowned_partitions_pass() -> Result<()> {
+    use xshell::{Shell, cmd};
+    let wire = Wire::new()?;
+    for target in TARGETS {
+        let order = laminar_xdp_prebuilt::ByteOrder::HOST;
+        let object = crate::support::prebuilt().join(format!("laminar_xdp.{target}.{order}.o"));
+        let interface = Wire::INTERFACE;
+        let show = wire.receiver.enter(|| -> Result<String> {
+            let shell = Shell::new()?;
+            cmd!(shell, "ip link set dev {interface} xdp obj {object} sec xdp").quiet().run()?;
+            Ok(cmd!(shell, "ip -details link show dev {interface}").quiet().read()?)
+        })?;
+        let id = show.split_once("prog/xdp id ").and_then(|(_, rest)| rest.split(' ').next());
+        let program = bpf::program_by_id(id.context(show.clone())?.parse()?)?;
+        let verdict = |frame: Vec<u8>| bpf::run(&program, &frame, 1).map(|run| run.verdict);
+        for key in [0, 1, 63, 64, u32::MAX] {
+            assert_eq!(verdict(frame::udp(9999, &datagram(key, b"x")))?, PASS, "{target} {key}");
+        }
+        assert_eq!(verdict(frame::udp(9999, b"junk that is long enough"))?, DROP, "{target}");
+        assert_eq!(verdict(frame::udp(9999, b"junk"))?, DROP, "{target}");
+        assert_eq!(verdict(frame::udp(9998, b"junk"))?, PASS, "{target}");
+        wire.receiver.enter(|| -> Result<()> {
+            let shell = Shell::new()?;
+            Ok(cmd!(shell, "ip link set dev {interface} xdp off").quiet().run()?)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Programs beside the one under test: running any program on a frame, minimal
+//! ones to compare with, and other people's.
+
+use std::ffi::{CStr, CString, c_int};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use anyhow::{Context, Result, ensure};
+use libbpf_sys as sys;
+
+fn check(answer: c_int) -> io::Result<c_int> {
+    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
+}
+
+fn own(answer: c_int) -> io::Result<OwnedFd> {
+    let fd = check(answer)?;
+    // SAFETY: only called on answers that are a new descriptor of ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What a run of a program on a frame gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// `XDP_DROP` (1), `XDP_PASS` (2), `XDP_REDIRECT` (4)...
+    pub verdict: u32,
+    /// Mean nanoseconds of one run, as the kernel measured.
+    pub nanoseconds: u32,
+}
+
+/// Runs a program `repeat` times on a frame, which goes nowhere.
+pub fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<Run> {
+    let mut options = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as _,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: repeat as c_int,
+        ..Default::default()
+    };
+    // SAFETY: the frame has the stated length and is only read.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    Ok(Run { verdict: options.retval, nanoseconds: options.duration })
+}
+
+/// A loaded program by its id.
+pub fn program_by_id(id: u32) -> Result<OwnedFd> {
+    // SAFETY: a plain system call.
+    Ok(own(unsafe { sys::bpf_prog_get_fd_by_id(id) })?)
+}
+
+fn instruction(code: u32, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {
+    let mut instruction = sys::bpf_insn { code: code as u8, imm: immediate, ..Default::default() };
+    instruction.set_dst_reg(to);
+    instruction.set_src_reg(from);
+    instruction
+}
+
+fn load(name: &CStr, program: &[sys::bpf_insn]) -> Result<OwnedFd> {
+    // SAFETY: the program has the stated length; the options are none.
+    Ok(own(unsafe {
+        sys::bpf_prog_load(
+            sys::BPF_PROG_TYPE_XDP,
+            name.as_ptr(),
+            c"GPL".as_ptr(),
+            program.as_ptr(),
+            program.len() as _,
+            ptr::null_mut(),
+        )
+    })?)
+}
+
+/// A program that does nothing but answer `verdict`.
+pub fn empty_program(name: &CStr, verdict: u32) -> Result<OwnedFd> {
+    load(
+        name,
+        &[
+            instruction(sys::BPF_ALU64 | sys::BPF_MOV, 0, 0, verdict as i32),
+            instruction(sys::BPF_JMP | sys::BPF_EXIT, 0, 0, 0),
+        ],
+    )
+}
+
+/// A program that does nothing but redirect to the queue of CPU 0, with that
+/// queue.
+pub fn empty_redirect() -> Result<(OwnedFd, OwnedFd)> {
+    // SAFETY: no pointer but null, which means no name and no options.
+    let map = own(unsafe {
+        sys::bpf_map_create(sys::BPF_MAP_TYPE_CPUMAP, ptr::null(), 4, 8, 1, ptr::null())
+    })?;
+    let (cpu, queue) = (0u32, [192u32, 0]);
+    // SAFETY: key and value have the sizes of the map.
+    check(unsafe {
+        let (key, value) = ((&raw const cpu).cast(), queue.as_ptr().cast());
+        sys::bpf_map_update_elem(map.as_raw_fd(), key, value, 0)
+    })?;
+    let program = load(
+        c"empty_redirect",
+        &[
+            instruction(sys::BPF_LD | sys::BPF_IMM | sys::BPF_DW, 1, 1, map.as_raw_fd()),
+            instruction(0, 0, 0, 0),
+            instruction(sys::BPF_ALU64 | sys::BPF_MOV, 2, 0, 0),
+            instruction(sys::BPF_ALU64 | sys::BPF_MOV, 3, 0, sys::XDP_PASS as i32),
+            instruction(sys::BPF_JMP | sys::BPF_CALL, 0, 0, sys::BPF_FUNC_redirect_map as i32),
+            instruction(sys::BPF_JMP | sys::BPF_EXIT, 0, 0, 0),
+        ],
+    )?;
+    Ok((program, map))
+}
+
+/// Attaches a program to an interface of this thread's namespace until the
+/// answer is dropped.
+pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
+    let name = CString::new(interface)?;
+    // SAFETY: the name is a C string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    ensure!(index != 0, "no interface {interface}");
+    // SAFETY: plain values; the options are none.
+    let link = unsafe {
+        sys::bpf_link_create(program.as_raw_fd(), index as c_int, sys::BPF_XDP, ptr::null())
+    };
+    Ok(own(link)?)
+}
+
+/// Loads the one XDP program of an object file with none of its maps pinned, and
+/// writes `value` to every `keys` of the array `map`, on all CPUs if it is one
+/// per CPU. For the filters of xdp-tools.
+pub fn load_filter(path: &str, map: &CStr, keys: &[u32], value: u64) -> Result<OwnedFd> {
+    let path = CString::new(path)?;
+    // SAFETY: the path is a C string; the options are none.
+    let object = unsafe { sys::bpf_object__open_file(path.as_ptr(), ptr::null()) };
+    ensure!(!object.is_null(), "open: {}", io::Error::last_os_error());
+    // SAFETY: the object is open; maps and programs are its own and only used
+    // until it is closed, and values are as large as the maps'.
+    unsafe {
+        let mut next = sys::bpf_object__next_map(object, ptr::null());
+        while !next.is_null() {
+            check(sys::bpf_map__set_pin_path(next, ptr::null()))?;
+            next = sys::bpf_object__next_map(object, next);
+        }
+        check(sys::bpf_object__load(object)).context("load")?;
+        let map = sys::bpf_object__find_map_by_name(object, map.as_ptr());
+        ensure!(!map.is_null(), "it has no such map");
+        let cpus = check(sys::libbpf_num_possible_cpus())? as usize;
+        let values = vec![value; cpus];
+        ensure!(sys::bpf_map__value_size(map) == 8, "its values are not 8 bytes long");
+        for key in keys {
+            let (key, values) = (ptr::from_ref(key).cast(), values.as_ptr().cast());
+            check(sys::bpf_map_update_elem(sys::bpf_map__fd(map), key, values, 0))?;
+        }
+        let program = sys::bpf_object__next_program(object, ptr::null_mut());
+        ensure!(!program.is_null(), "it has no program");
+        let program = own(check(libc::dup(sys::bpf_program__fd(program)))?)?;
+        sys::bpf_object__close(object);
+        Ok(program)
+    }
+}

@@ -1,0 +1,24 @@
+//! What the tests, the demo and the measurements stand on: two network
+//! namespaces joined by a veth pair, senders, and witnesses on the receiving
+//! side. Everything hangs on descriptors of this process, so the kernel removes
+//! it when the process ends, however it ends.
+
+pub mod bpf;
+pub mod frame;
+mod namespace;
+pub mod seccomp;
+mod wire;
+mod witness;
+
+pub use namespace::Namespace;
+pub use wire::Wire;
+pub use witness::CpuWitness;
+
+/// Why the caller cannot make namespaces and load programs; `None` for root.
+pub fn missing_rights() -> Option<&'static str> {
+    // SAFETY: has no precondition and cannot fail.
+    match unsafe { libc::geteuid() } {
+        0 => None,
+        _ => Some("needs root"),
+    }
+}

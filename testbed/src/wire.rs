@@ -1,0 +1,149 @@
+//! Two namespaces and the veth pair between them.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+
+use anyhow::{Context, Result};
+use socket2::{Domain, SockAddr, Socket, Type};
+use xshell::{Shell, cmd};
+
+use crate::namespace::Namespace;
+
+/// A sender and a receiver with a wire between them. There is no other traffic
+/// on it: IPv6 is off and neighbours are known, so every packet is the test's.
+#[derive(Debug)]
+pub struct Wire {
+    /// Where XDP is attached, to [`Wire::INTERFACE`].
+    pub receiver: Namespace,
+    /// Where packets are made.
+    pub sender: Namespace,
+}
+
+impl Wire {
+    /// The receiver's interface.
+    pub const INTERFACE: &'static str = "lam0";
+    /// The sender's interface.
+    pub const PEER: &'static str = "gen0";
+    /// The receiver's address.
+    pub const RECEIVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    /// The sender's address.
+    pub const SENDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    /// The receiver's hardware address.
+    pub const RECEIVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    /// The sender's hardware address.
+    pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    /// Makes the namespaces and the wire. Takes root.
+    pub fn new() -> Result<Wire> {
+        let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
+        let (sender_path, peer) = (sender.path(), Wire::PEER);
+        let interface = Wire::INTERFACE;
+        receiver.enter(|| -> Result<()> {
+            quiet_ipv6()?;
+            let shell = Shell::new()?;
+            cmd!(shell, "ip link add {interface} type veth peer name {peer} netns {sender_path}")
+                .quiet()
+                .run()?;
+            address(interface, Wire::RECEIVER, Wire::RECEIVER_MAC)
+        })?;
+        sender.enter(|| -> Result<()> {
+            quiet_ipv6()?;
+            address(peer, Wire::SENDER, Wire::SENDER_MAC)?;
+            let shell = Shell::new()?;
+            // A checksum left to the hardware is still missing when a redirected
+            // packet leaves the CPU map, and the stack would drop it.
+            cmd!(shell, "ethtool -K {peer} tx off").quiet().ignore_stdout().run()?;
+            let (to, mac) = (Wire::RECEIVER.to_string(), mac_text(Wire::RECEIVER_MAC));
+            cmd!(shell, "ip neigh replace {to} lladdr {mac} dev {peer}").quiet().run()?;
+            Ok(())
+        })?;
+        Ok(Wire { receiver, sender })
+    }
+
+    /// Sets the MTU of both ends.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        let set = |interface: &str| -> Result<()> {
+            let (shell, mtu) = (Shell::new()?, mtu.to_string());
+            Ok(cmd!(shell, "ip link set dev {interface} mtu {mtu}").quiet().run()?)
+        };
+        self.receiver.enter(|| set(Wire::INTERFACE))?;
+        self.sender.enter(|| set(Wire::PEER))
+    }
+
+    /// An ordinary socket at the sender's side.
+    pub fn sending_socket(&self) -> Result<UdpSocket> {
+        self.sender.enter(|| UdpSocket::bind((Wire::SENDER, 0))).context("bind the sender")
+    }
+
+    /// The address of `port` at the receiver.
+    pub fn destination(port: u16) -> SocketAddr {
+        SocketAddr::V4(SocketAddrV4::new(Wire::RECEIVER, port))
+    }
+
+    /// A socket that puts whole Ethernet frames on the wire.
+    pub fn raw_socket(&self) -> Result<Socket> {
+        self.sender.enter(|| {
+            let protocol = socket2::Protocol::from((libc::ETH_P_ALL as u16).to_be() as i32);
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+            socket.bind(&link_address(Wire::PEER)?)?;
+            Ok(socket)
+        })
+    }
+
+    /// How `ip link` describes the receiver's interface: shows attached XDP.
+    pub fn show_interface(&self) -> Result<String> {
+        let interface = Wire::INTERFACE;
+        self.receiver.enter(|| {
+            let shell = Shell::new()?;
+            Ok(cmd!(shell, "ip link show dev {interface}").quiet().read()?)
+        })
+    }
+
+    /// Whether any XDP program is attached at the receiver.
+    pub fn carries_xdp(&self) -> Result<bool> {
+        Ok(self.show_interface()?.contains("prog/xdp"))
+    }
+}
+
+fn quiet_ipv6() -> Result<()> {
+    for scope in ["all", "default"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
+        if fs::exists(&path)? {
+            fs::write(&path, "1").with_context(|| path)?;
+        }
+    }
+    Ok(())
+}
+
+fn address(interface: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+    let (address, mac) = (format!("{address}/24"), mac_text(mac));
+    let shell = Shell::new()?;
+    cmd!(shell, "ip address add {address} dev {interface}").quiet().run()?;
+    cmd!(shell, "ip link set dev {interface} address {mac} up").quiet().run()?;
+    cmd!(shell, "ip link set dev lo up").quiet().run()?;
+    Ok(())
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The address of an interface for a packet socket.
+fn link_address(interface: &str) -> Result<SockAddr> {
+    let name = std::ffi::CString::new(interface)?;
+    // SAFETY: the name is a C string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    // SAFETY: a zeroed sockaddr_storage is valid, it is large enough for a
+    // sockaddr_ll, and the length that is stored is that of one.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let link = &mut *storage.cast::<libc::sockaddr_ll>();
+            link.sll_family = libc::AF_PACKET as u16;
+            link.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            link.sll_ifindex = index as i32;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })?
+    };
+    Ok(address)
+}

@@ -1,0 +1,88 @@
+//! Who saw a datagram: the kernel, on which CPU.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
+
+/// Sockets on one port, one for each possible CPU, of which the kernel chooses
+/// the one of the CPU that it runs on when it delivers. So the socket on which a
+/// datagram arrives tells where it was processed, whatever any table says.
+#[derive(Debug)]
+pub struct CpuWitness {
+    sockets: Vec<UdpSocket>,
+}
+
+impl CpuWitness {
+    /// Binds in the calling thread's namespace.
+    pub fn bind(address: SocketAddr) -> Result<CpuWitness> {
+        let mut sockets = Vec::new();
+        for _ in 0..possible_cpus()? {
+            let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+            socket.set_reuse_port(true)?;
+            socket.set_nonblocking(true)?;
+            socket.set_recv_buffer_size(4 << 20)?;
+            socket.bind(&address.into())?;
+            sockets.push(UdpSocket::from(socket));
+        }
+        select_by_cpu(&sockets[0]).context("select the socket by CPU")?;
+        Ok(CpuWitness { sockets })
+    }
+
+    /// Takes what has arrived until `expected` datagrams are here or nothing came
+    /// for a while, and calls `seen` with each one's CPU and bytes. Gives their
+    /// number.
+    pub fn receive(&self, expected: usize, mut seen: impl FnMut(usize, &[u8])) -> Result<usize> {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        let mut buffer = [0u8; 65_536];
+        let (mut received, mut last) = (0, Instant::now());
+        while received < expected && last.elapsed() < PATIENCE {
+            for (cpu, socket) in self.sockets.iter().enumerate() {
+                match socket.recv(&mut buffer) {
+                    Ok(length) => {
+                        seen(cpu, &buffer[..length]);
+                        received += 1;
+                        last = Instant::now();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(received)
+    }
+}
+
+fn possible_cpus() -> Result<usize> {
+    // SAFETY: reads a file once and remembers the number.
+    usize::try_from(unsafe { libbpf_sys::libbpf_num_possible_cpus() }).context("possible CPUs")
+}
+
+/// Attaches `return current CPU` as the group's choice of a socket.
+fn select_by_cpu(socket: &UdpSocket) -> io::Result<()> {
+    let load_cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let mut code = [
+        libc::sock_filter {
+            code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+            jt: 0,
+            jf: 0,
+            k: load_cpu,
+        },
+        libc::sock_filter { code: (libc::BPF_RET | libc::BPF_A) as u16, jt: 0, jf: 0, k: 0 },
+    ];
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
+    // SAFETY: the program and its length are valid for the call; the kernel copies.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
