@@ -4,7 +4,7 @@
 //! file that is not what the manifest vouches for condemns all of them.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -197,27 +197,15 @@ fn read_manifest(folder: &Path) -> Result<Manifest, ArtifactError> {
 /// would never end.
 fn read(path: &Path) -> Result<Vec<u8>, ArtifactError> {
     let read = || -> io::Result<Vec<u8>> {
-        let file = open(path)?;
-        if !file.metadata()?.is_file() {
+        if !path.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         let mut bytes = Vec::new();
-        file.take(Artifact::MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(Artifact::MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > Artifact::MAX_FILE_SIZE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 4 MiB"));
         }
         Ok(bytes)
     };
     read().map_err(|reason| ArtifactError::Unreadable { path: path.into(), reason })
-}
-
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
-}
-
-#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).open(path)
 }

@@ -10,6 +10,8 @@
 //! `kernel::libbpf` and `kernel::messages` are the only unsafe code.
 #![doc = ""]
 #![doc = include_str!("../../README.md")]
+// Without a kernel to talk to, the rooms that lead to it lie idle.
+#![cfg_attr(not(all(target_os = "linux", not(laminar_xdp_unsupported))), allow(dead_code))]
 
 mod artifact;
 mod config;

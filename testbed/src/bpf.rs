@@ -121,35 +121,30 @@ pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
     Ok(own(link)?)
 }
 
-/// Loads the one XDP program of an object file with none of its maps pinned, and
-/// writes `value` to every `keys` of the array `map`, on all CPUs if it is one
-/// per CPU. For the filters of xdp-tools.
-pub fn load_filter(path: &str, map: &CStr, keys: &[u32], value: u64) -> Result<OwnedFd> {
+/// Loads the one XDP program of somebody's object file, with none of its maps
+/// pinned.
+pub fn load_file(path: &str) -> Result<OwnedFd> {
     let path = CString::new(path)?;
+    // SAFETY: libbpf allows the exchange at any time; what it says about
+    // sections of other tools is of no interest.
+    let print = unsafe { sys::libbpf_set_print(None) };
     // SAFETY: the path is a C string; the options are none.
     let object = unsafe { sys::bpf_object__open_file(path.as_ptr(), ptr::null()) };
+    // SAFETY: puts the callback back that was there.
+    unsafe { sys::libbpf_set_print(print) };
     ensure!(!object.is_null(), "open: {}", io::Error::last_os_error());
-    // SAFETY: the object is open; maps and programs are its own and only used
-    // until it is closed, and values are as large as the maps'.
+    // SAFETY: the object is open, and its maps and its program are used only
+    // until it is closed.
     unsafe {
-        let mut next = sys::bpf_object__next_map(object, ptr::null());
-        while !next.is_null() {
-            check(sys::bpf_map__set_pin_path(next, ptr::null()))?;
-            next = sys::bpf_object__next_map(object, next);
+        let mut map = sys::bpf_object__next_map(object, ptr::null());
+        while !map.is_null() {
+            check(sys::bpf_map__set_pin_path(map, ptr::null()))?;
+            map = sys::bpf_object__next_map(object, map);
         }
         check(sys::bpf_object__load(object)).context("load")?;
-        let map = sys::bpf_object__find_map_by_name(object, map.as_ptr());
-        ensure!(!map.is_null(), "it has no such map");
-        let cpus = check(sys::libbpf_num_possible_cpus())? as usize;
-        let values = vec![value; cpus];
-        ensure!(sys::bpf_map__value_size(map) == 8, "its values are not 8 bytes long");
-        for key in keys {
-            let (key, values) = (ptr::from_ref(key).cast(), values.as_ptr().cast());
-            check(sys::bpf_map_update_elem(sys::bpf_map__fd(map), key, values, 0))?;
-        }
         let program = sys::bpf_object__next_program(object, ptr::null_mut());
         ensure!(!program.is_null(), "it has no program");
-        let program = own(check(libc::dup(sys::bpf_program__fd(program)))?)?;
+        let program = own(libc::dup(sys::bpf_program__fd(program)))?;
         sys::bpf_object__close(object);
         Ok(program)
     }

@@ -14,6 +14,17 @@ pub use namespace::Namespace;
 pub use wire::Wire;
 pub use witness::CpuWitness;
 
+/// The ids of the CPUs that are online.
+pub fn online_cpus() -> Vec<u32> {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("sysfs");
+    let ranges = list.trim().split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.parse::<u32>().expect("a CPU list of the kernel");
+        number(first)..=number(last)
+    });
+    ranges.flatten().collect()
+}
+
 /// Why the caller cannot make namespaces and load programs; `None` for root.
 pub fn missing_rights() -> Option<&'static str> {
     // SAFETY: has no precondition and cannot fail.

@@ -3,10 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
+
+/// Bytes that a socket of a witness holds.
+const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
 /// Sockets on one port, one for each possible CPU, of which the kernel chooses
 /// the one of the CPU that it runs on when it delivers. So the socket on which a
@@ -24,7 +28,8 @@ impl CpuWitness {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
             socket.set_reuse_port(true)?;
             socket.set_nonblocking(true)?;
-            socket.set_recv_buffer_size(4 << 20)?;
+            // Beyond net.core.rmem_max, so that no burst of a test overflows it.
+            set_option(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).context("receive buffer")?;
             socket.bind(&address.into())?;
             sockets.push(UdpSocket::from(socket));
         }
@@ -74,14 +79,18 @@ fn select_by_cpu(socket: &UdpSocket) -> io::Result<()> {
         libc::sock_filter { code: (libc::BPF_RET | libc::BPF_A) as u16, jt: 0, jf: 0, k: 0 },
     ];
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-    // SAFETY: the program and its length are valid for the call; the kernel copies.
+    set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+fn set_option<Value>(socket: &impl AsRawFd, option: libc::c_int, value: &Value) -> io::Result<()> {
+    // SAFETY: the value and its size are valid for the call; the kernel copies.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
+            option,
+            ptr::from_ref(value).cast(),
+            size_of::<Value>() as libc::socklen_t,
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
 use laminar_xdp::{Startup, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
+use testbed::frame::datagram;
 use testbed::{CpuWitness, Wire, bpf, seccomp};
 
-use crate::support::{config, cores, datagram, load, tests};
+use crate::support::{config, cores, load, tests};
 
 tests! {
     it_stays_attached_until_dropped,

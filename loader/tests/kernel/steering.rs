@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
+use testbed::frame::datagram;
 use testbed::{CpuWitness, Wire};
 
-use crate::support::{TARGETS, config, cores, datagram, load, tests};
+use crate::support::{TARGETS, config, cores, load, tests};
 
 tests! {
     each_partition_on_its_cpu,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::RwLock;
 
 use anyhow::{Context, Result};
-use laminar_xdp::{LaminarHeader, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
+use laminar_xdp::{XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
 use testbed::Wire;
 
 /// A test: its name, which is the module's and the function's, and itself.
@@ -46,20 +46,9 @@ pub fn load(wire: &Wire, config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader,
 
 /// The CPUs that are online here: at least two, or steering shows nothing.
 pub fn cores() -> Vec<u32> {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
-    let ranges = online.trim().split(',').map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        first.parse().unwrap()..=last.parse().unwrap()
-    });
-    let cores: Vec<u32> = ranges.flatten().collect();
-    assert!(cores.len() >= 2, "steering needs two CPUs, online are {online}");
+    let cores = testbed::online_cpus();
+    assert!(cores.len() >= 2, "steering needs two CPUs, online are {cores:?}");
     cores
-}
-
-/// A datagram whose payload is `payload`, made by the crate's own header.
-pub fn datagram(partition_key: u32, payload: &[u8]) -> Vec<u8> {
-    let header = LaminarHeader::new(partition_key, payload.len() as u32);
-    [&header.to_bytes()[..], payload].concat()
 }
 
 /// Runs `work` while a CPU is offline, and brings it back whatever happens.

@@ -3,10 +3,10 @@
 
 use anyhow::{Context, Result};
 use laminar_xdp::XdpStats;
-use testbed::frame::{self, IP, PAYLOAD, UDP};
+use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
 use testbed::{Wire, bpf};
 
-use crate::support::{TARGETS, config, cores, datagram, load, tests};
+use crate::support::{TARGETS, config, cores, load, tests};
 
 tests! { table, table_on_another_port, unowned_partitions_pass }
 

@@ -1,0 +1,71 @@
+# The front door: every command that a person or CI needs.
+# `make` alone lists them.
+
+CARGO ?= cargo
+PREFIX ?= /usr
+DESTDIR ?=
+
+# Root installs packages, makes namespaces and loads programs; everybody else
+# asks for it where it is needed.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+SHARE = $(DESTDIR)$(PREFIX)/share/laminardb
+DOCS = $(DESTDIR)$(PREFIX)/share/doc/laminar-xdp
+BYTE_ORDER := $(shell printf '\001\000' | od -An -d | grep -qw 1 && echo bpfel || echo bpfeb)
+DEFAULT_TARGET := $(shell sed -n 's/^default_target = "\(.*\)"/\1/p' bpf-prebuilt/manifest.toml)
+
+# bindgen loads the pinned libclang.
+BUILD_TOOLS = LIBCLANG_PATH="$$(llvm-config-19 --libdir)" $(CARGO) run --quiet --locked --package build-tools --
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: packages ## Filter and steer real datagrams in front of your eyes (root)
+	$(CARGO) build --locked --package laminar-xdp --example demo
+	$(SUDO) target/debug/examples/demo
+
+.PHONY: test
+test: packages ## Formatting, clippy and all tests; as root also those on the kernel
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --package laminar-xdp --no-default-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --locked --workspace --no-deps
+	$(CARGO) test --locked --workspace
+	# The same crate as a platform without XDP sees it.
+	RUSTFLAGS="--cfg laminar_xdp_unsupported --deny warnings" $(CARGO) test --locked \
+		--target-dir target/unsupported --package laminar-xdp --lib --test face
+
+.PHONY: check
+check: packages-bpf ## Rebuild the objects and fail if they are not those checked in
+	clang-format-19 --dry-run --Werror bpf-src/*.c bpf-src/*.h
+	$(BUILD_TOOLS) check
+
+.PHONY: bpf
+bpf: packages-bpf ## Compile what changed in bpf-src/ into bpf-prebuilt/
+	$(BUILD_TOOLS) bpf
+
+.PHONY: cost
+cost: packages-cost ## Measure each verdict in ns over an empty program (root)
+	$(CARGO) build --quiet --locked --release --package laminar-xdp --example cost
+	$(SUDO) target/release/examples/cost
+
+.PHONY: install
+install: ## Install objects and manifest; DESTDIR= and PREFIX= as usual
+	install -d "$(SHARE)" "$(DOCS)"
+	install -m 644 bpf-prebuilt/*.o bpf-prebuilt/manifest.toml "$(SHARE)"
+	ln -sf "laminar_xdp.$(DEFAULT_TARGET).$(BYTE_ORDER).o" "$(SHARE)/laminar_xdp.o"
+	install -m 644 LICENSES/BSD-2-Clause.txt LICENSES/GPL-2.0-only.txt "$(DOCS)"
+
+.PHONY: clean
+clean: ## Remove what was built; the checked-in objects stay
+	$(CARGO) clean
+
+.PHONY: packages packages-bpf packages-cost
+packages:
+	@SUDO="$(SUDO)" ci/install-packages build
+packages-bpf:
+	@SUDO="$(SUDO)" ci/install-packages build bpf
+packages-cost:
+	@SUDO="$(SUDO)" ci/install-packages build cost
