@@ -21,7 +21,7 @@ pub struct Targets {
     pub list: Vec<Target>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     pub name: String,

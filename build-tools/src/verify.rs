@@ -52,3 +52,73 @@ fn expected_maps(target: &Target) -> Result<Vec<MapFacts>> {
     }
     Ok(maps)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::inspect;
+    use crate::project::Project;
+    use crate::targets::Targets;
+
+    /// Every checked-in object with its target and byte order.
+    fn objects() -> Vec<(Vec<u8>, Target, ByteOrder)> {
+        let project = Project::find().unwrap();
+        let targets = Targets::read(&project).unwrap();
+        let mut objects = Vec::new();
+        for target in targets.list {
+            for &byte_order in &targets.byte_orders {
+                let path = format!("{}/{}", Project::ARTIFACT, target.file(byte_order));
+                let elf = project.shell.read_binary_file(path).unwrap();
+                objects.push((elf, target.clone(), byte_order));
+            }
+        }
+        objects
+    }
+
+    #[test]
+    fn the_checked_in_objects_pass_and_nobody_elses_place() {
+        for (elf, target, byte_order) in objects() {
+            let facts = inspect(&elf).unwrap();
+            verify(&facts, &target, byte_order).unwrap();
+            for (_, other, other_order) in objects() {
+                let same = other.name == target.name && other_order == byte_order;
+                assert_eq!(verify(&facts, &other, other_order).is_ok(), same);
+            }
+        }
+    }
+
+    #[test]
+    fn each_thing_that_can_be_wrong_is_noticed() {
+        let spoil: [(&str, fn(&mut ElfFacts)); 13] = [
+            ("program", |f| f.program.name = "other".into()),
+            ("section", |f| f.program.section = "xdp.frags".into()),
+            ("licence", |f| f.license = "GPL".into()),
+            ("maps", |f| drop(f.maps.remove(0))),
+            ("maps", |f| f.maps.push(f.maps[0].clone())),
+            ("maps", |f| f.maps[0].name = "cpus".into()),
+            ("maps", |f| f.maps[0].kind = "array".into()),
+            ("maps", |f| f.maps[1].key_size = 8),
+            ("maps", |f| f.maps[1].value_size += 4),
+            ("maps", |f| f.maps[2].max_entries += 1),
+            (".BTF", |f| f.sections.retain(|s| s != ".BTF")),
+            ("DWARF", |f| f.sections.push(".debug_info".into())),
+            ("unresolved", |f| f.undefined_symbols.push("bpf_num_possible_cpus".into())),
+        ];
+        for (elf, target, byte_order) in objects() {
+            for (named, spoil) in spoil {
+                let mut facts = inspect(&elf).unwrap();
+                spoil(&mut facts);
+                let error = verify(&facts, &target, byte_order).expect_err(named).to_string();
+                assert!(error.contains(named), "{named}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let (elf, ..) = objects().remove(0);
+        for bytes in [&b""[..], b"\x7fELF", &elf[..64], &elf[..elf.len() / 2]] {
+            assert!(inspect(bytes).is_err());
+        }
+    }
+}

@@ -2,12 +2,19 @@
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
+use laminar_xdp_prebuilt::ByteOrder;
 use testbed::frame::{self, datagram};
 use testbed::{CpuWitness, Wire};
+use xshell::{Shell, cmd};
 
-use crate::support::{config, cores, load, tests};
+use crate::support::{TARGETS, config, cores, load, prebuilt, tests};
 
-tests! { native_filters_and_counts, generic_filters_and_counts, statistics_are_of_one_loader }
+tests! {
+    native_filters_and_counts,
+    generic_filters_and_counts,
+    statistics_are_of_one_loader,
+    objects_that_ip_link_attaches_filter_too,
+}
 
 const KEYS: u32 = 8;
 const EACH: u32 = 25;
@@ -82,5 +89,37 @@ fn statistics_are_of_one_loader() -> Result<()> {
     assert_eq!(loader_of_two.stats()?, XdpStats::default());
     drop(loader_of_one);
     assert_eq!(load(&one, &config, &cores())?.stats()?, XdpStats::default());
+    Ok(())
+}
+
+/// An object that ordinary tools attach and nobody configures filters port 9999,
+/// and every valid packet passes.
+fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
+    for target in TARGETS {
+        let object = prebuilt().join(format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST));
+        for mode in ["xdpdrv", "xdpgeneric"] {
+            let wire = Wire::new()?;
+            let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+            let other = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9998)))?;
+            wire.receiver.enter(|| -> Result<()> {
+                let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+                cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec xdp").run()?;
+                Ok(())
+            })?;
+            let sender = wire.sending_socket()?;
+            for key in 0..100 {
+                sender.send_to(&datagram(key, b"valid"), Wire::destination(9999))?;
+                sender.send_to(b"long enough, but junk", Wire::destination(9999))?;
+                sender.send_to(b"junk", Wire::destination(9999))?;
+                sender.send_to(b"junk", Wire::destination(9998))?;
+            }
+            let mut valid = 0;
+            let received = witness.receive(101, |_, bytes| {
+                valid += bytes.ends_with(b"valid") as u32;
+            })?;
+            assert_eq!((received, valid), (100, 100), "{target} {mode}");
+            assert_eq!(other.receive(101, |_, _| {})?, 100, "{target} {mode}");
+        }
+    }
     Ok(())
 }

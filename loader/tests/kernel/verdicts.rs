@@ -8,7 +8,7 @@ use testbed::{Wire, bpf};
 
 use crate::support::{TARGETS, config, cores, load, tests};
 
-tests! { table, table_on_another_port, unowned_partitions_pass }
+tests! { table, table_on_another_port }
 
 const DROP: u32 = 1;
 const PASS: u32 = 2;
@@ -195,35 +195,4 @@ fn table() -> Result<()> {
 
 fn table_on_another_port() -> Result<()> {
     run_table(514)
-}
-
-/// An object that nobody configured, as `ip link` would attach it: it filters
-/// port 9999, and every valid packet passes.
-fn unowned_partitions_pass() -> Result<()> {
-    use xshell::{Shell, cmd};
-    let wire = Wire::new()?;
-    for target in TARGETS {
-        let order = laminar_xdp_prebuilt::ByteOrder::HOST;
-        let object = crate::support::prebuilt().join(format!("laminar_xdp.{target}.{order}.o"));
-        let interface = Wire::INTERFACE;
-        let show = wire.receiver.enter(|| -> Result<String> {
-            let shell = Shell::new()?;
-            cmd!(shell, "ip link set dev {interface} xdp obj {object} sec xdp").quiet().run()?;
-            Ok(cmd!(shell, "ip -details link show dev {interface}").quiet().read()?)
-        })?;
-        let id = show.split_once("prog/xdp id ").and_then(|(_, rest)| rest.split(' ').next());
-        let program = bpf::program_by_id(id.context(show.clone())?.parse()?)?;
-        let verdict = |frame: Vec<u8>| bpf::run(&program, &frame, 1).map(|run| run.verdict);
-        for key in [0, 1, 63, 64, u32::MAX] {
-            assert_eq!(verdict(frame::udp(9999, &datagram(key, b"x")))?, PASS, "{target} {key}");
-        }
-        assert_eq!(verdict(frame::udp(9999, b"junk that is long enough"))?, DROP, "{target}");
-        assert_eq!(verdict(frame::udp(9999, b"junk"))?, DROP, "{target}");
-        assert_eq!(verdict(frame::udp(9998, b"junk"))?, PASS, "{target}");
-        wire.receiver.enter(|| -> Result<()> {
-            let shell = Shell::new()?;
-            Ok(cmd!(shell, "ip link set dev {interface} xdp off").quiet().run()?)
-        })?;
-    }
-    Ok(())
 }
