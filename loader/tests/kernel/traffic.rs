@@ -103,7 +103,9 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
             let other = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9998)))?;
             wire.receiver.enter(|| -> Result<()> {
                 let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
-                cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec xdp").run()?;
+                cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec xdp")
+                    .quiet()
+                    .run()?;
                 Ok(())
             })?;
             let sender = wire.sending_socket()?;
