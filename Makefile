@@ -14,6 +14,12 @@ DOCS = $(DESTDIR)$(PREFIX)/share/doc/laminar-xdp
 BYTE_ORDER := $(shell printf '\001\000' | od -An -d | grep -qw 1 && echo bpfel || echo bpfeb)
 DEFAULT_TARGET := $(shell sed -n 's/^default_target = "\(.*\)"/\1/p' bpf-prebuilt/manifest.toml)
 
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# apt and cargo take turns.
+.NOTPARALLEL:
+
 # bindgen loads the pinned libclang.
 BUILD_TOOLS = LIBCLANG_PATH="$$(llvm-config-19 --libdir)" $(CARGO) run --quiet --locked --package build-tools --
 
@@ -23,8 +29,8 @@ help: ## List the targets
 
 .PHONY: demo
 demo: packages ## Filter and steer real datagrams in front of your eyes (root)
-	$(CARGO) build --locked --package laminar-xdp --example demo
-	$(SUDO) target/debug/examples/demo
+	$(CARGO) build --locked --target-dir $(TARGET) --package laminar-xdp --example demo
+	$(SUDO) $(TARGET)/debug/examples/demo
 
 .PHONY: test
 test: packages ## Formatting, clippy and all tests; as root also those on the kernel
@@ -35,7 +41,7 @@ test: packages ## Formatting, clippy and all tests; as root also those on the ke
 	$(CARGO) test --locked --workspace
 	# The same crate as a platform without XDP sees it.
 	RUSTFLAGS="--cfg laminar_xdp_unsupported --deny warnings" $(CARGO) test --locked \
-		--target-dir target/unsupported --package laminar-xdp --lib --test face
+		--target-dir $(TARGET)/unsupported --package laminar-xdp --lib --test face
 
 .PHONY: check
 check: packages-bpf ## Rebuild the objects and fail if they are not those checked in
@@ -44,12 +50,13 @@ check: packages-bpf ## Rebuild the objects and fail if they are not those checke
 
 .PHONY: bpf
 bpf: packages-bpf ## Compile what changed in bpf-src/ into bpf-prebuilt/
+	$(BUILD_TOOLS) bindings
 	$(BUILD_TOOLS) bpf
 
 .PHONY: cost
 cost: packages-cost ## Measure each verdict in ns over an empty program (root)
-	$(CARGO) build --quiet --locked --release --package laminar-xdp --example cost
-	$(SUDO) target/release/examples/cost
+	$(CARGO) build --quiet --locked --release --target-dir $(TARGET) --package laminar-xdp --example cost
+	$(SUDO) $(TARGET)/release/examples/cost
 
 .PHONY: install
 install: ## Install objects and manifest; DESTDIR= and PREFIX= as usual

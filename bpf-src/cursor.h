@@ -34,4 +34,14 @@ static __always_inline bool cursor_advance(struct cursor *cursor, __u32 len)
 	return true;
 }
 
+/*
+ * Bytes from the cursor to the end. A length out of the packet is compared with
+ * this rather than added to a pointer: older verifiers (Linux 6.12 is one) lose
+ * its bounds in the byte swap and refuse the sum.
+ */
+static __always_inline __u64 cursor_left(const struct cursor *cursor)
+{
+	return cursor->end - cursor->pos;
+}
+
 #endif

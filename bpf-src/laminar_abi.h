@@ -54,7 +54,10 @@ struct laminar_header {
 	__be32 payload_len;
 };
 
-/** What the loader fixes before the program runs. 0 means the default. */
+/**
+ * What the loader fixes before the program runs. In the map of objects without
+ * global data, 0 means the default.
+ */
 struct laminar_settings {
 	/** UDP destination port, network byte order. */
 	__be16 port;

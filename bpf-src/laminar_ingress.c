@@ -9,9 +9,12 @@
  * and count() is the one place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
- *   LAMINAR_GLOBAL_DATA       settings are constants that the verifier folds
- *   LAMINAR_REDIRECT_VERDICT  bpf_redirect_map() takes a verdict for empty
- * slots LAMINAR_CPUMAP_PROGRAM    CPU map values are 8 bytes long
+ *
+ *   LAMINAR_GLOBAL_DATA: settings are constants that the verifier folds
+ *
+ *   LAMINAR_REDIRECT_VERDICT: a redirect to an empty slot has a verdict
+ *
+ *   LAMINAR_CPUMAP_PROGRAM: CPU map values are 8 bytes long
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -147,6 +150,7 @@ static __always_inline __u32 steer(__be32 partition_key)
  */
 static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 {
+	__u64 left = cursor_left(cursor);
 	struct udphdr *udp = cursor->pos;
 	struct laminar_header *header;
 	__u32 len;
@@ -157,8 +161,7 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 		return NOT_OURS;
 
 	len = bpf_ntohs(udp->len);
-	if (len < sizeof(*udp) || len > max_len ||
-	    (void *)udp + len > cursor->end)
+	if (len < sizeof(*udp) || len > max_len || len > left)
 		return LAMINAR_REASON_INVALID;
 	if (len < sizeof(*udp) + sizeof(*header))
 		return LAMINAR_REASON_DROPPED_SHORT;
@@ -178,6 +181,9 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 
 static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 {
+	/* Not ip->version and ip->ihl: their order is the compiling machine's.
+	 */
+	__u8 *version_and_ihl = cursor->pos;
 	struct iphdr *ip = cursor->pos;
 	__u32 header_len;
 	__u32 total_len;
@@ -187,8 +193,8 @@ static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 	if (ip->protocol != IPPROTO_UDP)
 		return NOT_OURS;
 
-	header_len = ip->ihl * 4;
-	if (ip->version != 4 || header_len < sizeof(*ip))
+	header_len = (*version_and_ihl & 0xf) * 4;
+	if (*version_and_ihl >> 4 != 4 || header_len < sizeof(*ip))
 		return LAMINAR_REASON_INVALID;
 	if (!cursor_advance(cursor, header_len - sizeof(*ip)))
 		return LAMINAR_REASON_INVALID; /* options cut short */
@@ -196,8 +202,8 @@ static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 		return LAMINAR_REASON_PASSED_FRAGMENT;
 
 	total_len = bpf_ntohs(ip->tot_len);
-	if (total_len < header_len)
-		return LAMINAR_REASON_INVALID;
+	if (total_len < header_len + sizeof(struct udphdr))
+		return LAMINAR_REASON_INVALID; /* what follows is padding */
 	return judge_udp(cursor, total_len - header_len);
 }
 

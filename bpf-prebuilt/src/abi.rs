@@ -13,76 +13,89 @@ pub type __u16 = ::core::ffi::c_ushort;
 pub type __u32 = ::core::ffi::c_uint;
 pub type __be16 = __u16;
 pub type __be32 = __u32;
-#[doc = " Version of this agreement."]
+/// Version of this agreement.
 pub const LAMINAR_ABI_VERSION: laminar_constant = 1;
-#[doc = " \"LAMI\", the first field of every datagram, as a host integer."]
+/// "LAMI", the first field of every datagram, as a host integer.
 pub const LAMINAR_MAGIC: laminar_constant = 1279348041;
-#[doc = " UDP port that an unconfigured object filters, host byte order."]
+/// UDP port that an unconfigured object filters, host byte order.
 pub const LAMINAR_DEFAULT_PORT: laminar_constant = 9999;
-#[doc = " Partitions of an unconfigured object."]
+/// Partitions of an unconfigured object.
 pub const LAMINAR_DEFAULT_PARTITIONS: laminar_constant = 64;
-#[doc = " Slots of an unconfigured CPU map. The kernel refuses a map with more\n slots than its NR_CPUS, so this stays at what small kernels have; the\n loader sizes the map for the machine."]
+/** Slots of an unconfigured CPU map. The kernel refuses a map with more
+ slots than its NR_CPUS, so this stays at what small kernels have; the
+ loader sizes the map for the machine.*/
 pub const LAMINAR_DEFAULT_CPUS: laminar_constant = 64;
 pub type laminar_constant = ::core::ffi::c_uint;
-#[doc = " The header of a LaminarDB datagram; the payload follows."]
+/// The header of a LaminarDB datagram; the payload follows.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_header {
-    #[doc = " LAMINAR_MAGIC, network byte order."]
+    /// LAMINAR_MAGIC, network byte order.
     pub magic: __be32,
-    #[doc = " Chooses the partition, network byte order."]
+    /// Chooses the partition, network byte order.
     pub partition_key: __be32,
-    #[doc = " Bytes that follow this header, network byte order."]
+    /// Bytes that follow this header, network byte order.
     pub payload_len: __be32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of laminar_header"][::core::mem::size_of::<laminar_header>() - 12usize];
     ["Alignment of laminar_header"][::core::mem::align_of::<laminar_header>() - 4usize];
-    ["Offset of field: laminar_header::magic"]
-        [::core::mem::offset_of!(laminar_header, magic) - 0usize];
-    ["Offset of field: laminar_header::partition_key"]
-        [::core::mem::offset_of!(laminar_header, partition_key) - 4usize];
-    ["Offset of field: laminar_header::payload_len"]
-        [::core::mem::offset_of!(laminar_header, payload_len) - 8usize];
+    [
+        "Offset of field: laminar_header::magic",
+    ][::core::mem::offset_of!(laminar_header, magic) - 0usize];
+    [
+        "Offset of field: laminar_header::partition_key",
+    ][::core::mem::offset_of!(laminar_header, partition_key) - 4usize];
+    [
+        "Offset of field: laminar_header::payload_len",
+    ][::core::mem::offset_of!(laminar_header, payload_len) - 8usize];
 };
-#[doc = " What the loader fixes before the program runs. 0 means the default."]
+/** What the loader fixes before the program runs. In the map of objects without
+ global data, 0 means the default.*/
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_settings {
-    #[doc = " UDP destination port, network byte order."]
+    /// UDP destination port, network byte order.
     pub port: __be16,
-    #[doc = " Zero."]
+    /// Zero.
     pub reserved: __u16,
-    #[doc = " Number of partitions, host byte order."]
+    /// Number of partitions, host byte order.
     pub partitions: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of laminar_settings"][::core::mem::size_of::<laminar_settings>() - 8usize];
-    ["Alignment of laminar_settings"][::core::mem::align_of::<laminar_settings>() - 4usize];
-    ["Offset of field: laminar_settings::port"]
-        [::core::mem::offset_of!(laminar_settings, port) - 0usize];
-    ["Offset of field: laminar_settings::reserved"]
-        [::core::mem::offset_of!(laminar_settings, reserved) - 2usize];
-    ["Offset of field: laminar_settings::partitions"]
-        [::core::mem::offset_of!(laminar_settings, partitions) - 4usize];
+    [
+        "Alignment of laminar_settings",
+    ][::core::mem::align_of::<laminar_settings>() - 4usize];
+    [
+        "Offset of field: laminar_settings::port",
+    ][::core::mem::offset_of!(laminar_settings, port) - 0usize];
+    [
+        "Offset of field: laminar_settings::reserved",
+    ][::core::mem::offset_of!(laminar_settings, reserved) - 2usize];
+    [
+        "Offset of field: laminar_settings::partitions",
+    ][::core::mem::offset_of!(laminar_settings, partitions) - 4usize];
 };
-#[doc = " Passed: too malformed to tell whether it is ours."]
+/// Passed: too malformed to tell whether it is ours.
 pub const LAMINAR_REASON_INVALID: laminar_reason = 0;
-#[doc = " Passed: an IP fragment of UDP, for the kernel to reassemble."]
+/// Passed: an IP fragment of UDP, for the kernel to reassemble.
 pub const LAMINAR_REASON_PASSED_FRAGMENT: laminar_reason = 1;
-#[doc = " Passed: valid, but its partition's owner is none or has no queue."]
+/// Passed: valid, but its partition's owner is none or has no queue.
 pub const LAMINAR_REASON_PASSED_NO_QUEUE: laminar_reason = 2;
-#[doc = " Dropped: fewer payload bytes than a header has."]
+/// Dropped: fewer payload bytes than a header has.
 pub const LAMINAR_REASON_DROPPED_SHORT: laminar_reason = 3;
-#[doc = " Dropped: the magic is another."]
+/// Dropped: the magic is another.
 pub const LAMINAR_REASON_DROPPED_MAGIC: laminar_reason = 4;
-#[doc = " Dropped: the header's payload length is not what follows it."]
+/// Dropped: the header's payload length is not what follows it.
 pub const LAMINAR_REASON_DROPPED_LENGTH: laminar_reason = 5;
-#[doc = " Redirected to the CPU that owns the partition."]
+/// Redirected to the CPU that owns the partition.
 pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 6;
-#[doc = " Number of counters."]
+/// Number of counters.
 pub const LAMINAR_REASON_COUNT: laminar_reason = 7;
-#[doc = " Why a packet got its verdict, and the key of its counter in `stats`. The\n reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others\n pass."]
+/** Why a packet got its verdict, and the key of its counter in `stats`. The
+ reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
+ pass.*/
 pub type laminar_reason = ::core::ffi::c_uint;

@@ -102,6 +102,10 @@ impl Manifest {
         if self.objects.is_empty() {
             return Err(ManifestError::Malformed("it lists no object".into()));
         }
+        if !self.objects.iter().any(|object| object.target == self.default_target) {
+            let problem = format!("no object is of the default target {:?}", self.default_target);
+            return Err(ManifestError::Malformed(problem));
+        }
         let mut files = HashSet::new();
         for object in &self.objects {
             let problem = if !is_plain_name(&object.file) {

@@ -56,6 +56,15 @@ fn the_format_version_is_judged_first() {
 }
 
 #[test]
+fn the_default_target_has_an_object() {
+    let text = good()
+        .to_toml()
+        .unwrap()
+        .replace("default_target = \"linux-5.9\"", "default_target = \"x\"");
+    assert!(matches!(Manifest::parse(&text), Err(ManifestError::Malformed(_))));
+}
+
+#[test]
 fn entries_that_cannot_be_used_are_named() {
     let refused = |change: fn(&mut Manifest)| {
         let mut manifest = good();

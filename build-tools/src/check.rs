@@ -1,7 +1,7 @@
 //! Whether what is checked in is what the sources give.
 
 use anyhow::{Context, Result, bail};
-use laminar_xdp_prebuilt::Manifest;
+use laminar_xdp_prebuilt::{Manifest, ObjectEntry};
 
 use crate::compile::Compiler;
 use crate::inspect::inspect;
@@ -9,46 +9,33 @@ use crate::project::Project;
 use crate::set::{ArtifactSet, manifest_path};
 use crate::targets::Targets;
 
-/// Rebuilds everything and compares: byte for byte with the pinned compiler,
-/// instruction for instruction with another.
+/// Rebuilds everything and compares: byte for byte with the pinned compiler. With
+/// another it compares instructions, global data and all that the manifest says.
 pub fn check(project: &Project, targets: &Targets) -> Result<()> {
     let compiler = Compiler::find(project)?;
     let set = ArtifactSet::build(project, targets, &compiler)?;
     let pinned = compiler.version == targets.compiler;
 
-    let mut differences = Vec::new();
-    for (entry, built) in set.manifest.objects.iter().zip(&set.objects) {
-        let path = format!("{}/{}", Project::ARTIFACT, entry.file);
-        match project.read_if_there(&path)? {
-            None => differences.push(format!("{path} is missing")),
-            Some(there) if pinned && there == *built => {}
-            Some(_) if pinned => differences.push(format!("{path} differs in its bytes")),
-            Some(there) => {
-                let there = inspect(&there).with_context(|| path.clone())?;
-                if there.instructions != inspect(built)?.instructions {
-                    differences.push(format!("{path} differs in its instructions"));
-                }
-            }
+    let manifest = project.read_if_there(&manifest_path())?.unwrap_or_default();
+    let manifest = String::from_utf8(manifest).context(manifest_path())?;
+    let mut differences = match pinned {
+        true => compare_bytes(project, &set, &manifest)?,
+        false => compare_meaning(project, &set, &Manifest::parse(&manifest)?)?,
+    };
+    if project.read_if_there(Project::EMBEDDED)?.as_deref() != Some(set.embedded.as_bytes()) {
+        differences.push(format!("{} is not what bpf-src/ gives", Project::EMBEDDED));
+    }
+    for path in project.files(Project::ARTIFACT, &["o"])? {
+        let name = path.file_name().unwrap_or_default();
+        if !set.manifest.objects.iter().any(|object| name == object.file.as_str()) {
+            differences.push(format!("{} is built by no target", path.display()));
         }
     }
-    for (path, text) in &set.generated {
-        if project.read_if_there(path)?.as_deref() != Some(text.as_bytes()) {
-            differences.push(format!("{path} is not what bpf-src/ gives"));
-        }
-    }
-    // Another compiler gives another manifest: its hashes differ.
-    if pinned {
-        let text = project.read_if_there(&manifest_path())?;
-        if text.as_deref() != Some(set.manifest_text()?.as_bytes()) {
-            differences.push(format!("{} is not what bpf-src/ gives", manifest_path()));
-        }
-    }
-    differences.extend(unlisted_objects(project, &set.manifest)?);
 
     let how = match pinned {
         true => format!("byte for byte, clang {}", compiler.version),
         false => format!(
-            "instructions only, because this is clang {} and not the pinned {}",
+            "instructions, not bytes, because this is clang {} and not the pinned {}",
             compiler.version, targets.compiler
         ),
     };
@@ -59,12 +46,49 @@ pub fn check(project: &Project, targets: &Targets) -> Result<()> {
     Ok(())
 }
 
-fn unlisted_objects(project: &Project, manifest: &Manifest) -> Result<Vec<String>> {
-    let paths = project.shell.read_dir(Project::ARTIFACT)?;
-    let objects = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "o"));
-    let names = objects.filter_map(|path| path.file_name()?.to_str());
-    let unlisted = names.filter(|name| !manifest.objects.iter().any(|o| o.file == *name));
-    Ok(unlisted
-        .map(|name| format!("{name} lies in bpf-prebuilt/ but no target builds it"))
-        .collect())
+fn path_of(entry: &ObjectEntry) -> String {
+    format!("{}/{}", Project::ARTIFACT, entry.file)
+}
+
+fn compare_bytes(project: &Project, set: &ArtifactSet, manifest: &str) -> Result<Vec<String>> {
+    let mut differences = Vec::new();
+    for (entry, built) in set.manifest.objects.iter().zip(&set.objects) {
+        if project.read_if_there(&path_of(entry))?.as_ref() != Some(built) {
+            differences.push(format!("{} is missing, or its bytes differ", path_of(entry)));
+        }
+    }
+    if manifest != set.manifest_text()? {
+        differences.push(format!("{} is not what bpf-src/ gives", manifest_path()));
+    }
+    Ok(differences)
+}
+
+fn compare_meaning(project: &Project, set: &ArtifactSet, listed: &Manifest) -> Result<Vec<String>> {
+    let mut differences = Vec::new();
+    for (entry, built) in set.manifest.objects.iter().zip(&set.objects) {
+        let path = path_of(entry);
+        let there = project.read_if_there(&path)?.with_context(|| format!("{path} is missing"))?;
+        let (facts, built) = (inspect(&there).with_context(|| path.clone())?, inspect(built)?);
+        if (facts.instructions, facts.global_data) != (built.instructions, built.global_data) {
+            differences.push(format!("{path} differs in its instructions or global data"));
+        }
+        let vouched = listed.objects.iter().find(|other| other.file == entry.file);
+        // What another compiler cannot know is taken from the manifest that is
+        // there, and the rest must be the same.
+        let expected = vouched.map(|vouched| ObjectEntry {
+            sha256: vouched.sha256.clone(),
+            compiler: vouched.compiler.clone(),
+            license: facts.license,
+            program: facts.program,
+            maps: facts.maps,
+            ..entry.clone()
+        });
+        if vouched != expected.as_ref() || vouched.is_none_or(|v| v.verify(&there).is_err()) {
+            differences.push(format!("{path} is not what {} says", manifest_path()));
+        }
+    }
+    if listed.default_target != set.manifest.default_target {
+        differences.push(format!("{} has another default target", manifest_path()));
+    }
+    Ok(differences)
 }

@@ -24,7 +24,9 @@ pub struct Compiler {
 impl Compiler {
     pub fn find(project: &Project) -> Result<Compiler> {
         let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang-19".into());
-        let strip = clang.replace("clang", "llvm-strip");
+        // `clang-19` and `/folder/clang-19` alike have `llvm-strip-19` beside them.
+        let (folder, name) = clang.split_at(clang.rfind('/').map_or(0, |slash| slash + 1));
+        let strip = format!("{folder}{}", name.replace("clang", "llvm-strip"));
         let shell = &project.shell;
         let banner = cmd!(shell, "{clang} --version").quiet().read().with_context(|| {
             format!(

@@ -18,6 +18,8 @@ pub struct ElfFacts {
     pub maps: Vec<MapFacts>,
     /// The program's instructions with their relocations, for comparison.
     pub instructions: Vec<u8>,
+    /// The initial content of global data, empty without any.
+    pub global_data: Vec<u8>,
     pub sections: Vec<String>,
     pub undefined_symbols: Vec<String>,
 }
@@ -35,7 +37,9 @@ pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
     let section = file.section_by_index(function.section_index().context("no code")?)?;
 
     let mut maps = maps(section_data(&file, ".BTF")?)?;
+    let mut global_data = Vec::new();
     if let Some(rodata) = file.section_by_name(".rodata") {
+        global_data = rodata.data()?.to_vec();
         maps.push(MapFacts {
             name: abi::LAMINAR_MAP_RODATA.to_str()?.into(),
             kind: "array".into(),
@@ -57,6 +61,7 @@ pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
         },
         maps,
         instructions: relocatable_code(&file, &section)?,
+        global_data,
         sections: file.sections().map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,
         undefined_symbols: undefined.map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,
     })

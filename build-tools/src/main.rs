@@ -6,6 +6,7 @@
 mod bindings;
 mod check;
 mod compile;
+mod digest;
 mod inspect;
 mod maps;
 mod project;
@@ -32,6 +33,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write the Rust side of the ABI header, which the other steps are built with
+    Bindings,
     /// Compile what changed in bpf-src/ and write bpf-prebuilt/
     Bpf,
     /// Rebuild into a scratch folder and fail on any difference to bpf-prebuilt/
@@ -52,13 +55,14 @@ fn run(arguments: Arguments) -> Result<()> {
     let project = Project::find()?;
     let targets = Targets::read(&project)?;
     match arguments.command {
+        Command::Bindings => bindings::write_abi(&project),
         Command::Bpf => bpf(&project, &targets),
         Command::Check => check::check(&project, &targets),
     }
 }
 
 fn bpf(project: &Project, targets: &Targets) -> Result<()> {
-    if set::is_current(project)? {
+    if digest::is_current(project)? {
         println!("bpf-prebuilt/ is up to date with bpf-src/: nothing compiled");
         return Ok(());
     }

@@ -18,6 +18,7 @@ impl Project {
     pub const TARGETS: &str = "bpf-src/targets.toml";
     pub const PRODUCER: &str = "build-tools/src";
     pub const ARTIFACT: &str = "bpf-prebuilt";
+    pub const ARTIFACT_CRATE: &str = "bpf-prebuilt/src";
     pub const BINDINGS: &str = "bpf-prebuilt/src/abi.rs";
     pub const EMBEDDED: &str = "bpf-prebuilt/src/embedded.rs";
     /// Compiled here first; nothing reaches `ARTIFACT` before it is verified.
@@ -39,6 +40,18 @@ impl Project {
 
     pub fn root(&self) -> PathBuf {
         self.shell.current_dir()
+    }
+
+    /// The files directly in a folder that end in one of `extensions`, by name:
+    /// an editor's files and folders are not among them.
+    pub fn files(&self, folder: &str, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut files = self.shell.read_dir(folder)?;
+        files.retain(|path| {
+            let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] == b'.');
+            let wanted = path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x));
+            wanted && !hidden && path.is_file()
+        });
+        Ok(files)
     }
 
     /// A file's bytes, or none if it is not there.

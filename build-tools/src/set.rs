@@ -5,6 +5,7 @@ use laminar_xdp_prebuilt::{Manifest, ObjectEntry, abi, sha256_hex};
 
 use crate::bindings;
 use crate::compile::Compiler;
+use crate::digest;
 use crate::inspect::inspect;
 use crate::project::Project;
 use crate::targets::Targets;
@@ -14,12 +15,13 @@ pub struct ArtifactSet {
     pub manifest: Manifest,
     /// In the manifest's order.
     pub objects: Vec<Vec<u8>>,
-    /// Path and content of the generated Rust files.
-    pub generated: [(&'static str, String); 2],
+    /// Content of `embedded.rs`.
+    pub embedded: String,
 }
 
 impl ArtifactSet {
     pub fn build(project: &Project, targets: &Targets, compiler: &Compiler) -> Result<ArtifactSet> {
+        bindings::check_abi(project)?;
         let mut manifest = Manifest {
             format_version: Manifest::FORMAT_VERSION,
             default_target: targets.default.clone(),
@@ -55,13 +57,9 @@ impl ArtifactSet {
                 objects.push(object);
             }
         }
-        let generated = [
-            (Project::BINDINGS, bindings::abi(project)?),
-            (Project::EMBEDDED, bindings::embedded(&manifest)?),
-        ];
-        let generated_text = generated.iter().map(|(_, text)| text.as_bytes().to_vec());
-        manifest.sources_sha256 = digest(project, generated_text)?;
-        Ok(ArtifactSet { manifest, objects, generated })
+        let embedded = bindings::embedded(&manifest)?;
+        manifest.sources_sha256 = digest::of(project, &manifest, &embedded)?;
+        Ok(ArtifactSet { manifest, objects, embedded })
     }
 
     /// The manifest's text.
@@ -73,17 +71,13 @@ impl ArtifactSet {
     /// Replaces what `bpf-prebuilt/` holds.
     pub fn write(&self, project: &Project) -> Result<()> {
         let shell = &project.shell;
-        for stale in shell.read_dir(Project::ARTIFACT)? {
-            if stale.extension().is_some_and(|extension| extension == "o") {
-                shell.remove_path(stale)?;
-            }
+        for stale in project.files(Project::ARTIFACT, &["o"])? {
+            shell.remove_path(stale)?;
         }
         for (entry, object) in self.manifest.objects.iter().zip(&self.objects) {
             shell.write_file(format!("{}/{}", Project::ARTIFACT, entry.file), object)?;
         }
-        for (path, text) in &self.generated {
-            shell.write_file(path, text)?;
-        }
+        shell.write_file(Project::EMBEDDED, &self.embedded)?;
         shell.write_file(manifest_path(), self.manifest_text()?)?;
         Ok(())
     }
@@ -91,38 +85,4 @@ impl ArtifactSet {
 
 pub fn manifest_path() -> String {
     format!("{}/{}", Project::ARTIFACT, Manifest::FILE_NAME)
-}
-
-/// Whether `bpf-prebuilt/` is what the sources as they are would give.
-pub fn is_current(project: &Project) -> Result<bool> {
-    let Some(text) = project.read_if_there(&manifest_path())? else { return Ok(false) };
-    let Ok(manifest) = Manifest::parse(&String::from_utf8_lossy(&text)) else { return Ok(false) };
-    let mut generated = Vec::new();
-    for path in [Project::BINDINGS, Project::EMBEDDED] {
-        generated.push(project.read_if_there(path)?.unwrap_or_default());
-    }
-    for entry in &manifest.objects {
-        let path = format!("{}/{}", Project::ARTIFACT, entry.file);
-        match project.read_if_there(&path)? {
-            Some(object) if entry.verify(&object).is_ok() => {}
-            _ => return Ok(false),
-        }
-    }
-    Ok(manifest.sources_sha256 == digest(project, generated)?)
-}
-
-/// SHA-256 over the sources, the producer itself and what was generated. The
-/// compiler's version is one of the sources.
-fn digest(project: &Project, generated: impl IntoIterator<Item = Vec<u8>>) -> Result<String> {
-    let mut digests = String::new();
-    for folder in [Project::SOURCES, Project::PRODUCER] {
-        for path in project.shell.read_dir(folder)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            digests += &format!("{name} {}\n", sha256_hex(&project.shell.read_binary_file(&path)?));
-        }
-    }
-    for text in generated {
-        digests += &sha256_hex(&text);
-    }
-    Ok(sha256_hex(digests.as_bytes()))
 }

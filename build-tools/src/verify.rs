@@ -6,6 +6,25 @@ use laminar_xdp_prebuilt::{ByteOrder, MapFacts, abi};
 use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
+/// The sections that an object may have; the first is unnamed. Whether `.rodata`
+/// may be there is judged with the maps, of which it is one.
+const SECTIONS: [&str; 14] = [
+    "",
+    ".strtab",
+    ".symtab",
+    ".text",
+    "xdp",
+    ".relxdp",
+    "license",
+    ".maps",
+    ".rodata",
+    ".BTF",
+    ".rel.BTF",
+    ".BTF.ext",
+    ".rel.BTF.ext",
+    ".rel.maps",
+];
+
 /// Checks everything that the loader, the kernel and other people's tools rely
 /// on. The expectations come from the ABI header, not from the object.
 pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Result<()> {
@@ -25,8 +44,9 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
     for section in [".BTF", ".BTF.ext"] {
         ensure!(facts.sections.iter().any(|s| s == section), "it has no section {section}");
     }
-    let dwarf = facts.sections.iter().find(|s| s.starts_with(".debug"));
-    ensure!(dwarf.is_none(), "it still has DWARF in {dwarf:?}");
+    // Any other section is DWARF, or data that libbpf would make a map of.
+    let stray = facts.sections.iter().find(|section| !SECTIONS.contains(&section.as_str()));
+    ensure!(stray.is_none(), "it has a section that none of ours has: {stray:?}");
     let undefined = &facts.undefined_symbols;
     ensure!(undefined.is_empty(), "it has unresolved symbols: {undefined:?}");
     Ok(())
@@ -89,7 +109,9 @@ mod tests {
 
     #[test]
     fn each_thing_that_can_be_wrong_is_noticed() {
-        let spoil: [(&str, fn(&mut ElfFacts)); 13] = [
+        /// What the error names, and how to provoke it.
+        type Spoil = (&'static str, fn(&mut ElfFacts));
+        let spoil: [Spoil; 15] = [
             ("program", |f| f.program.name = "other".into()),
             ("section", |f| f.program.section = "xdp.frags".into()),
             ("licence", |f| f.license = "GPL".into()),
@@ -101,7 +123,9 @@ mod tests {
             ("maps", |f| f.maps[1].value_size += 4),
             ("maps", |f| f.maps[2].max_entries += 1),
             (".BTF", |f| f.sections.retain(|s| s != ".BTF")),
-            ("DWARF", |f| f.sections.push(".debug_info".into())),
+            (".debug_info", |f| f.sections.push(".debug_info".into())),
+            (".bss", |f| f.sections.push(".bss".into())),
+            ("\"maps\"", |f| f.sections.push("maps".into())),
             ("unresolved", |f| f.undefined_symbols.push("bpf_num_possible_cpus".into())),
         ];
         for (elf, target, byte_order) in objects() {

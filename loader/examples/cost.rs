@@ -2,9 +2,10 @@
 //!
 //! Every contender runs on the same frames through the kernel's own test run,
 //! in turn within each round, and each round's empty program is subtracted
-//! within that round, so that what else the machine does hits all alike. A
-//! session's figure is the median of its rounds; the last column is the median
-//! of the sessions, beside the lowest and the highest of them.
+//! within that round, so that what else the machine does hits all alike. The
+//! kernel gives whole nanoseconds, so a session's figure is the mean of the middle
+//! half of its rounds; the last column is the median of the sessions, beside the
+//! lowest and the highest of them.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -117,17 +118,17 @@ fn measure() -> Result<()> {
         figures.sort_by(f64::total_cmp);
         let (low, high) = (figures[0], figures[figures.len() - 1]);
         let what = if *i < floors { "(itself) " } else { "+" };
-        let range = format!("{what}{low:.0}..{high:.0}");
+        let range = format!("{what}{low:.1}..{high:.1}");
         println!(
             "{:<34}{range:>24}{:>12}",
             contenders[*i].name,
-            format!("{what}{:.0}", median(figures))
+            format!("{what}{:.1}", median(figures))
         );
     }
     Ok(())
 }
 
-/// The median of each contender: its own time for the empty ones, the
+/// The figure of each contender: its own time for the empty ones, the
 /// difference to its empty one for the others.
 fn run_session(contenders: &[Contender]) -> Result<Vec<f64>> {
     let mut rounds = vec![Vec::with_capacity(ROUNDS); contenders.len()];
@@ -145,7 +146,13 @@ fn run_session(contenders: &[Contender]) -> Result<Vec<f64>> {
     for round in &mut rounds {
         round.sort_by(f64::total_cmp);
     }
-    Ok(rounds.iter().map(|round| median(round)).collect())
+    Ok(rounds.iter().map(|round| middle_mean(round)).collect())
+}
+
+fn middle_mean(sorted: &[f64]) -> f64 {
+    let quarter = sorted.len() / 4;
+    let middle = &sorted[quarter..sorted.len() - quarter];
+    middle.iter().sum::<f64>() / middle.len() as f64
 }
 
 fn median(sorted: &[f64]) -> f64 {

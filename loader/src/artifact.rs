@@ -99,9 +99,13 @@ impl Artifact {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if exists(&folder.join(Manifest::FILE_NAME)) {
             let manifest = read_manifest(folder)?;
-            if let Some(entry) = manifest.find(name) {
+            let entry = manifest.find(name);
+            if let Some(entry) = entry {
                 // The file itself may be a copy under the default name.
                 verify(folder, entry, &read(path)?)?;
+            }
+            // A default object beside a manifest is never an object alone.
+            if entry.is_some() || name == Manifest::DEFAULT_OBJECT {
                 return Self::from_folder(folder, &manifest);
             }
         }

@@ -8,8 +8,8 @@
 //! `kernel::steering` fills its tables, `kernel::attach` puts it on the
 //! interface, and [`XdpLoader`] holds all that and reads [`XdpStats`].
 //! `kernel::libbpf` and `kernel::messages` are the only unsafe code.
-#![doc = ""]
-#![doc = include_str!("../../README.md")]
+#![cfg_attr(doctest, doc = "")]
+#![cfg_attr(doctest, doc = include_str!("../../README.md"))]
 // Without a kernel to talk to, the rooms that lead to it lie idle.
 #![cfg_attr(not(all(target_os = "linux", not(laminar_xdp_unsupported))), allow(dead_code))]
 

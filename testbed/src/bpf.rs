@@ -24,7 +24,8 @@ fn own(answer: c_int) -> io::Result<OwnedFd> {
 pub struct Run {
     /// `XDP_DROP` (1), `XDP_PASS` (2), `XDP_REDIRECT` (4)...
     pub verdict: u32,
-    /// Mean nanoseconds of one run, as the kernel measured.
+    /// Mean nanoseconds of one run as the kernel measured, cut to whole ones. The
+    /// time of the whole call says less: it waits for RCU.
     pub nanoseconds: u32,
 }
 

@@ -81,6 +81,12 @@ fn rows(port: u16) -> Vec<Row> {
             INVALID,
         ),
         row(
+            "another port, in the padding behind the IP packet",
+            frame::padded(frame::with_total_length(other_port(), 27), 64),
+            PASS,
+            INVALID,
+        ),
+        row(
             "IP total length under its header",
             frame::with_total_length(valid(), 19),
             PASS,
