@@ -209,11 +209,12 @@ static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 
 static __always_inline __u32 judge(struct cursor *cursor)
 {
-	struct ethhdr *eth = cursor->pos;
+	/* struct ethhdr is packed, which would make this two loads. */
+	__be16 *type = cursor->pos + offsetof(struct ethhdr, h_proto);
 
-	if (!cursor_advance(cursor, sizeof(*eth)))
+	if (!cursor_advance(cursor, sizeof(struct ethhdr)))
 		return LAMINAR_REASON_INVALID;
-	if (eth->h_proto == bpf_htons(ETH_P_IP))
+	if (*type == bpf_htons(ETH_P_IP))
 		return judge_ipv4(cursor);
 	return NOT_OURS;
 }
