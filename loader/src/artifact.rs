@@ -97,7 +97,7 @@ impl Artifact {
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if exists(&folder.join(Manifest::FILE_NAME)) {
+        if exists(&folder.join(Manifest::FILE_NAME))? {
             let manifest = read_manifest(folder)?;
             let entry = manifest.find(name);
             if let Some(entry) = entry {
@@ -109,7 +109,7 @@ impl Artifact {
                 return Self::from_folder(folder, &manifest);
             }
         }
-        match exists(path) {
+        match exists(path)? {
             true => Self::alone(path, name),
             false => Self::embedded(path),
         }
@@ -170,9 +170,14 @@ impl ArtifactObject {
     }
 }
 
-/// Whether there is anything at `path`, a broken link included.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
+/// Whether there is anything at `path`, a broken link included. Not being allowed
+/// to look is no answer.
+fn exists(path: &Path) -> Result<bool, ArtifactError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(reason) => Err(ArtifactError::Unreadable { path: path.into(), reason }),
+    }
 }
 
 fn verify(folder: &Path, entry: &ObjectEntry, bytes: &[u8]) -> Result<(), ArtifactError> {

@@ -109,7 +109,7 @@ impl XdpConfig {
             return Err(XdpError::config(
                 "interface",
                 format!(
-                    "{:?} cannot be an interface's name: 1 to 15 bytes without '/' and blanks; \
+                    "{:?} cannot be an interface's name: 1 to 15 bytes without '/', ':' and blanks; \
                      `ip link` lists the interfaces",
                     self.interface
                 ),

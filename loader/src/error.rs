@@ -69,7 +69,9 @@ pub enum XdpError {
     /// Another program is attached, and it was left alone.
     #[error(
         "{interface} already carries the XDP program {holder}, which was left alone; \
-         `bpftool net` shows it, `ip link set dev {interface} xdp off` or its owner removes it"
+         stop its owner (`bpftool net` shows where it is attached, `bpftool link` who holds it), \
+         or take it off: `ip link set dev {interface} xdp off` (native), `xdpgeneric off` (generic), \
+         `bpftool link detach id` (held by a link)"
     )]
     Busy {
         /// The interface.
@@ -79,7 +81,10 @@ pub enum XdpError {
     },
 
     /// Every object was refused or failed; the selection says why, one by one.
-    #[error("no XDP object can be used on this kernel:\n{selection}")]
+    #[error(
+        "no XDP object can be used here; go by the reason that each line gives, or use plain \
+         sockets:\n{selection}"
+    )]
     NoUsableObject {
         /// Each object with its reason.
         selection: Box<Selection>,
@@ -104,7 +109,10 @@ pub enum XdpError {
     },
 
     /// A map operation failed after loading.
-    #[error("cannot {action}: {reason}")]
+    #[error(
+        "cannot {action}: {reason}; try again, and if it stays report it with `uname -r` and \
+         the end of `dmesg`"
+    )]
     Map {
         /// What was tried, with its values.
         action: String,
@@ -128,6 +136,7 @@ impl XdpError {
 
 /// A loaded BPF program, as far as it can be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProgramIdentity {
     /// The kernel's id, as `bpftool prog` shows it.
     pub id: u32,

@@ -20,6 +20,7 @@ mod header;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod kernel;
 mod select;
+mod startup;
 mod stats;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
 mod unsupported;
@@ -29,9 +30,10 @@ pub use config::{XdpAttachMode, XdpConfig, XdpConfigBuilder};
 pub use error::{ProgramIdentity, VerifierLog, XdpError};
 pub use header::LaminarHeader;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
-pub use kernel::{Startup, XdpLoader};
+pub use kernel::XdpLoader;
 pub use laminar_xdp_prebuilt::{IntegrityError, ManifestError};
 pub use select::{Candidate, Outcome, Selection};
+pub use startup::Startup;
 pub use stats::XdpStats;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
-pub use unsupported::{Startup, XdpLoader};
+pub use unsupported::XdpLoader;

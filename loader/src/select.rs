@@ -10,6 +10,7 @@ use crate::error::VerifierLog;
 
 /// Every object that was considered, best first, with what became of it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Selection {
     /// Where the objects came from.
     pub origin: String,
@@ -19,6 +20,7 @@ pub struct Selection {
 
 /// One object and what became of it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Candidate {
     /// The object's file name.
     pub file: String,

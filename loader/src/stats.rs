@@ -3,8 +3,9 @@
 use laminar_xdp_prebuilt::abi;
 
 /// Packets by verdict and reason, since the program was loaded, summed over all
-/// CPUs. Each of the four totals is the sum of its reasons; packets that are not
-/// UDP to the configured port are not counted at all.
+/// CPUs. Each of the four totals is the sum of its reasons. Packets that are not
+/// UDP, and whole ones to another port, are not counted; fragments and malformed
+/// packets are, as their port cannot be read.
 ///
 /// The counters are read one after the other while packets arrive, so two of
 /// them need not belong to the same instant.

@@ -12,15 +12,6 @@ pub struct XdpLoader {
     never: std::convert::Infallible,
 }
 
-/// What [`XdpLoader::load_or_fall_back`] came to.
-#[derive(Debug)]
-pub enum Startup {
-    /// XDP filters and steers.
-    Xdp(XdpLoader),
-    /// Plain sockets have to do, for this reason.
-    Sockets(XdpError),
-}
-
 impl XdpLoader {
     /// Always fails.
     ///
@@ -28,19 +19,6 @@ impl XdpLoader {
     /// [`XdpError::UnsupportedPlatform`].
     pub fn load_and_attach(_config: &XdpConfig, _cores: &[u32]) -> Result<XdpLoader, XdpError> {
         Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
-    }
-
-    /// Always falls back, unless the configuration forbids it.
-    ///
-    /// # Errors
-    /// [`XdpError::UnsupportedPlatform`] if falling back is off.
-    pub fn load_or_fall_back(config: &XdpConfig, cores: &[u32]) -> Result<Startup, XdpError> {
-        match Self::load_and_attach(config, cores) {
-            Err(error) if config.fallback_on_error || !config.enabled => {
-                Ok(Startup::Sockets(error))
-            }
-            result => result.map(Startup::Xdp),
-        }
     }
 
     /// Never called.

@@ -25,6 +25,21 @@ pub fn online_cpus() -> Vec<u32> {
     ranges.flatten().collect()
 }
 
+/// Runs `work` on one CPU, on a thread of its own.
+pub fn on_cpu<T: Send>(cpu: u32, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    namespace::on_a_thread(|| {
+        // SAFETY: a zeroed set is an empty one.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: writes within the set, or not at all.
+        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+        // SAFETY: affects only this thread; the set has the stated size.
+        match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
+            0 => Ok(work()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    })
+}
+
 /// Why the caller cannot make namespaces and load programs; `None` for root.
 pub fn missing_rights() -> Option<&'static str> {
     // SAFETY: has no precondition and cannot fail.

@@ -119,25 +119,32 @@ impl Attachment {
     /// Takes the program off the interface. A program that somebody put there
     /// since is left alone.
     pub fn detach(&mut self) -> io::Result<()> {
-        match self.hold.take() {
-            None => Ok(()),
-            Some(Hold::Link(link)) => libbpf::detach_link(link.as_fd()),
-            Some(Hold::Netlink { program }) => self.detach_netlink(&program),
+        match &self.hold {
+            None => {}
+            // Closing the link detaches as well, if a moment later.
+            Some(Hold::Link(link)) => drop(libbpf::detach_link(link.as_fd())),
+            Some(Hold::Netlink { program }) => {
+                let (result, messages) = messages::capture(|| self.detach_netlink(program));
+                result.inspect_err(|_| tracing::debug!(messages, "detaching through netlink"))?;
+            }
         }
+        self.hold = None;
+        Ok(())
     }
 
     fn detach_netlink(&self, program: &OwnedFd) -> io::Result<()> {
         let index = self.interface.index;
         let result = libbpf::detach_xdp(index, Some(program.as_fd()), self.mode_flag);
-        if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
-            // Before Linux 5.7 the kernel cannot compare, so we do.
-            let (ours, ..) = libbpf::program_info(program)?;
-            if libbpf::attached_program(index)? != Some(ours) {
-                return Ok(());
-            }
-            return libbpf::detach_xdp(index, None, self.mode_flag);
+        let Err(error) = result else { return Ok(()) };
+        let (ours, ..) = libbpf::program_info(program)?;
+        if libbpf::attached_program(index)? != Some(ours) {
+            return Ok(()); // somebody took it off, or replaced it
         }
-        result
+        match error.raw_os_error() {
+            // Before Linux 5.7 the kernel cannot compare, so we did.
+            Some(libc::EINVAL) => libbpf::detach_xdp(index, None, self.mode_flag),
+            _ => Err(error),
+        }
     }
 }
 
@@ -163,14 +170,18 @@ fn explain(
             Err(busy) => return AttachFailure::Final(busy),
             Ok(()) => (true, "another program was attached just now and is gone; try again".into()),
         },
-        Some(libc::EPERM | libc::EACCES) => return AttachFailure::Final(rights::denied()),
+        Some(libc::EPERM | libc::EACCES) => {
+            return AttachFailure::Final(rights::denied(rights::ATTACH));
+        }
         Some(libc::ENODEV) => (true, format!("{name} was removed meanwhile; `ip link` lists them")),
         Some(libc::EOPNOTSUPP) => {
             (false, format!("the driver of {name} has no {mode} XDP; use generic or auto mode"))
         }
         Some(libc::ERANGE | libc::EMSGSIZE) => (false, mtu_advice(name)),
         Some(libc::EINVAL) if mode == XdpAttachMode::Generic => {
-            (false, "this kernel cannot steer in generic mode with this object".into())
+            let advice = "this kernel cannot steer in generic mode with this object; use native \
+                          mode, or an object for older kernels, which filters without steering";
+            (false, advice.into())
         }
         Some(libc::EINVAL) => (
             false,
@@ -180,7 +191,8 @@ fn explain(
                 mtu_advice(name)
             ),
         ),
-        _ => (true, "nothing was attached; `dmesg` may say more".into()),
+        // Drivers have their own, such as ENOSPC for too few queues.
+        _ => (false, format!("the driver of {name} refuses {mode} mode; use generic or auto mode")),
     };
     let error = XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice };
     if last { AttachFailure::Final(error) } else { AttachFailure::ThisWay(error) }

@@ -9,9 +9,26 @@ use std::ptr::{self, NonNull};
 
 use libbpf_sys as sys;
 
-/// libbpf answers with a negative errno.
+/// libbpf answers with a negative errno, or a number of its own.
 fn check(answer: c_int) -> io::Result<c_int> {
-    if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
+    if answer < 0 { Err(libbpf_error(io::Error::from_raw_os_error(-answer))) } else { Ok(answer) }
+}
+
+/// libbpf's own numbers begin here (`__LIBBPF_ERRNO__START` of its `libbpf.h`).
+const LIBBPF_ERRNO_START: c_int = 4000;
+
+/// Puts libbpf's words to the numbers that are not the system's.
+fn libbpf_error(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) if number >= LIBBPF_ERRNO_START => {
+            let mut text = [0u8; 128];
+            // SAFETY: the buffer has the stated size; libbpf ends the text in it.
+            unsafe { sys::libbpf_strerror(number, text.as_mut_ptr().cast(), text.len() as _) };
+            let text = CStr::from_bytes_until_nul(&text).unwrap_or_default();
+            io::Error::other(text.to_string_lossy().into_owned())
+        }
+        _ => error,
+    }
 }
 
 fn own(answer: c_int) -> io::Result<OwnedFd> {
@@ -20,11 +37,24 @@ fn own(answer: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The most that kernels before Linux 5.2 take. Zeroed memory costs nothing until
+/// the kernel writes to it, and a buffer that is too small would hide the
+/// verifier's real answer.
+const VERIFIER_LOG_SIZE: usize = (16 << 20) - 1;
+
+/// More CPUs than any kernel can be built for: the kernel writes a value for each
+/// that it finds possible, whatever a file in /sys says.
+const MOST_CPUS: usize = 16_384;
+
 /// What libbpf calls every object, and the kernel their global data.
 const OBJECT_NAME: &CStr = c"laminar";
 
 /// A parsed object, before and while the kernel loads it.
-pub struct Object(NonNull<sys::bpf_object>);
+pub struct Object {
+    raw: NonNull<sys::bpf_object>,
+    /// libbpf keeps a pointer into it as long as the object is open.
+    verifier_log: Vec<u8>,
+}
 
 /// A map as libbpf found it in an object.
 pub struct MapDefinition {
@@ -32,6 +62,7 @@ pub struct MapDefinition {
     pub kind: sys::bpf_map_type,
     pub key_size: u32,
     pub value_size: u32,
+    pub entries: u32,
     /// Whether libbpf would pin it, or take over what is pinned there.
     pub pinned: bool,
 }
@@ -55,7 +86,8 @@ impl Object {
         // keeps no pointer after it returns.
         let raw =
             unsafe { sys::bpf_object__open_mem(aligned.as_ptr().cast(), elf.len() as _, &options) };
-        NonNull::new(raw).map(Object).ok_or_else(io::Error::last_os_error)
+        let raw = NonNull::new(raw).ok_or_else(|| libbpf_error(io::Error::last_os_error()))?;
+        Ok(Object { raw, verifier_log: Vec::new() })
     }
 
     /// The names of its programs, with whether each is of type XDP.
@@ -64,7 +96,7 @@ impl Object {
         let mut program = ptr::null_mut();
         loop {
             // SAFETY: the object is open, and `program` is null or the last one.
-            program = unsafe { sys::bpf_object__next_program(self.0.as_ptr(), program) };
+            program = unsafe { sys::bpf_object__next_program(self.raw.as_ptr(), program) };
             if program.is_null() {
                 return programs;
             }
@@ -82,7 +114,7 @@ impl Object {
         let mut map = ptr::null_mut();
         loop {
             // SAFETY: the object is open, and `map` is null or the last one.
-            map = unsafe { sys::bpf_object__next_map(self.0.as_ptr(), map) };
+            map = unsafe { sys::bpf_object__next_map(self.raw.as_ptr(), map) };
             if map.is_null() {
                 return maps;
             }
@@ -99,6 +131,7 @@ impl Object {
                     kind: sys::bpf_map__type(map),
                     key_size: sys::bpf_map__key_size(map),
                     value_size: sys::bpf_map__value_size(map),
+                    entries: sys::bpf_map__max_entries(map),
                     pinned: !sys::bpf_map__pin_path(map).is_null(),
                 }
             });
@@ -107,14 +140,14 @@ impl Object {
 
     fn find_map(&self, name: &CStr) -> io::Result<NonNull<sys::bpf_map>> {
         // SAFETY: the object is open and the name is a C string.
-        let map = unsafe { sys::bpf_object__find_map_by_name(self.0.as_ptr(), name.as_ptr()) };
+        let map = unsafe { sys::bpf_object__find_map_by_name(self.raw.as_ptr(), name.as_ptr()) };
         NonNull::new(map).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn find_program(&self, name: &CStr) -> io::Result<NonNull<sys::bpf_program>> {
         // SAFETY: the object is open and the name is a C string.
         let program =
-            unsafe { sys::bpf_object__find_program_by_name(self.0.as_ptr(), name.as_ptr()) };
+            unsafe { sys::bpf_object__find_program_by_name(self.raw.as_ptr(), name.as_ptr()) };
         NonNull::new(program).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -137,23 +170,18 @@ impl Object {
     /// Creates the maps and has the verifier check `program`. A failure comes
     /// with the verifier's log, empty if it did not come to that.
     pub fn load(&mut self, program: &CStr) -> Result<(), (io::Error, String)> {
-        // Zeroed memory costs nothing until the kernel writes to it, and a
-        // buffer that is too small would hide the verifier's real answer.
-        let mut log = vec![0u8; 16 << 20];
+        self.verifier_log = vec![0; VERIFIER_LOG_SIZE];
+        let log = &mut self.verifier_log;
+        let (start, size) = (log.as_mut_ptr().cast(), log.len() as _);
         let result = self.find_program(program).and_then(|program| {
-            // SAFETY: a program of this object; the buffer outlives the load.
-            check(unsafe {
-                let (start, size) = (log.as_mut_ptr().cast(), log.len() as _);
-                sys::bpf_program__set_log_buf(program.as_ptr(), start, size)
-            })?;
+            // SAFETY: a program of this object, which owns the buffer until it
+            // is closed and does not touch it meanwhile.
+            check(unsafe { sys::bpf_program__set_log_buf(program.as_ptr(), start, size) })?;
             // SAFETY: the object is open.
-            let loaded = check(unsafe { sys::bpf_object__load(self.0.as_ptr()) });
-            // SAFETY: takes the buffer back before it goes.
-            unsafe { sys::bpf_program__set_log_buf(program.as_ptr(), ptr::null_mut(), 0) };
-            loaded.map(drop)
+            check(unsafe { sys::bpf_object__load(self.raw.as_ptr()) })
         });
-        result.map_err(|error| {
-            let text = CStr::from_bytes_until_nul(&log).unwrap_or_default();
+        result.map(drop).map_err(|error| {
+            let text = CStr::from_bytes_until_nul(&self.verifier_log).unwrap_or_default();
             (error, text.to_string_lossy().into_owned())
         })
     }
@@ -184,7 +212,7 @@ impl Object {
 impl Drop for Object {
     fn drop(&mut self) {
         // SAFETY: opened by us and closed once; nothing borrows from it.
-        unsafe { sys::bpf_object__close(self.0.as_ptr()) };
+        unsafe { sys::bpf_object__close(self.raw.as_ptr()) };
     }
 }
 
@@ -222,14 +250,12 @@ impl Map {
         .map(drop)
     }
 
-    /// Reads a `u64` of a per-CPU map: one number for each possible CPU.
+    /// Reads a `u64` of a per-CPU map: one number for each possible CPU, then 0.
     pub fn lookup_per_cpu(&self, key: u32) -> io::Result<Vec<u64>> {
         if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<u64>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // SAFETY: reads a file once and remembers the number.
-        let cpus = check(unsafe { sys::libbpf_num_possible_cpus() })?;
-        let mut values = vec![0u64; cpus as usize];
+        let mut values = vec![0u64; MOST_CPUS];
         // SAFETY: the kernel writes 8 bytes for each possible CPU.
         check(unsafe {
             let (key, values) = (ptr::from_ref(&key).cast(), values.as_mut_ptr().cast());

@@ -28,19 +28,12 @@ pub struct XdpLoader {
     steers: bool,
 }
 
-/// What [`XdpLoader::load_or_fall_back`] came to.
-#[derive(Debug)]
-pub enum Startup {
-    /// XDP filters and steers.
-    Xdp(XdpLoader),
-    /// Plain sockets have to do, for this reason.
-    Sockets(XdpError),
-}
-
 impl XdpLoader {
     /// Picks the best object for this kernel, loads it, gives every core in
     /// `cores` (ids of CPUs that are online) a queue and its partitions, and
-    /// attaches last: from the first packet on, everything is in place.
+    /// attaches last: from the first packet on, everything is in place. Where the
+    /// kernel would lose steered packets in generic mode it only filters, with one
+    /// warning, and [`XdpLoader::steers`] is false.
     ///
     /// Partition `p` starts on `cores[p % cores.len()]`. Takes root, or
     /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the network namespace of
@@ -62,25 +55,6 @@ impl XdpLoader {
         let interface = Interface::find(&config.interface)?;
         interface.check_free()?;
         Attempt { config, steering, interface }.try_all(artifact)
-    }
-
-    /// Like [`XdpLoader::load_and_attach`], but where the configuration says so
-    /// ([`XdpConfig::fallback_on_error`]) a failure is not an error: the caller
-    /// gets the reason to go on with plain sockets, and one warning is logged.
-    /// A configuration that switches XDP off is no reason to warn.
-    ///
-    /// # Errors
-    /// Those of [`XdpLoader::load_and_attach`] if falling back is off.
-    pub fn load_or_fall_back(config: &XdpConfig, cores: &[u32]) -> Result<Startup, XdpError> {
-        match Self::load_and_attach(config, cores) {
-            Ok(loader) => Ok(Startup::Xdp(loader)),
-            Err(XdpError::Disabled) => Ok(Startup::Sockets(XdpError::Disabled)),
-            Err(error) if config.fallback_on_error => {
-                tracing::warn!(%error, "falling back to plain sockets");
-                Ok(Startup::Sockets(error))
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Reads the counters from the kernel.
@@ -226,7 +200,11 @@ impl Attempt<'_> {
             let selection = Box::new(selection);
             return Err(attach_error.unwrap_or(XdpError::NoUsableObject { selection }));
         };
-        tracing::info!(interface = %self.interface.name, %mode, steers, "XDP program attached");
+        let interface = &self.interface.name;
+        tracing::info!(%interface, %mode, steers, "XDP program attached");
+        if !steers {
+            tracing::warn!(%interface, %mode, "XDP filters, but packets are not steered");
+        }
         Ok(XdpLoader { attachment, loaded, steering: self.steering, selection, mode, steers })
     }
 

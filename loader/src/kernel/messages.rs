@@ -21,9 +21,10 @@ pub fn capture<T>(work: impl FnOnce() -> T) -> (T, String) {
     // SAFETY: the callback is a function of this program, so it stays valid,
     // and libbpf allows the exchange at any time.
     PREVIOUS.get_or_init(|| unsafe { sys::libbpf_set_print(Some(print)) });
-    CAPTURED.set(Some(String::new()));
+    CAPTURED.try_with(|captured| captured.replace(Some(String::new()))).ok();
     let result = work();
-    (result, CAPTURED.take().unwrap_or_default())
+    let captured = CAPTURED.try_with(RefCell::take).ok().flatten();
+    (result, captured.unwrap_or_default())
 }
 
 unsafe extern "C" {
@@ -40,7 +41,9 @@ unsafe extern "C" fn print(
     format: *const c_char,
     arguments: *mut sys::__va_list_tag,
 ) -> c_int {
-    if CAPTURED.with_borrow(Option::is_none) {
+    // A thread on its way out has no thread-locals left, and captures nothing.
+    let captures = CAPTURED.try_with(|captured| captured.borrow().is_some()).unwrap_or(false);
+    if !captures {
         return match PREVIOUS.get() {
             // SAFETY: libbpf's own or another user's callback, with the
             // arguments that libbpf meant for it.
@@ -62,6 +65,9 @@ unsafe extern "C" fn print(
     let line = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     // SAFETY: vasprintf allocated it with malloc, and nothing refers to it now.
     unsafe { libc::free(text.cast::<c_void>()) };
-    CAPTURED.with_borrow_mut(|captured| captured.get_or_insert_default().push_str(&line));
+    let keep = |captured: &RefCell<Option<String>>| {
+        captured.borrow_mut().get_or_insert_default().push_str(&line);
+    };
+    CAPTURED.try_with(keep).ok();
     length
 }

@@ -10,4 +10,4 @@ mod probe;
 mod rights;
 mod steering;
 
-pub use loader::{Startup, XdpLoader};
+pub use loader::XdpLoader;

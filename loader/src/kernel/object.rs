@@ -56,7 +56,8 @@ pub fn load(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
 }
 
 fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
-    let mut object = libbpf::Object::open(elf).map_err(failed("the ELF file cannot be read"))?;
+    let mut object = libbpf::Object::open(elf)
+        .map_err(failed("the file is damaged, reinstall it: the ELF file cannot be read"))?;
     check_shape(&object)?;
 
     let has_global_data = object.maps().iter().any(|m| *m.name == *abi::LAMINAR_MAP_RODATA);
@@ -111,8 +112,9 @@ fn check_shape(object: &libbpf::Object) -> Result<(), LoadFailure> {
     for map in &maps {
         if map.pinned || map.key_size != 4 || !is_ours(map) {
             return refuse(format!(
-                "its map {:?} (type {}, {} byte keys, {} byte values, pinned: {}) is none of ours",
-                map.name, map.kind, map.key_size, map.value_size, map.pinned
+                "its map {:?} (type {}, {} byte keys, {} byte values, {} entries, pinned: {}) is \
+                 none of ours",
+                map.name, map.kind, map.key_size, map.value_size, map.entries, map.pinned
             ));
         }
     }
@@ -129,15 +131,21 @@ fn check_shape(object: &libbpf::Object) -> Result<(), LoadFailure> {
 
 fn is_ours(map: &MapDefinition) -> bool {
     const SETTINGS_SIZE: u32 = size_of::<abi::laminar_settings>() as u32;
-    let known: [(&CStr, sys::bpf_map_type, &[u32]); 5] = [
-        (abi::LAMINAR_MAP_CPU, sys::BPF_MAP_TYPE_CPUMAP, &[4, 8]),
-        (abi::LAMINAR_MAP_STATS, sys::BPF_MAP_TYPE_PERCPU_ARRAY, &[8]),
-        (abi::LAMINAR_MAP_STEERING, sys::BPF_MAP_TYPE_ARRAY, &[4]),
-        (abi::LAMINAR_MAP_SETTINGS, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE]),
-        (abi::LAMINAR_MAP_RODATA, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE]),
+    const REASONS: u32 = abi::LAMINAR_REASON_COUNT;
+    // Name, type, value sizes, and the entries where the loader sets none.
+    type Known = (&'static CStr, sys::bpf_map_type, &'static [u32], Option<u32>);
+    let known: [Known; 5] = [
+        (abi::LAMINAR_MAP_CPU, sys::BPF_MAP_TYPE_CPUMAP, &[4, 8], None),
+        (abi::LAMINAR_MAP_STATS, sys::BPF_MAP_TYPE_PERCPU_ARRAY, &[8], Some(REASONS)),
+        (abi::LAMINAR_MAP_STEERING, sys::BPF_MAP_TYPE_ARRAY, &[4], None),
+        (abi::LAMINAR_MAP_SETTINGS, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
+        (abi::LAMINAR_MAP_RODATA, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
     ];
-    known.iter().any(|(name, kind, value_sizes)| {
-        *map.name == **name && map.kind == *kind && value_sizes.contains(&map.value_size)
+    known.iter().any(|(name, kind, value_sizes, entries)| {
+        *map.name == **name
+            && map.kind == *kind
+            && value_sizes.contains(&map.value_size)
+            && entries.is_none_or(|entries| map.entries == entries)
     })
 }
 
@@ -162,7 +170,8 @@ fn failed(what: &str) -> impl Fn(io::Error) -> LoadFailure {
 fn explain_load(error: io::Error, settings: &Settings) -> LoadFailure {
     let what = match error.raw_os_error() {
         Some(libc::E2BIG) => format!(
-            "a CPU map of {} slots is more than this kernel's NR_CPUS; use CPUs with lower ids",
+            "the kernel finds it too big (a CPU map of {} slots, more than its NR_CPUS, or too \
+             complex a program); use CPUs with lower ids, or another object",
             settings.cpu_slots
         ),
         Some(libc::EPERM) => "the kernel does not allow it (a capability is missing, or \

@@ -29,7 +29,7 @@ pub fn bpf_available() -> Result<(), XdpError> {
         Err(reason) if reason.raw_os_error() == Some(libc::ENOSYS) => {
             Err(XdpError::KernelWithoutBpf { reason })
         }
-        Err(reason) if rights::is_denied(&reason) => Err(rights::denied()),
+        Err(reason) if rights::is_denied(&reason) => Err(rights::denied(rights::LOAD)),
         // Out of memory, say: the object's own load will name what it lacks.
         Err(_) => Ok(()),
     }

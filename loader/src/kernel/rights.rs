@@ -11,7 +11,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-const LOAD: &str = "load BPF programs and maps";
+pub const LOAD: &str = "load BPF programs and maps";
+pub const ATTACH: &str = "attach XDP programs to an interface";
 
 /// Names the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {
@@ -25,20 +26,21 @@ pub fn check() -> Result<(), XdpError> {
     } else if missing(CAP_PERFMON) {
         ("CAP_PERFMON", "load programs that walk a packet's options and lengths")
     } else if !has(CAP_NET_ADMIN) {
-        ("CAP_NET_ADMIN", "attach XDP programs to an interface")
+        ("CAP_NET_ADMIN", ATTACH)
     } else {
         return Ok(());
     };
     Err(XdpError::MissingCapability { capability, purpose })
 }
 
-/// What an EPERM of the bpf() system call means after [`check`] found nothing:
-/// the capabilities count only in a user namespace of their own.
-pub fn denied() -> XdpError {
+/// What an EPERM means after [`check`] found nothing: the capabilities count only
+/// in a user namespace of their own, or it is not about capabilities.
+pub fn denied(purpose: &'static str) -> XdpError {
     XdpError::MissingCapability {
         capability: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace \
-                     (or a security module such as lockdown or SELinux forbids it)",
-        purpose: LOAD,
+                     (or lockdown or SELinux forbids it, or before Linux 5.11 RLIMIT_MEMLOCK is \
+                     too low: `ulimit -l unlimited`)",
+        purpose,
     }
 }
 

@@ -125,11 +125,10 @@ fn partitions(wanted: Option<u32>, cores: u32) -> Result<u32, XdpError> {
     if partitions.is_multiple_of(cores) {
         return Ok(partitions);
     }
-    let above = partitions.next_multiple_of(cores);
-    let advice = match partitions - partitions % cores {
-        0 => format!("use {above}"),
-        below => format!("use {below} or {above}"),
-    };
+    let near = [partitions - partitions % cores, partitions.next_multiple_of(cores)];
+    let allowed = near.into_iter().filter(|n| (1..=XdpConfig::MAX_PARTITIONS).contains(n));
+    let allowed: Vec<_> = allowed.map(|partitions| partitions.to_string()).collect();
+    let advice = format!("use {}", allowed.join(" or "));
     Err(XdpError::config(
         "partitions",
         format!("{partitions} is not a multiple of the number of cores, {cores}; {advice}"),
@@ -177,6 +176,12 @@ mod tests {
     }
 
     #[test]
+    fn the_cpu_map_reaches_the_highest_id() {
+        let slots = |cores: &[u32]| Steering { cores: cores.into(), partitions: 64 }.cpu_slots();
+        assert_eq!((slots(&[0]), slots(&[3, 96, 7]), slots(&[200, 0])), (1, 97, 201));
+    }
+
+    #[test]
     fn partitions_are_a_multiple_of_the_cores() {
         assert_eq!(partitions(None, 2).unwrap(), 64);
         assert_eq!(partitions(None, 6).unwrap(), 66);
@@ -184,6 +189,8 @@ mod tests {
         assert_eq!(partitions(Some(12), 6).unwrap(), 12);
         let text = partitions(Some(64), 6).unwrap_err().to_string();
         assert!(text.contains("use 60 or 66"), "{text}");
+        let text = partitions(Some(65_536), 3).unwrap_err().to_string();
+        assert!(text.ends_with("use 65535"), "{text}");
         let text = partitions(Some(1), 2).unwrap_err().to_string();
         assert!(text.ends_with("use 2"), "{text}");
     }

@@ -5,21 +5,24 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{ArtifactError, ManifestError, Outcome, XdpError, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Manifest, sha256_hex};
+use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi, sha256_hex};
 use object::{Object, ObjectSection};
 use tempfile::TempDir;
-use testbed::Wire;
+use testbed::{Wire, seccomp};
 
-use crate::support::{TARGETS, config, cores, load, prebuilt, tests};
+use crate::support::{TARGETS, config, cores, load, object_of, prebuilt, tests};
 
 tests! {
     a_folder_an_object_of_a_set_and_one_alone,
+    what_may_not_be_looked_at_is_not_missing,
+    missing_features_are_found_by_trying,
     the_default_name_stands_for_the_set,
     a_set_is_intact_or_refused,
     manifests_that_cannot_be_trusted,
     files_that_are_no_objects,
     objects_of_the_other_byte_order,
     programs_that_are_not_ours,
+    maps_of_another_size,
     a_load_that_fails_moves_on,
     forcing_a_target,
     damaged_objects_never_load_or_panic,
@@ -67,10 +70,6 @@ impl Set {
     }
 }
 
-fn object_of(target: &str) -> String {
-    format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST)
-}
-
 fn picked(loader: &XdpLoader) -> &str {
     let candidates = &loader.selection().candidates;
     let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
@@ -94,6 +93,33 @@ fn a_folder_an_object_of_a_set_and_one_alone() -> Result<()> {
         XdpError::Artifact(ArtifactError::Unreadable { path, .. })
             if path.ends_with(Manifest::FILE_NAME)
     ));
+    Ok(())
+}
+
+/// A path that cannot be examined is an error; only one at which nothing exists
+/// gives way to the embedded objects.
+fn what_may_not_be_looked_at_is_not_missing() -> Result<()> {
+    let set = Set::new()?;
+    let through_a_file = format!("{}/laminar_xdp.o", object_of("linux-5.9"));
+    let error = set.refused(&through_a_file);
+    assert!(matches!(error, XdpError::Artifact(ArtifactError::Unreadable { .. })), "{error}");
+    let missing = set.load("no/such/folder/laminar_xdp.o")?;
+    assert!(missing.selection().origin.contains("embedded"), "{}", missing.selection());
+    Ok(())
+}
+
+/// A kernel that cannot show its redirect verdict does not get the object that
+/// relies on it.
+fn missing_features_are_found_by_trying() -> Result<()> {
+    const BPF_PROG_TEST_RUN: u32 = 10;
+    let wire = Wire::new()?;
+    let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
+        seccomp::deny_bpf_command(BPF_PROG_TEST_RUN, libc::EINVAL)?;
+        Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
+    })?;
+    assert_eq!(picked(&loader), object_of("linux-4.15"));
+    let text = loader.selection().to_string();
+    assert!(text.contains("refused: it needs redirect_verdict (Linux 5.9 has it)"), "{text}");
     Ok(())
 }
 
@@ -168,11 +194,21 @@ fn files_that_are_no_objects() -> Result<()> {
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let name = "lone.o";
     let elf = fs::read(set.path(&object_of("linux-5.9")))?;
-    for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &elf[..19], &vec![0; 5 << 20]] {
+    for (bytes, says) in [
+        (&b""[..], "it is empty"),
+        (b"\x7fELF", "does not begin as"),
+        (b"#!/bin/sh\n", "does not begin as"),
+        (&elf[..19], "does not begin as"),
+        (&vec![0; 5 << 20], "larger than 4 MiB"),
+    ] {
         fs::write(set.path(name), bytes)?;
         let error = set.refused(name);
         assert!(matches!(error, XdpError::Artifact(_)), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
     }
+    fs::write(set.path(name), &elf[..elf.len() / 2])?;
+    let error = set.refused(name);
+    assert!(error.to_string().contains("damaged, reinstall it"), "{error}");
     fs::remove_file(set.path(name))?;
     let fifo = std::ffi::CString::new(set.path(name).to_str().context("path")?)?;
     // SAFETY: the path is a C string.
@@ -223,6 +259,33 @@ fn programs_that_are_not_ours() -> Result<()> {
     Ok(())
 }
 
+/// The entries of `stats` are part of the agreement: a counter that is not there
+/// could not be read, and millions would be paid for in memory.
+fn maps_of_another_size() -> Result<()> {
+    let set = Set::new()?;
+    fs::remove_file(set.path(Manifest::FILE_NAME))?;
+    let ours = fs::read(set.path(&object_of("linux-5.9")))?;
+    let btf = object::File::parse(&ours[..])?
+        .section_by_name(".BTF")
+        .and_then(|section| section.file_range())
+        .context("no section .BTF")?;
+    let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
+    // The array of 7 that stands for the number of entries: its last word.
+    let seven = abi::LAMINAR_REASON_COUNT.to_ne_bytes();
+    let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&seven));
+    let mut refused = 0;
+    for at in words {
+        let mut bad = ours.clone();
+        bad[at..at + 4].copy_from_slice(&1u32.to_ne_bytes());
+        fs::write(set.path("lone.o"), bad)?;
+        if let Err(error) = set.load("lone.o") {
+            refused += error.to_string().contains("\"stats\"") as u32;
+        }
+    }
+    assert!(refused > 0, "the right word was changed at least once");
+    Ok(())
+}
+
 fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut replaced = 0;
@@ -245,7 +308,10 @@ fn spoil_program(path: &Path) -> Result<Vec<u8>> {
         .and_then(|section| section.file_range())
         .context("no section xdp")?;
     // r0 = *(u64 *)(r10 + 8)
-    let instruction = [0x79, 0xa0, 8, 0, 0, 0, 0, 0];
+    let instruction = match ByteOrder::HOST {
+        ByteOrder::Bpfel => [0x79, 0xa0, 8, 0, 0, 0, 0, 0],
+        ByteOrder::Bpfeb => [0x79, 0x0a, 0, 8, 0, 0, 0, 0],
+    };
     bytes[range.0 as usize..][..8].copy_from_slice(&instruction);
     fs::write(path, &bytes)?;
     Ok(bytes)

@@ -9,8 +9,9 @@ use caps::Capability;
 use laminar_xdp::{Startup, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
 use testbed::frame::datagram;
 use testbed::{CpuWitness, Wire, bpf, seccomp};
+use xshell::{Shell, cmd};
 
-use crate::support::{config, cores, load, tests};
+use crate::support::{TARGETS, config, cores, load, object_of, tests};
 
 tests! {
     it_stays_attached_until_dropped,
@@ -21,6 +22,10 @@ tests! {
     another_program_is_known_by_id_without_cap_sys_admin,
     auto_is_native_where_it_can_be,
     a_large_mtu_rules_out_native_only,
+    a_driver_without_xdp_rules_out_native_only,
+    other_objections_rule_out_native_only,
+    netlink_says_what_the_kernel_has_against_it,
+    netlink_leaves_alone_what_came_after,
     netlink_serves_where_there_are_no_links,
     three_capabilities_are_enough,
     falling_back_is_a_value,
@@ -34,10 +39,10 @@ pub const HOLD: &str = "--hold-attachment";
 pub fn hold() -> ! {
     let loader = XdpLoader::load_and_attach(&config().build().unwrap(), &cores()).unwrap();
     println!("attached");
-    loop {
-        std::thread::park();
-        let _ = &loader;
-    }
+    // Until it is killed, or whoever started it is gone.
+    std::io::stdin().read_line(&mut String::new()).ok();
+    drop(loader);
+    std::process::exit(0)
 }
 
 fn it_stays_attached_until_dropped() -> Result<()> {
@@ -67,7 +72,8 @@ fn detach_answers() -> Result<()> {
 fn kill_9_detaches() -> Result<()> {
     let wire = Wire::new()?;
     let mut holder = wire.receiver.enter(|| {
-        Command::new(std::env::current_exe()?).arg(HOLD).stdout(Stdio::piped()).spawn()
+        let mut holder = Command::new(std::env::current_exe()?);
+        holder.arg(HOLD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
     })?;
     let mut line = String::new();
     BufReader::new(holder.stdout.take().context("no output")?).read_line(&mut line)?;
@@ -146,8 +152,9 @@ fn auto_is_native_where_it_can_be() -> Result<()> {
     assert_eq!(loader.mode(), XdpAttachMode::Native);
     assert!(wire.show_interface()?.contains(" xdp "), "{}", wire.show_interface()?);
     let selection = loader.selection().to_string();
-    assert!(selection.contains("linux-5.9.bpfel.o: picked, native mode"), "{selection}");
-    assert!(selection.contains("linux-4.15.bpfel.o: not needed"), "{selection}");
+    let [best, baseline] = TARGETS.map(object_of);
+    assert!(selection.contains(&format!("{best}: picked, native mode")), "{selection}");
+    assert!(selection.contains(&format!("{baseline}: not needed")), "{selection}");
     Ok(())
 }
 
@@ -164,6 +171,45 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
     let loader = load(&wire, &config().build()?, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto finds the way that works");
     assert!(loader.steers());
+    drop(loader);
+    // Its table was filled for native mode; in generic mode nothing may be left.
+    let baseline = config().force_target("linux-4.15").build()?;
+    let loader = load(&wire, &baseline, &cores())?;
+    assert!(!loader.steers());
+    wire.sending_socket()?.send_to(&datagram(1, b""), Wire::destination(9999))?;
+    assert_eq!(loader.stats()?.passed_no_queue, 1);
+    Ok(())
+}
+
+/// The loopback interface has no XDP in its driver.
+fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
+    let wire = Wire::new()?;
+    let on_lo = || config().interface("lo");
+    match load(&wire, &on_lo().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
+        Err(error @ XdpError::Attach { .. }) => {
+            assert!(error.to_string().contains("has no native XDP"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let loader = load(&wire, &on_lo().build()?, &cores())?;
+    assert_eq!(loader.mode(), XdpAttachMode::Generic);
+    Ok(())
+}
+
+/// A driver may have reasons of its own: a veth whose peer sends on more queues
+/// than it receives on answers ENOSPC.
+fn other_objections_rule_out_native_only() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.receiver.enter(|| -> Result<()> {
+        let shell = Shell::new()?;
+        let few = ["few0", "numrxqueues", "1", "numtxqueues", "1"];
+        let many = ["many0", "numrxqueues", "4", "numtxqueues", "4"];
+        cmd!(shell, "ip link add {few...} type veth peer name {many...}").quiet().run()?;
+        cmd!(shell, "ip link set dev many0 up").quiet().run()?;
+        Ok(cmd!(shell, "ip link set dev few0 up").quiet().run()?)
+    })?;
+    let loader = load(&wire, &config().interface("few0").build()?, &cores())?;
+    assert_eq!(loader.mode(), XdpAttachMode::Generic);
     Ok(())
 }
 
@@ -172,7 +218,7 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
     let wire = Wire::new()?;
     for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
         wire.receiver.enter(|| -> Result<()> {
-            seccomp::deny_bpf_command(libbpf_link_create(), libc::EINVAL)?;
+            seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
             let loader =
                 XdpLoader::load_and_attach(&config().attach_mode(mode).build()?, &cores())?;
             assert!(!loader.ends_with_process());
@@ -190,10 +236,46 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
     Ok(())
 }
 
-/// `BPF_LINK_CREATE` of the kernel's `enum bpf_cmd`.
-fn libbpf_link_create() -> u32 {
-    28
+fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.set_mtu(9000)?;
+    let error = wire.receiver.enter(|| -> Result<XdpError> {
+        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
+        let config = config().attach_mode(XdpAttachMode::Native).build()?;
+        Ok(XdpLoader::load_and_attach(&config, &cores()).unwrap_err())
+    })?;
+    let XdpError::Attach { kernel_message, .. } = &error else { panic!("{error:?}") };
+    let message = kernel_message.as_deref().unwrap_or_default();
+    assert!(message.contains("MTU"), "{error}");
+    Ok(())
 }
+
+/// What somebody attached since is not ours to take off.
+fn netlink_leaves_alone_what_came_after() -> Result<()> {
+    const PASS: u32 = 2;
+    let wire = Wire::new()?;
+    let theirs = bpf::empty_program(c"somebody_else", PASS)?;
+    wire.receiver.enter(|| -> Result<()> {
+        let loader = {
+            let netlink = wire.receiver.enter(|| -> Result<XdpLoader> {
+                seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
+                Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
+            })?;
+            assert!(!netlink.ends_with_process());
+            netlink
+        };
+        let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+        cmd!(shell, "ip link set dev {interface} xdpdrv off").quiet().run()?;
+        let _link = bpf::attach(&theirs, Wire::INTERFACE)?;
+        let before = wire.show_interface()?;
+        loader.detach()?;
+        assert_eq!(wire.show_interface()?, before);
+        Ok(())
+    })
+}
+
+/// Of the kernel's `enum bpf_cmd`.
+const BPF_LINK_CREATE: u32 = 28;
 
 fn three_capabilities_are_enough() -> Result<()> {
     let wire = Wire::new()?;

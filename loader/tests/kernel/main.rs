@@ -22,7 +22,7 @@ mod verdicts;
 
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 fn main() -> std::process::ExitCode {
-    use std::sync::PoisonError;
+    use std::fs::File;
 
     use libtest_mimic::{Arguments, Trial};
 
@@ -40,20 +40,25 @@ fn main() -> std::process::ExitCode {
         artifacts::TESTS,
         bad_input::TESTS,
     ];
-    let shared = tests.into_iter().flatten().map(|&(name, test)| {
-        Trial::test(name, move || {
-            let _shared = support::MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-            test().map_err(|error| format!("{error:?}").into())
-        })
-    });
-    let alone = bad_input::ALONE.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            let _alone = support::MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-            test().map_err(|error| format!("{error:?}").into())
-        })
-    });
+    let shared = tests
+        .into_iter()
+        .flatten()
+        .map(|&(name, test)| Trial::test(name, move || run(test, File::lock_shared)));
+    let alone = bad_input::ALONE
+        .iter()
+        .map(|&(name, test)| Trial::test(name, move || run(test, File::lock)));
     let trials = shared.chain(alone).map(|trial| {
         trial.with_ignored_flag(missing.is_some()).with_kind(missing.unwrap_or_default())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+fn run(
+    test: fn() -> anyhow::Result<()>,
+    lock: fn(&std::fs::File) -> std::io::Result<()>,
+) -> Result<(), libtest_mimic::Failed> {
+    let machine = support::machine()?;
+    lock(&machine)?;
+    test().map_err(|error| format!("{error:?}").into())
 }

@@ -1,10 +1,11 @@
 //! What the tests share.
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::RwLock;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
+use laminar_xdp_prebuilt::ByteOrder;
 use testbed::Wire;
 
 /// A test: its name, which is the module's and the function's, and itself.
@@ -20,8 +21,12 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Every test shares the machine with the others, except those that change it.
-pub static MACHINE: RwLock<()> = RwLock::new(());
+/// A lock on the machine, for all processes that run these tests on it: every test
+/// shares it with the others, except those that change it.
+pub fn machine() -> std::io::Result<File> {
+    let path = std::env::temp_dir().join("laminar-xdp-tests.lock");
+    File::options().create(true).append(true).open(path)
+}
 
 /// The kernel targets whose objects this machine can run.
 pub const TARGETS: [&str; 2] = ["linux-5.9", "linux-4.15"];
@@ -32,6 +37,11 @@ pub const EMBEDDED: &str = "/nonexistent/laminar_xdp.o";
 /// The checked-in objects, as a package would install them.
 pub fn prebuilt() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-prebuilt"))
+}
+
+/// The object of a target for this machine.
+pub fn object_of(target: &str) -> String {
+    format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST)
 }
 
 /// A configuration for the wire.

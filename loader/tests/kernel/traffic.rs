@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
-use laminar_xdp_prebuilt::ByteOrder;
 use testbed::frame::{self, datagram};
-use testbed::{CpuWitness, Wire};
+use testbed::{CpuWitness, Wire, bpf};
 use xshell::{Shell, cmd};
 
-use crate::support::{TARGETS, config, cores, load, prebuilt, tests};
+use crate::support::{TARGETS, config, cores, load, object_of, prebuilt, tests};
 
 tests! {
     native_filters_and_counts,
     generic_filters_and_counts,
     statistics_are_of_one_loader,
+    statistics_are_summed_over_cpus,
     objects_that_ip_link_attaches_filter_too,
 }
 
@@ -92,11 +92,25 @@ fn statistics_are_of_one_loader() -> Result<()> {
     Ok(())
 }
 
+/// Each CPU counts for itself; reading adds them up.
+fn statistics_are_summed_over_cpus() -> Result<()> {
+    let wire = Wire::new()?;
+    let loader = load(&wire, &config().build()?, &cores())?;
+    let program = bpf::program_by_id(loader.program_id()?)?;
+    for (runs, cpu) in (1u32..).zip(cores()) {
+        let run = || bpf::run(&program, &frame::udp(9999, b"junk"), runs);
+        testbed::on_cpu(cpu, run)?.map(drop)?;
+    }
+    let cpus = cores().len() as u64;
+    assert_eq!(loader.stats()?.dropped_short, cpus * (cpus + 1) / 2);
+    Ok(())
+}
+
 /// An object that ordinary tools attach and nobody configures filters port 9999,
 /// and every valid packet passes.
 fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
     for target in TARGETS {
-        let object = prebuilt().join(format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST));
+        let object = prebuilt().join(object_of(target));
         for mode in ["xdpdrv", "xdpgeneric"] {
             let wire = Wire::new()?;
             let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
