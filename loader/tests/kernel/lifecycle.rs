@@ -11,7 +11,7 @@ use testbed::frame::datagram;
 use testbed::{CpuWitness, Wire, bpf, seccomp};
 use xshell::{Shell, cmd};
 
-use crate::support::{TARGETS, config, cores, load, object_of, tests};
+use crate::support::{TARGETS, config, cores, load, object_of, prebuilt, tests};
 
 tests! {
     it_stays_attached_until_dropped,
@@ -252,22 +252,20 @@ fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
 
 /// What somebody attached since is not ours to take off.
 fn netlink_leaves_alone_what_came_after() -> Result<()> {
-    const PASS: u32 = 2;
     let wire = Wire::new()?;
-    let theirs = bpf::empty_program(c"somebody_else", PASS)?;
+    let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
+        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
+        Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
+    })?;
+    assert!(!loader.ends_with_process());
+    let ours = loader.program_id()?;
     wire.receiver.enter(|| -> Result<()> {
-        let loader = {
-            let netlink = wire.receiver.enter(|| -> Result<XdpLoader> {
-                seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
-                Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
-            })?;
-            assert!(!netlink.ends_with_process());
-            netlink
-        };
         let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+        let theirs = prebuilt().join(object_of("linux-4.15"));
         cmd!(shell, "ip link set dev {interface} xdpdrv off").quiet().run()?;
-        let _link = bpf::attach(&theirs, Wire::INTERFACE)?;
+        cmd!(shell, "ip link set dev {interface} xdpdrv obj {theirs} sec xdp").quiet().run()?;
         let before = wire.show_interface()?;
+        assert!(before.contains("prog/xdp") && !before.contains(&format!("id {ours} ")));
         loader.detach()?;
         assert_eq!(wire.show_interface()?, before);
         Ok(())
