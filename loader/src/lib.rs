@@ -6,7 +6,8 @@
 //! are intact, `kernel::probe` asks what this kernel can do, `select` says which
 //! object that leaves and why not the others. `kernel::object` loads it,
 //! `kernel::steering` fills its tables, `kernel::attach` puts it on the
-//! interface, and [`XdpLoader`] holds all that and reads [`XdpStats`].
+//! interface; `kernel::attempt` goes through objects and modes in that way, and
+//! [`XdpLoader`] holds what came of it and reads [`XdpStats`].
 //! `kernel::libbpf` and `kernel::messages` are the only unsafe code.
 #![cfg_attr(doctest, doc = "")]
 #![cfg_attr(doctest, doc = include_str!("../../README.md"))]

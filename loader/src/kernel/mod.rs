@@ -2,6 +2,7 @@
 //! and nowhere else.
 
 mod attach;
+mod attempt;
 mod libbpf;
 mod loader;
 mod messages;
