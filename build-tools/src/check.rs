@@ -40,7 +40,11 @@ pub fn check(project: &Project, targets: &Targets) -> Result<()> {
         ),
     };
     if !differences.is_empty() {
-        bail!("compared {how}:\n  {}\nrun `make bpf` and commit", differences.join("\n  "));
+        let advice = match pinned {
+            true => "run `make bpf` and commit",
+            false => "compilers may choose other instructions: only the pinned one's answer counts",
+        };
+        bail!("compared {how}:\n  {}\n{advice}", differences.join("\n  "));
     }
     println!("bpf-prebuilt/ is what bpf-src/ gives ({how}; {} objects)", set.objects.len());
     Ok(())
