@@ -68,6 +68,7 @@ install: ## Install objects and manifest; DESTDIR= and PREFIX= as usual
 .PHONY: clean
 clean: ## Remove what was built; the checked-in objects stay
 	$(CARGO) clean
+	rm -rf target/bpf
 
 .PHONY: packages packages-bpf packages-cost
 packages:

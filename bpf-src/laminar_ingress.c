@@ -4,9 +4,10 @@
  * protocol, hands each valid datagram to the CPU that owns its partition, and
  * leaves everybody else's packets alone.
  *
- * From the bottom up this file is the verdict table: laminar_ingress() finds
- * UDP, judge_udp() decides what is ours and valid, steer() chooses the CPU,
- * and count() is the one place that counts.
+ * From the bottom up this file is the verdict table: laminar_ingress() answers,
+ * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is
+ * and whether it is valid, steer() chooses the CPU, and count() is the one
+ * place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *

@@ -14,8 +14,8 @@ pub struct Manifest {
     /// The target that suits most kernels. Packages offer its object, in the
     /// byte order of the machine, as [`Manifest::DEFAULT_OBJECT`].
     pub default_target: String,
-    /// SHA-256 over everything that the objects were built from, by which the
-    /// producer knows that there is nothing to do.
+    /// SHA-256 over everything that the objects were built from and the rest of
+    /// this manifest, by which the producer knows that there is nothing to do.
     pub sources_sha256: String,
     /// The objects, best first.
     #[serde(rename = "object")]

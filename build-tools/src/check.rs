@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use laminar_xdp_prebuilt::{Manifest, ObjectEntry};
 
 use crate::compile::Compiler;
-use crate::inspect::inspect;
+use crate::inspect::{ElfFacts, inspect};
 use crate::project::Project;
 use crate::set::{ArtifactSet, manifest_path};
 use crate::targets::Targets;
@@ -73,18 +73,19 @@ fn compare_meaning(project: &Project, set: &ArtifactSet, listed: &Manifest) -> R
         let path = path_of(entry);
         let there = project.read_if_there(&path)?.with_context(|| format!("{path} is missing"))?;
         let (facts, built) = (inspect(&there).with_context(|| path.clone())?, inspect(built)?);
-        if (facts.instructions, facts.global_data) != (built.instructions, built.global_data) {
-            differences.push(format!("{path} differs in its instructions or global data"));
+        let meaning = |of: &ElfFacts| {
+            (of.instructions.clone(), of.global_data.clone(), of.maps.clone(), of.license.clone())
+        };
+        if meaning(&facts) != meaning(&built) {
+            differences.push(format!("{path} differs in instructions, data, maps or licence"));
         }
         let vouched = listed.objects.iter().find(|other| other.file == entry.file);
-        // What another compiler cannot know is taken from the manifest that is
-        // there, and the rest must be the same.
+        // What another compiler cannot know is taken from what is there, and the
+        // rest must be the same.
         let expected = vouched.map(|vouched| ObjectEntry {
             sha256: vouched.sha256.clone(),
             compiler: vouched.compiler.clone(),
-            license: facts.license,
             program: facts.program,
-            maps: facts.maps,
             ..entry.clone()
         });
         if vouched != expected.as_ref() || vouched.is_none_or(|v| v.verify(&there).is_err()) {

@@ -53,6 +53,8 @@ fn demo() -> Result<bool> {
     let config = XdpConfig::builder()
         .enabled(true)
         .interface(Wire::INTERFACE)
+        // This checkout's objects, whatever a package may have installed.
+        .bpf_object_path("bpf-prebuilt")
         .port(PORT)
         .attach_mode(XdpAttachMode::Native)
         .partitions(PARTITIONS.next_multiple_of(cores.len() as u32))

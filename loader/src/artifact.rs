@@ -102,7 +102,8 @@ impl Artifact {
             let entry = manifest.find(name);
             if let Some(entry) = entry {
                 // The file itself may be a copy under the default name.
-                verify(folder, entry, &read(path)?)?;
+                let as_named = ObjectEntry { file: name.into(), ..entry.clone() };
+                verify(folder, &as_named, &read(path)?)?;
             }
             // A default object beside a manifest is never an object alone.
             if entry.is_some() || name == Manifest::DEFAULT_OBJECT {

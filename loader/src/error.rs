@@ -122,8 +122,9 @@ pub enum XdpError {
 
     /// Steering was asked of an attachment that only filters.
     #[error(
-        "this attachment filters but does not steer: generic mode on this kernel would lose \
-         redirected packets; use native mode or Linux 5.15 and later"
+        "this attachment filters but does not steer: in generic mode this object cannot tell \
+         whether the kernel would lose redirected packets; use native mode, or the object \
+         linux-5.9 on Linux 5.15 and later"
     )]
     FilterOnly,
 }

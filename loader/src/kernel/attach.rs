@@ -111,6 +111,11 @@ impl Attachment {
         })
     }
 
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface.name
+    }
+
     /// Whether the attachment ends with the process.
     pub fn ends_with_process(&self) -> bool {
         matches!(self.hold, Some(Hold::Link(_)))
@@ -165,17 +170,27 @@ fn explain(
     kernel_message: Option<String>,
 ) -> AttachFailure {
     let name = &interface.name;
+    let instead = match mode {
+        XdpAttachMode::Generic => "use plain sockets",
+        _ => "use generic mode, or plain sockets",
+    };
     let (last, advice) = match reason.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => match interface.check_free() {
             Err(busy) => return AttachFailure::Final(busy),
-            Ok(()) => (true, "another program was attached just now and is gone; try again".into()),
+            Ok(()) => {
+                let advice = format!(
+                    "an interface above {name}, such as a bridge or bond, may carry an XDP program \
+                     (`ip link` shows it); if none does, try again"
+                );
+                (false, advice)
+            }
         },
         Some(libc::EPERM | libc::EACCES) => {
             return AttachFailure::Final(rights::denied(rights::ATTACH));
         }
         Some(libc::ENODEV) => (true, format!("{name} was removed meanwhile; `ip link` lists them")),
         Some(libc::EOPNOTSUPP) => {
-            (false, format!("the driver of {name} has no {mode} XDP; use generic or auto mode"))
+            (false, format!("the driver of {name} has no {mode} XDP; {instead}"))
         }
         Some(libc::ERANGE | libc::EMSGSIZE) => (false, mtu_advice(name)),
         Some(libc::EINVAL) if mode == XdpAttachMode::Generic => {
@@ -192,7 +207,7 @@ fn explain(
             ),
         ),
         // Drivers have their own, such as ENOSPC for too few queues.
-        _ => (false, format!("the driver of {name} refuses {mode} mode; use generic or auto mode")),
+        _ => (false, format!("the driver of {name} refuses {mode} mode; {instead}")),
     };
     let error = XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice };
     if last { AttachFailure::Final(error) } else { AttachFailure::ThisWay(error) }

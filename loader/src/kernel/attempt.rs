@@ -111,7 +111,10 @@ impl Attempt<'_> {
             Err(AttachFailure::ThisWay(native)) => {
                 tracing::info!(error = %native, "trying generic mode");
                 match self.try_mode(loaded, XdpAttachMode::Generic) {
-                    Err(AttachFailure::ThisWay(_)) => Err(AttachFailure::ThisWay(native)),
+                    Err(AttachFailure::ThisWay(generic)) => {
+                        tracing::info!(error = %generic, "generic mode does not work either");
+                        Err(AttachFailure::ThisWay(native))
+                    }
                     result => result,
                 }
             }

@@ -190,14 +190,16 @@ impl Object {
     pub fn map(&self, name: &CStr) -> io::Result<Map> {
         let map = self.find_map(name)?;
         // SAFETY: a map of this object.
-        let (fd, key_size, value_size) = unsafe {
+        let (fd, key_size, value_size, kind) = unsafe {
             let map = map.as_ptr();
-            (sys::bpf_map__fd(map), sys::bpf_map__key_size(map), sys::bpf_map__value_size(map))
+            (
+                sys::bpf_map__fd(map),
+                sys::bpf_map__key_size(map),
+                sys::bpf_map__value_size(map),
+                sys::bpf_map__type(map),
+            )
         };
-        let per_cpu = self
-            .maps()
-            .iter()
-            .any(|map| map.name.as_c_str() == name && map.kind == sys::BPF_MAP_TYPE_PERCPU_ARRAY);
+        let per_cpu = kind == sys::BPF_MAP_TYPE_PERCPU_ARRAY;
         Ok(Map { fd: duplicate(fd)?, key_size, value_size: value_size as usize, per_cpu })
     }
 

@@ -30,9 +30,10 @@ pub struct XdpLoader {
 impl XdpLoader {
     /// Picks the best object for this kernel, loads it, gives every core in
     /// `cores` (ids of CPUs that are online) a queue and its partitions, and
-    /// attaches last: from the first packet on, everything is in place. Where the
-    /// kernel would lose steered packets in generic mode it only filters, with one
-    /// warning, and [`XdpLoader::steers`] is false.
+    /// attaches last: from the first packet on, everything is in place. Where
+    /// only generic mode is left, with an object that cannot tell whether the
+    /// kernel would lose redirected packets, it filters without steering: one
+    /// warning says so, and [`XdpLoader::steers`] is false.
     ///
     /// Partition `p` starts on `cores[p % cores.len()]`. Takes root, or
     /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the network namespace of
@@ -96,9 +97,10 @@ impl XdpLoader {
     /// # Errors
     /// [`XdpError::Map`] if the kernel refuses.
     pub fn detach(mut self) -> Result<(), XdpError> {
-        self.attachment
-            .detach()
-            .map_err(|reason| XdpError::Map { action: "detach the XDP program".into(), reason })
+        self.attachment.detach().map_err(|reason| XdpError::Map {
+            action: format!("detach the XDP program from {}", self.attachment.interface()),
+            reason,
+        })
     }
 
     /// Which object was chosen, and why not the others.

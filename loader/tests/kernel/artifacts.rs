@@ -135,6 +135,7 @@ fn the_default_name_stands_for_the_set() -> Result<()> {
     fs::copy(set.path(&object_of("linux-4.15")), set.path(Manifest::DEFAULT_OBJECT))?;
     let error = set.refused(Manifest::DEFAULT_OBJECT);
     assert!(matches!(error, XdpError::Artifact(ArtifactError::Tampered { .. })), "{error}");
+    assert!(error.to_string().contains("laminar_xdp.o is not the object"), "{error}");
     Ok(())
 }
 
