@@ -182,8 +182,7 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 
 static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 {
-	/* Not ip->version and ip->ihl: their order is the compiling machine's.
-	 */
+	/* Not the bitfields: their order is the compiling machine's. */
 	__u8 *version_and_ihl = cursor->pos;
 	struct iphdr *ip = cursor->pos;
 	__u32 header_len;

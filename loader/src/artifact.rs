@@ -117,13 +117,26 @@ impl Artifact {
     }
 
     fn from_folder(folder: &Path, manifest: &Manifest) -> Result<Artifact, ArtifactError> {
+        let origin = format!("the set in {}", folder.display());
+        Self::set(origin, folder, manifest, |file| read(&folder.join(file)).map(Cow::from))
+    }
+
+    /// The objects of a manifest, each as its bytes are found by `bytes_of` and none
+    /// if one of them is not what the manifest vouches for.
+    fn set(
+        origin: String,
+        folder: &Path,
+        manifest: &Manifest,
+        bytes_of: impl Fn(&str) -> Result<Cow<'static, [u8]>, ArtifactError>,
+    ) -> Result<Artifact, ArtifactError> {
         let mut objects = Vec::new();
         for entry in &manifest.objects {
-            let bytes = read(&folder.join(&entry.file))?;
+            let bytes = bytes_of(&entry.file)?;
             verify(folder, entry, &bytes)?;
-            objects.push(ArtifactObject::vouched(entry, bytes.into()));
+            let (file, entry) = (entry.file.clone(), Some(entry.clone()));
+            objects.push(ArtifactObject { file, entry, bytes });
         }
-        Ok(Artifact { origin: format!("the set in {}", folder.display()), objects })
+        Ok(Artifact { origin, objects })
     }
 
     fn alone(path: &Path, name: &str) -> Result<Artifact, ArtifactError> {
@@ -149,25 +162,15 @@ impl Artifact {
         tracing::info!(missing = %missing.display(), "using the embedded XDP objects");
         let manifest = Manifest::parse(embedded::MANIFEST)
             .map_err(|source| ArtifactError::Manifest { path: "embedded".into(), source })?;
-        let mut objects = Vec::new();
-        for entry in &manifest.objects {
-            let bytes = embedded::object(&entry.file).unwrap_or_default();
-            verify(Path::new("embedded"), entry, bytes)?;
-            objects.push(ArtifactObject::vouched(entry, bytes.into()));
-        }
         let origin = format!("the embedded set ({} does not exist)", missing.display());
-        Ok(Artifact { origin, objects })
+        Self::set(origin, Path::new("embedded"), &manifest, |file| {
+            Ok(embedded::object(file).unwrap_or_default().into())
+        })
     }
 
     #[cfg(not(feature = "embedded"))]
     fn embedded(missing: &Path) -> Result<Artifact, ArtifactError> {
         Err(ArtifactError::NotFound { path: missing.into() })
-    }
-}
-
-impl ArtifactObject {
-    fn vouched(entry: &ObjectEntry, bytes: Cow<'static, [u8]>) -> Self {
-        Self { file: entry.file.clone(), entry: Some(entry.clone()), bytes }
     }
 }
 

@@ -108,12 +108,12 @@ pub enum XdpError {
         advice: String,
     },
 
-    /// A map operation failed after loading.
+    /// The kernel refused an operation that it should not refuse.
     #[error(
         "cannot {action}: {reason}; try again, and if it stays report it with `uname -r` and \
          the end of `dmesg`"
     )]
-    Map {
+    Kernel {
         /// What was tried, with its values.
         action: String,
         /// The kernel's error.

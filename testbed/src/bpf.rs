@@ -9,6 +9,8 @@ use std::ptr;
 use anyhow::{Context, Result, ensure};
 use libbpf_sys as sys;
 
+use crate::interface_index;
+
 fn check(answer: c_int) -> io::Result<c_int> {
     if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
 }
@@ -111,14 +113,10 @@ pub fn empty_redirect() -> Result<(OwnedFd, OwnedFd)> {
 /// Attaches a program to an interface of this thread's namespace until the
 /// answer is dropped.
 pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
-    let name = CString::new(interface)?;
-    // SAFETY: the name is a C string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    ensure!(index != 0, "no interface {interface}");
+    let index = interface_index(interface)?;
     // SAFETY: plain values; the options are none.
-    let link = unsafe {
-        sys::bpf_link_create(program.as_raw_fd(), index as c_int, sys::BPF_XDP, ptr::null())
-    };
+    let link =
+        unsafe { sys::bpf_link_create(program.as_raw_fd(), index, sys::BPF_XDP, ptr::null()) };
     Ok(own(link)?)
 }
 

@@ -14,6 +14,15 @@ pub use namespace::Namespace;
 pub use wire::Wire;
 pub use witness::CpuWitness;
 
+/// The index of an interface in this thread's namespace.
+fn interface_index(name: &str) -> anyhow::Result<i32> {
+    let c_name = std::ffi::CString::new(name)?;
+    // SAFETY: the name is a C string.
+    let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
+    anyhow::ensure!(index != 0, "no interface {name}");
+    Ok(index.try_into()?)
+}
+
 /// The ids of the CPUs that are online.
 pub fn online_cpus() -> Vec<u32> {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("sysfs");

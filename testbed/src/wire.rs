@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
+use crate::interface_index;
 use crate::namespace::Namespace;
 
 /// A sender and a receiver with a wire between them. There is no other traffic
@@ -130,9 +131,7 @@ fn mac_text(mac: [u8; 6]) -> String {
 
 /// The address of an interface for a packet socket.
 fn link_address(interface: &str) -> Result<SockAddr> {
-    let name = std::ffi::CString::new(interface)?;
-    // SAFETY: the name is a C string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let index = interface_index(interface)?;
     // SAFETY: a zeroed sockaddr_storage is valid, it is large enough for a
     // sockaddr_ll, and the length that is stored is that of one.
     let ((), address) = unsafe {
@@ -140,7 +139,7 @@ fn link_address(interface: &str) -> Result<SockAddr> {
             let link = &mut *storage.cast::<libc::sockaddr_ll>();
             link.sll_family = libc::AF_PACKET as u16;
             link.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-            link.sll_ifindex = index as i32;
+            link.sll_ifindex = index;
             *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
             Ok(())
         })?

@@ -29,7 +29,7 @@ impl Interface {
         match libbpf::attached_program(self.index) {
             Ok(None) => Ok(()),
             Ok(Some(id)) => Err(self.busy(id)),
-            Err(reason) => Err(XdpError::Map {
+            Err(reason) => Err(XdpError::Kernel {
                 action: format!("ask which XDP program {} carries", self.name),
                 reason,
             }),
@@ -185,7 +185,7 @@ fn explain(
                 (false, advice)
             }
         },
-        Some(libc::EPERM | libc::EACCES) => {
+        _ if rights::is_denied(&reason) => {
             return AttachFailure::Final(rights::denied(rights::ATTACH));
         }
         Some(libc::ENODEV) => (true, format!("{name} was removed meanwhile; `ip link` lists them")),

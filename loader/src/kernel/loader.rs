@@ -67,13 +67,13 @@ impl XdpLoader {
     /// Reads the counters from the kernel.
     ///
     /// # Errors
-    /// [`XdpError::Map`] if the kernel does not answer.
+    /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn stats(&self) -> Result<XdpStats, XdpError> {
         XdpStats::read(|reason| {
             let per_cpu = self.loaded.stats.lookup_per_cpu(reason);
             per_cpu
                 .map(|counters| counters.iter().sum())
-                .map_err(|reason| XdpError::Map { action: "read the statistics".into(), reason })
+                .map_err(|reason| XdpError::Kernel { action: "read the statistics".into(), reason })
         })
     }
 
@@ -95,9 +95,9 @@ impl XdpLoader {
     /// loader does the same without one.
     ///
     /// # Errors
-    /// [`XdpError::Map`] if the kernel refuses.
+    /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn detach(mut self) -> Result<(), XdpError> {
-        self.attachment.detach().map_err(|reason| XdpError::Map {
+        self.attachment.detach().map_err(|reason| XdpError::Kernel {
             action: format!("detach the XDP program from {}", self.attachment.interface()),
             reason,
         })
@@ -137,11 +137,11 @@ impl XdpLoader {
     /// The kernel's id of the loaded program, as `bpftool prog show id` takes it.
     ///
     /// # Errors
-    /// [`XdpError::Map`] if the kernel does not answer.
+    /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn program_id(&self) -> Result<u32, XdpError> {
-        libbpf::program_info(&self.loaded.program)
-            .map(|(id, ..)| id)
-            .map_err(|reason| XdpError::Map { action: "ask for the program's id".into(), reason })
+        libbpf::program_info(&self.loaded.program).map(|(id, ..)| id).map_err(|reason| {
+            XdpError::Kernel { action: "ask for the program's id".into(), reason }
+        })
     }
 }
 

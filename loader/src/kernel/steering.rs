@@ -70,7 +70,7 @@ impl Steering {
         let mut value = queue_size.to_ne_bytes().to_vec();
         value.resize(cpu_map.value_size(), 0);
         for &core in &self.cores {
-            cpu_map.update(core, &value).map_err(|reason| XdpError::Map {
+            cpu_map.update(core, &value).map_err(|reason| XdpError::Kernel {
                 action: format!("create a queue of {queue_size} packets for CPU {core}"),
                 reason,
             })?;
@@ -114,7 +114,7 @@ fn assign(table: &Map, partition: u32, core: u32) -> Result<(), XdpError> {
 }
 
 fn write(table: &Map, partition: u32, entry: u32) -> Result<(), XdpError> {
-    table.update(partition, &entry.to_ne_bytes()).map_err(|reason| XdpError::Map {
+    table.update(partition, &entry.to_ne_bytes()).map_err(|reason| XdpError::Kernel {
         action: format!("write the owner of partition {partition}"),
         reason,
     })

@@ -2,30 +2,21 @@
 //! counters. As root every test runs; without root each is named as ignored,
 //! with the reason.
 
-#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
-fn main() {}
-
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod artifacts;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod bad_input;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod lifecycle;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod steering;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod support;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod traffic;
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod verdicts;
 
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
-fn main() -> std::process::ExitCode {
-    use std::fs::File;
+use std::fs::File;
+use std::io;
+use std::process::ExitCode;
 
-    use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Trial};
 
+fn main() -> ExitCode {
     // The tests of kill -9 start this program again as the one to be killed.
     if std::env::args().nth(1).as_deref() == Some(lifecycle::HOLD) {
         lifecycle::hold();
@@ -53,10 +44,9 @@ fn main() -> std::process::ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 fn run(
     test: fn() -> anyhow::Result<()>,
-    lock: fn(&std::fs::File) -> std::io::Result<()>,
+    lock: fn(&File) -> io::Result<()>,
 ) -> Result<(), libtest_mimic::Failed> {
     let machine = support::machine()?;
     lock(&machine)?;
