@@ -5,9 +5,9 @@
  * leaves everybody else's packets alone.
  *
  * From the bottom up this file is the verdict table: laminar_ingress() answers,
- * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is
- * and whether it is valid, steer() chooses the CPU, and count() is the one
- * place that counts.
+ * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is,
+ * judge_header() whether it is valid, steer() chooses the CPU, and count() is
+ * the one place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *
@@ -16,6 +16,8 @@
  *   LAMINAR_REDIRECT_VERDICT: a redirect to an empty slot has a verdict
  *
  *   LAMINAR_CPUMAP_PROGRAM: CPU map values are 8 bytes long
+ *
+ *   LAMINAR_FRAGS: a packet may lie in several buffers
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -145,15 +147,26 @@ static __always_inline __u32 steer(__be32 partition_key)
 	return LAMINAR_REASON_REDIRECTED;
 }
 
+static __always_inline __u32 judge_header(const struct laminar_header *header,
+					  __u32 payload_len)
+{
+	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
+		return LAMINAR_REASON_DROPPED_MAGIC;
+	if (bpf_ntohl(header->payload_len) != payload_len)
+		return LAMINAR_REASON_DROPPED_LENGTH;
+
+	return steer(header->partition_key);
+}
+
 /*
  * The cursor stands at the UDP header. max_len is the most that the IP packet
  * leaves for UDP: the frame may be padded beyond it.
  */
 static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 {
-	__u64 left = cursor_left(cursor);
 	struct udphdr *udp = cursor->pos;
 	struct laminar_header *header;
+	struct laminar_header copy;
 	__u32 len;
 
 	if (!cursor_advance(cursor, sizeof(*udp)))
@@ -162,22 +175,22 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 		return NOT_OURS;
 
 	len = bpf_ntohs(udp->len);
-	if (len < sizeof(*udp) || len > max_len || len > left)
+	if (len < sizeof(*udp) || len > max_len)
 		return LAMINAR_REASON_INVALID;
-	if (len < sizeof(*udp) + sizeof(*header))
+	len -= sizeof(*udp);
+	if (!cursor_holds(cursor, len))
+		return LAMINAR_REASON_INVALID;
+	if (len < sizeof(*header))
 		return LAMINAR_REASON_DROPPED_SHORT;
+	len -= sizeof(*header);
 
 	header = cursor->pos;
-	/* Cannot fail after the check of len, but the verifier asks. */
-	if (!cursor_advance(cursor, sizeof(*header)))
-		return LAMINAR_REASON_DROPPED_SHORT;
-	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
-		return LAMINAR_REASON_DROPPED_MAGIC;
-	if (bpf_ntohl(header->payload_len) !=
-	    len - sizeof(*udp) - sizeof(*header))
-		return LAMINAR_REASON_DROPPED_LENGTH;
-
-	return steer(header->partition_key);
+	if (cursor_advance(cursor, sizeof(*header)))
+		return judge_header(header, len);
+	/* It is there, so some drivers leave it to the next buffer. */
+	if (cursor_copy(cursor, &copy, sizeof(copy)))
+		return judge_header(&copy, len);
+	return LAMINAR_REASON_INVALID;
 }
 
 static __always_inline __u32 judge_ipv4(struct cursor *cursor)
@@ -219,7 +232,7 @@ static __always_inline __u32 judge(struct cursor *cursor)
 	return NOT_OURS;
 }
 
-SEC("xdp")
+SEC(XDP_SECTION)
 int laminar_ingress(struct xdp_md *ctx)
 {
 	struct cursor cursor = cursor_of(ctx);

@@ -66,8 +66,9 @@ pub struct ObjectEntry {
     /// The oldest kernel release that has all of `requires`. For people only:
     /// distributions backport, so a loader probes.
     pub since: String,
-    /// Names of the kernel features without which the object must not be
-    /// loaded. A reader that does not know a name must not load the object.
+    /// Names of the kernel features ([`crate::Feature`]) without which the object
+    /// must not be loaded. A reader that does not know a name must not load the
+    /// object.
     pub requires: Vec<String>,
     /// The compiler and its version.
     pub compiler: String,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp_prebuilt::ByteOrder;
+use laminar_xdp_prebuilt::{ByteOrder, Feature};
 use serde::Deserialize;
 
 use crate::project::Project;
@@ -46,6 +46,7 @@ impl Targets {
                 "target {} has no reason to exist",
                 target.name
             );
+            target.check_since()?;
         }
         Ok(targets)
     }
@@ -57,16 +58,36 @@ impl Target {
         format!("laminar_xdp.{}.{byte_order}.o", self.name)
     }
 
+    /// Fails unless `since` is the release of the newest feature required.
+    fn check_since(&self) -> Result<()> {
+        let features: Vec<Feature> =
+            self.requires.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        let newest = features.iter().max().map(|feature| feature.since());
+        ensure!(
+            newest == Some(self.since.as_str()),
+            "target {} is of Linux {}, but the newest feature that it requires of {newest:?}",
+            self.name,
+            self.since
+        );
+        Ok(())
+    }
+
+    fn defines(&self, name: &str) -> bool {
+        self.defines.iter().any(|define| define == name)
+    }
+
     /// Whether its settings are constants rather than a map.
     pub fn has_global_data(&self) -> bool {
-        self.defines.iter().any(|define| define == "LAMINAR_GLOBAL_DATA")
+        self.defines("LAMINAR_GLOBAL_DATA")
+    }
+
+    /// The section of its program, by which libbpf knows its kind.
+    pub fn section(&self) -> &'static str {
+        if self.defines("LAMINAR_FRAGS") { "xdp.frags" } else { "xdp" }
     }
 
     /// Bytes of a value in its CPU map.
     pub fn cpu_map_value_size(&self) -> u32 {
-        match self.defines.iter().any(|define| define == "LAMINAR_CPUMAP_PROGRAM") {
-            true => 8,
-            false => 4,
-        }
+        if self.defines("LAMINAR_CPUMAP_PROGRAM") { 8 } else { 4 }
     }
 }

@@ -6,15 +6,13 @@ use laminar_xdp_prebuilt::{ByteOrder, MapFacts, abi};
 use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
-/// The sections that an object may have; the first is unnamed. Whether `.rodata`
-/// may be there is judged with the maps, of which it is one.
-const SECTIONS: [&str; 14] = [
+/// The sections that an object may have beside its program; the first is unnamed.
+/// Whether `.rodata` may be there is judged with the maps, of which it is one.
+const SECTIONS: [&str; 12] = [
     "",
     ".strtab",
     ".symtab",
     ".text",
-    "xdp",
-    ".relxdp",
     "license",
     ".maps",
     ".rodata",
@@ -33,7 +31,12 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
     let name = abi::LAMINAR_PROGRAM.to_str()?;
     ensure!(facts.program.name == name, "its program is {}, not {name}", facts.program.name);
     // `ip link set ... sec xdp` and xdp-loader look for this name.
-    ensure!(facts.program.section == "xdp", "the program is in section {}", facts.program.section);
+    let section = target.section();
+    ensure!(
+        facts.program.section == section,
+        "the program is in section {}, not {section}",
+        facts.program.section
+    );
 
     let license = abi::LAMINAR_LICENSE.to_str()?;
     ensure!(facts.license == license, "its licence is {:?}, not {license:?}", facts.license);
@@ -45,7 +48,9 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
         ensure!(facts.sections.iter().any(|s| s == section), "it has no section {section}");
     }
     // Any other section is DWARF, or data that libbpf would make a map of.
-    let stray = facts.sections.iter().find(|section| !SECTIONS.contains(&section.as_str()));
+    let programs = [section.to_string(), format!(".rel{section}")];
+    let known = |name: &String| SECTIONS.contains(&name.as_str()) || programs.contains(name);
+    let stray = facts.sections.iter().find(|name| !known(name));
     ensure!(stray.is_none(), "it has a section that none of ours has: {stray:?}");
     let undefined = &facts.undefined_symbols;
     ensure!(undefined.is_empty(), "it has unresolved symbols: {undefined:?}");
@@ -113,7 +118,7 @@ mod tests {
         type Spoil = (&'static str, fn(&mut ElfFacts));
         let spoil: [Spoil; 15] = [
             ("program", |f| f.program.name = "other".into()),
-            ("section", |f| f.program.section = "xdp.frags".into()),
+            ("section", |f| f.program.section = "xdp/other".into()),
             ("licence", |f| f.license = "GPL".into()),
             ("maps", |f| drop(f.maps.remove(0))),
             ("maps", |f| f.maps.push(f.maps[0].clone())),

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{XdpConfig, XdpLoader};
+use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
 use testbed::frame::{datagram, udp};
 use testbed::{Wire, bpf};
 
@@ -72,13 +73,13 @@ fn measure() -> Result<()> {
     let floors = contenders.len();
 
     let mut keep_attached = Vec::new();
-    for target in ["linux-5.9", "linux-4.15"] {
+    for target in targets()? {
         let wire = Wire::new()?;
         let config = XdpConfig::builder()
             .enabled(true)
             .interface(Wire::INTERFACE)
             .bpf_object_path("/nonexistent")
-            .force_target(target)
+            .force_target(&target)
             .build()?;
         let cores = testbed::online_cpus();
         let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
@@ -126,6 +127,13 @@ fn measure() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The targets of this machine's objects, best first.
+fn targets() -> Result<Vec<String>> {
+    let objects = Manifest::parse(embedded::MANIFEST)?.objects.into_iter();
+    let ours = objects.filter(|object| object.byte_order == ByteOrder::HOST);
+    Ok(ours.map(|object| object.target).collect())
 }
 
 /// The figure of each contender: its own time for the empty ones, the

@@ -8,7 +8,8 @@ use laminar_xdp_prebuilt::abi;
 use crate::error::XdpError;
 
 /// Where in the kernel the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpAttachMode {
     /// Native if driver and MTU allow it, else generic.
     #[default]

@@ -122,9 +122,9 @@ pub enum XdpError {
 
     /// Steering was asked of an attachment that only filters.
     #[error(
-        "this attachment filters but does not steer: in generic mode this object cannot tell \
-         whether the kernel would lose redirected packets; use native mode, or the object \
-         linux-5.9 on Linux 5.15 and later"
+        "this attachment filters but does not steer: in generic mode redirected packets would be \
+         lost on this kernel, or this object cannot tell; use native mode, or Linux 5.15 and later \
+         with the best object for it"
     )]
     FilterOnly,
 }
@@ -160,7 +160,7 @@ impl fmt::Display for ProgramIdentity {
 
 /// What the kernel's verifier wrote about a program that it refused. Shown, it
 /// is the last lines, which hold the verdict; `{:#}` shows all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct VerifierLog(String);
 
 impl VerifierLog {

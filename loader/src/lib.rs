@@ -32,8 +32,8 @@ pub use error::{ProgramIdentity, VerifierLog, XdpError};
 pub use header::LaminarHeader;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 pub use kernel::XdpLoader;
-pub use laminar_xdp_prebuilt::{IntegrityError, ManifestError};
-pub use select::{Candidate, Outcome, Selection};
+pub use laminar_xdp_prebuilt::{Feature, IntegrityError, ManifestError};
+pub use select::{AttachRefusal, Candidate, FeatureAnswer, Outcome, Selection, Support};
 pub use startup::Startup;
 pub use stats::XdpStats;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]

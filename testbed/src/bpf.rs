@@ -33,6 +33,22 @@ pub struct Run {
 
 /// Runs a program `repeat` times on a frame, which goes nowhere.
 pub fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<Run> {
+    test_run(program, frame, repeat, None)
+}
+
+/// Runs a program once on a frame of which the first buffer holds only so much.
+/// See [`crate::kernel::test_run_splits_packets`].
+pub fn run_split(program: &OwnedFd, frame: &[u8], first_buffer: usize) -> Result<Run> {
+    let context = sys::xdp_md { data_end: first_buffer as u32, ..Default::default() };
+    test_run(program, frame, 1, Some(context))
+}
+
+fn test_run(
+    program: &OwnedFd,
+    frame: &[u8],
+    repeat: u32,
+    context: Option<sys::xdp_md>,
+) -> Result<Run> {
     let mut options = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as _,
         data_in: frame.as_ptr().cast(),
@@ -40,7 +56,11 @@ pub fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<Run> {
         repeat: repeat as c_int,
         ..Default::default()
     };
-    // SAFETY: the frame has the stated length and is only read.
+    if let Some(context) = &context {
+        options.ctx_in = ptr::from_ref(context).cast();
+        options.ctx_size_in = size_of::<sys::xdp_md>() as u32;
+    }
+    // SAFETY: frame and context have the stated lengths and are only read.
     check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
     Ok(Run { verdict: options.retval, nanoseconds: options.duration })
 }
@@ -118,6 +138,14 @@ pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
     let link =
         unsafe { sys::bpf_link_create(program.as_raw_fd(), index, sys::BPF_XDP, ptr::null()) };
     Ok(own(link)?)
+}
+
+/// Whether an interface of this thread's namespace carries an XDP program.
+pub fn carries_xdp(interface: &str) -> Result<bool> {
+    let mut id = 0;
+    // SAFETY: writes the id and nothing else.
+    check(unsafe { sys::bpf_xdp_query_id(interface_index(interface)?, 0, &mut id) })?;
+    Ok(id != 0)
 }
 
 /// Loads the one XDP program of somebody's object file, with none of its maps

@@ -5,13 +5,14 @@
 
 pub mod bpf;
 pub mod frame;
+pub mod kernel;
 mod namespace;
 pub mod seccomp;
 mod wire;
 mod witness;
 
 pub use namespace::Namespace;
-pub use wire::Wire;
+pub use wire::{Wire, ip};
 pub use witness::CpuWitness;
 
 /// The index of an interface in this thread's namespace.

@@ -1,14 +1,15 @@
 //! Two namespaces and the veth pair between them.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::{fs, io};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
-use crate::interface_index;
 use crate::namespace::Namespace;
+use crate::{bpf, interface_index};
 
 /// A sender and a receiver with a wire between them. There is no other traffic
 /// on it: IPv6 is off and neighbours are known, so every packet is the test's.
@@ -37,36 +38,31 @@ impl Wire {
     /// Makes the namespaces and the wire. Takes root.
     pub fn new() -> Result<Wire> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
-        let (sender_path, peer) = (sender.path(), Wire::PEER);
-        let interface = Wire::INTERFACE;
+        let (interface, peer, sender_path) = (Wire::INTERFACE, Wire::PEER, sender.path());
+        let (to, mac) = (Wire::RECEIVER, mac_text(Wire::RECEIVER_MAC));
         receiver.enter(|| -> Result<()> {
             quiet_ipv6()?;
-            let shell = Shell::new()?;
-            cmd!(shell, "ip link add {interface} type veth peer name {peer} netns {sender_path}")
-                .quiet()
-                .run()?;
-            address(interface, Wire::RECEIVER, Wire::RECEIVER_MAC)
+            ip(&format!(
+                "link add {interface} type veth peer name {peer} netns {sender_path}\n{}",
+                address(interface, to, Wire::RECEIVER_MAC)
+            ))
         })?;
         sender.enter(|| -> Result<()> {
             quiet_ipv6()?;
-            address(peer, Wire::SENDER, Wire::SENDER_MAC)?;
-            let shell = Shell::new()?;
+            ip(&format!(
+                "{}neighbour replace {to} lladdr {mac} dev {peer}\n",
+                address(peer, Wire::SENDER, Wire::SENDER_MAC)
+            ))?;
             // A checksum left to the hardware is still missing when a redirected
             // packet leaves the CPU map, and the stack would drop it.
-            cmd!(shell, "ethtool -K {peer} tx off").quiet().ignore_stdout().run()?;
-            let (to, mac) = (Wire::RECEIVER.to_string(), mac_text(Wire::RECEIVER_MAC));
-            cmd!(shell, "ip neigh replace {to} lladdr {mac} dev {peer}").quiet().run()?;
-            Ok(())
+            tx_checksum_off(peer)
         })?;
         Ok(Wire { receiver, sender })
     }
 
     /// Sets the MTU of both ends.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
-        let set = |interface: &str| -> Result<()> {
-            let (shell, mtu) = (Shell::new()?, mtu.to_string());
-            Ok(cmd!(shell, "ip link set dev {interface} mtu {mtu}").quiet().run()?)
-        };
+        let set = |interface: &str| ip(&format!("link set dev {interface} mtu {mtu}\n"));
         self.receiver.enter(|| set(Wire::INTERFACE))?;
         self.sender.enter(|| set(Wire::PEER))
     }
@@ -102,8 +98,15 @@ impl Wire {
 
     /// Whether any XDP program is attached at the receiver.
     pub fn carries_xdp(&self) -> Result<bool> {
-        Ok(self.show_interface()?.contains("prog/xdp"))
+        self.receiver.enter(|| bpf::carries_xdp(Wire::INTERFACE))
     }
+}
+
+/// Has `ip` carry out its commands, one a line, in this thread's namespace. One
+/// process for many: starting one is what takes the time on an emulated machine.
+pub fn ip(commands: &str) -> Result<()> {
+    let shell = Shell::new()?;
+    Ok(cmd!(shell, "ip -batch -").stdin(commands).quiet().run()?)
 }
 
 fn quiet_ipv6() -> Result<()> {
@@ -116,12 +119,34 @@ fn quiet_ipv6() -> Result<()> {
     Ok(())
 }
 
-fn address(interface: &str, address: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
-    let (address, mac) = (format!("{address}/24"), mac_text(mac));
-    let shell = Shell::new()?;
-    cmd!(shell, "ip address add {address} dev {interface}").quiet().run()?;
-    cmd!(shell, "ip link set dev {interface} address {mac} up").quiet().run()?;
-    cmd!(shell, "ip link set dev lo up").quiet().run()?;
+/// The commands that give an interface its addresses.
+fn address(interface: &str, address: Ipv4Addr, mac: [u8; 6]) -> String {
+    let mac = mac_text(mac);
+    format!(
+        "address add {address}/24 dev {interface}\n\
+         link set dev {interface} address {mac} up\n\
+         link set dev lo up\n"
+    )
+}
+
+/// What `ethtool -K INTERFACE tx off` does.
+fn tx_checksum_off(interface: &str) -> Result<()> {
+    /// Of the kernel's `linux/sockios.h` and `linux/ethtool.h`.
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut command = [ETHTOOL_STXCSUM, 0];
+    // SAFETY: a zeroed request is valid: an empty name and a null pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
+    // SAFETY: the request names the interface and points to a whole command,
+    // and both outlive the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    ensure!(answer == 0, "{interface}: tx off: {}", io::Error::last_os_error());
     Ok(())
 }
 

@@ -72,8 +72,10 @@ enum Hold {
 pub enum AttachFailure {
     /// No other mode or object can help.
     Final(XdpError),
-    /// Another mode or another object may do.
-    ThisWay(XdpError),
+    /// Another mode may do, with any object.
+    ThisMode(XdpError),
+    /// Another object may do, or another mode.
+    ThisObject(XdpError),
 }
 
 impl Attachment {
@@ -94,21 +96,25 @@ impl Attachment {
             Ok(link) => return Ok(attached(Hold::Link(link))),
             Err(error) => error,
         };
-        if error.raw_os_error() != Some(libc::EINVAL) {
-            return Err(explain(interface, mode, error, None));
-        }
-        // A kernel without XDP links says EINVAL, and so do drivers for their own
-        // reasons. Netlink is the answer to the first and explains the second.
+        // A link's errno is all that it says; netlink adds the kernel's own words.
+        // A kernel without XDP links says EINVAL, as do drivers for reasons of their
+        // own: there netlink is the answer to the first and explains the second.
+        let no_links = error.raw_os_error() == Some(libc::EINVAL);
         let (result, messages) = messages::capture(|| {
             let program = program.try_clone_to_owned()?;
             let flags = mode_flag | sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
             libbpf::attach_xdp(interface.index, program.as_fd(), flags)?;
-            Ok(Hold::Netlink { program })
+            Ok(attached(Hold::Netlink { program }))
         });
-        result.map(attached).map_err(|error| {
-            let text = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
-            explain(interface, mode, error, text)
-        })
+        let said = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
+        match result {
+            Ok(attachment) if no_links => Ok(attachment),
+            // What was in the way is gone, but so is the link: taken off again, since
+            // it would outlive the process.
+            Ok(_) => Err(explain(interface, mode, error, None)),
+            Err(by_netlink) if no_links => Err(explain(interface, mode, by_netlink, said)),
+            Err(_) => Err(explain(interface, mode, error, said)),
+        }
     }
 
     /// The interface's name.
@@ -174,7 +180,7 @@ fn explain(
         XdpAttachMode::Generic => "use plain sockets",
         _ => "use generic mode, or plain sockets",
     };
-    let (last, advice) = match reason.raw_os_error() {
+    let (failure, advice): (fn(XdpError) -> AttachFailure, String) = match reason.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => match interface.check_free() {
             Err(busy) => return AttachFailure::Final(busy),
             Ok(()) => {
@@ -182,24 +188,28 @@ fn explain(
                     "an interface above {name}, such as a bridge or bond, may carry an XDP program \
                      (`ip link` shows it); if none does, try again"
                 );
-                (false, advice)
+                (AttachFailure::ThisMode, advice)
             }
         },
         _ if rights::is_denied(&reason) => {
             return AttachFailure::Final(rights::denied(rights::ATTACH));
         }
-        Some(libc::ENODEV) => (true, format!("{name} was removed meanwhile; `ip link` lists them")),
+        Some(libc::ENODEV) => (
+            AttachFailure::Final,
+            format!("{name} was removed meanwhile; `ip link` lists what is there"),
+        ),
         Some(libc::EOPNOTSUPP) => {
-            (false, format!("the driver of {name} has no {mode} XDP; {instead}"))
+            (AttachFailure::ThisMode, format!("the driver of {name} has no {mode} XDP; {instead}"))
         }
-        Some(libc::ERANGE | libc::EMSGSIZE) => (false, mtu_advice(name)),
+        Some(libc::ERANGE | libc::EMSGSIZE) => (AttachFailure::ThisObject, mtu_advice(name)),
         Some(libc::EINVAL) if mode == XdpAttachMode::Generic => {
-            let advice = "this kernel cannot steer in generic mode with this object; use native \
-                          mode, or an object for older kernels, which filters without steering";
-            (false, advice.into())
+            let advice = "this kernel cannot steer in generic mode, so it refuses the object; \
+                          use native mode, Linux 5.15 and later, or an object that filters \
+                          without steering there (linux-5.3)";
+            (AttachFailure::ThisObject, advice.into())
         }
         Some(libc::EINVAL) => (
-            false,
+            AttachFailure::ThisObject,
             format!(
                 "the driver of {name} refuses its present settings, most often an MTU too large \
                  for native XDP: {}",
@@ -207,15 +217,20 @@ fn explain(
             ),
         ),
         // Drivers have their own, such as ENOSPC for too few queues.
-        _ => (false, format!("the driver of {name} refuses {mode} mode; {instead}")),
+        _ => (
+            AttachFailure::ThisObject,
+            format!("the driver of {name} refuses {mode} mode; {instead}"),
+        ),
     };
-    let error = XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice };
-    if last { AttachFailure::Final(error) } else { AttachFailure::ThisWay(error) }
+    failure(XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice })
 }
 
+/// What leaves a packet in one buffer differs from driver to driver; 1500 does
+/// everywhere.
 fn mtu_advice(interface: &str) -> String {
     format!(
-        "lower the MTU of {interface} (of a veth: of its peer) to 3000 or less \
-         (`ip link set dev {interface} mtu 1500`), or use generic mode"
+        "lower the MTU of {interface} (of a veth: of its peer) until a packet fits into one \
+         buffer of the driver (`ip link set dev {interface} mtu 1500`), use generic mode, or \
+         Linux 5.18 and later with a driver that has multi-buffer XDP"
     )
 }

@@ -1,6 +1,7 @@
-//! Which object in which mode: the best one that the kernel loads, in the best
-//! mode that the interface takes.
+//! Which object in which mode: the best mode that the interface takes, and in it
+//! the best object that the kernel loads.
 
+use std::fs;
 use std::os::fd::AsFd;
 
 use crate::artifact::{Artifact, ArtifactObject};
@@ -8,23 +9,15 @@ use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
 use crate::kernel::attach::{AttachFailure, Attachment, Interface};
 use crate::kernel::object::{self, LoadFailure, Loaded, Settings};
-use crate::kernel::probe;
+use crate::kernel::probe::Probes;
 use crate::kernel::steering::Steering;
-use crate::select::{self, Candidate, Outcome, Selection};
+use crate::select::{self, AttachRefusal, Candidate, Outcome, Selection};
 
 /// What stays the same from object to object.
 pub struct Attempt<'a> {
     pub config: &'a XdpConfig,
     pub steering: &'a Steering,
     pub interface: &'a Interface,
-}
-
-/// What became of one object.
-enum Tried {
-    Attached(Found),
-    /// The interface does not take it in any mode; this is the first error.
-    NotAttachable(XdpError),
-    NotLoaded(Outcome),
 }
 
 /// A loaded object that found its place.
@@ -35,47 +28,107 @@ pub struct Found {
     pub steers: bool,
 }
 
+/// An object on its way.
+struct Trial {
+    object: ArtifactObject,
+    state: State,
+    attach_errors: Vec<AttachRefusal>,
+}
+
+enum State {
+    Untried,
+    Loaded(Loaded),
+    Settled(Outcome),
+}
+
 impl Attempt<'_> {
     /// Tries the objects in their order until one is attached, and says what became
-    /// of each.
+    /// of each. Native mode with any object comes before generic mode with the best,
+    /// and in each mode steering with any object before filtering with the best.
     pub fn try_all(&self, artifact: Artifact) -> Result<(Found, Selection), XdpError> {
-        let mut selection = Selection { origin: artifact.origin, candidates: Vec::new() };
-        let mut success = None;
-        let mut attach_error = None;
-        for object in artifact.objects {
-            let outcome = match success {
-                Some(_) => Outcome::NotNeeded,
-                None => match self.try_object(&object)? {
-                    Tried::Attached(found) => {
-                        let outcome = Outcome::Picked { mode: found.mode, steers: found.steers };
-                        success = Some(found);
-                        outcome
-                    }
-                    Tried::NotAttachable(error) => {
-                        let outcome = Outcome::AttachFailed(error.to_string());
-                        attach_error.get_or_insert(error);
-                        outcome
-                    }
-                    Tried::NotLoaded(outcome) => outcome,
-                },
-            };
-            selection.candidates.push(Candidate { file: object.file, outcome });
-        }
-        match success {
-            Some(found) => Ok((found, selection)),
-            None => {
-                let selection = Box::new(selection);
-                Err(attach_error.unwrap_or(XdpError::NoUsableObject { selection }))
+        let trial = |object| Trial { object, state: State::Untried, attach_errors: Vec::new() };
+        let mut trials: Vec<_> = artifact.objects.into_iter().map(trial).collect();
+        let mut probes = Probes::default();
+        let mut errors = Vec::new();
+        let mut found = None;
+        for &(mode, steers) in self.ways() {
+            found = self.try_way(mode, steers, &mut trials, &mut probes, &mut errors)?;
+            if found.is_some() {
+                break;
             }
+        }
+        let selection = Selection {
+            origin: artifact.origin,
+            kernel: kernel_release(),
+            features: probes.into_answers(),
+            candidates: trials.into_iter().map(Trial::conclude).collect(),
+        };
+        // The one to know is that of the best object in the best mode.
+        match (found, errors.into_iter().next()) {
+            (Some(found), _) => Ok((found, selection)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(XdpError::NoUsableObject { selection: Box::new(selection) }),
         }
     }
 
-    /// Tries one object in each mode. An error ends everything.
-    fn try_object(&self, object: &ArtifactObject) -> Result<Tried, XdpError> {
+    /// Modes, and whether to steer, best first. Explicit modes are tried alone.
+    fn ways(&self) -> &'static [(XdpAttachMode, bool)] {
+        use XdpAttachMode::{Generic, Native};
+        // Every object steers in native mode.
+        const WAYS: &[(XdpAttachMode, bool)] = &[(Native, true), (Generic, true), (Generic, false)];
+        match self.config.attach_mode {
+            XdpAttachMode::Auto => WAYS,
+            Generic => &WAYS[1..],
+            _ => &WAYS[..1],
+        }
+    }
+
+    /// Tries the objects that steer, or those that do not, in one mode. An error ends
+    /// everything.
+    fn try_way(
+        &self,
+        mode: XdpAttachMode,
+        steers: bool,
+        trials: &mut [Trial],
+        probes: &mut Probes,
+        errors: &mut Vec<XdpError>,
+    ) -> Result<Option<Found>, XdpError> {
+        for trial in trials {
+            if let State::Untried = trial.state {
+                trial.state = self.load(&trial.object, probes)?;
+            }
+            let State::Loaded(loaded) = &trial.state else { continue };
+            let no_steering = no_steering(mode, loaded);
+            if steers != no_steering.is_none() {
+                continue;
+            }
+            let (error, ends_mode) = match self.attach(loaded, mode, steers) {
+                Ok(attachment) => {
+                    let picked = State::Settled(Outcome::Picked { mode, no_steering });
+                    let State::Loaded(loaded) = std::mem::replace(&mut trial.state, picked) else {
+                        continue;
+                    };
+                    return Ok(Some(Found { attachment, loaded, mode, steers }));
+                }
+                Err(AttachFailure::Final(error)) => return Err(error),
+                Err(AttachFailure::ThisMode(error)) => (error, true),
+                Err(AttachFailure::ThisObject(error)) => (error, false),
+            };
+            tracing::info!(object = %trial.object.file, %error, "not attached");
+            trial.attach_errors.push(AttachRefusal { mode, reason: error.to_string() });
+            errors.push(error);
+            if ends_mode {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn load(&self, object: &ArtifactObject, probes: &mut Probes) -> Result<State, XdpError> {
         if let Some(entry) = &object.entry {
             let forced = self.config.force_target.as_deref();
-            if let Some(refusal) = select::refusal(entry, forced, probe::feature) {
-                return Ok(Tried::NotLoaded(Outcome::Refused(refusal)));
+            if let Some(reason) = select::refusal(entry, forced, |feature| probes.ask(feature)) {
+                return Ok(State::Settled(Outcome::Refused { reason }));
             }
         }
         let settings = Settings {
@@ -83,63 +136,68 @@ impl Attempt<'_> {
             partitions: self.steering.partitions(),
             cpu_slots: self.steering.cpu_slots(),
         };
-        let loaded = match object::load(&object.bytes, &settings) {
-            Ok(loaded) => loaded,
+        match object::load(&object.bytes, &settings) {
+            Ok(loaded) => {
+                self.steering.create_queues(&loaded.cpu_map, self.config.cpu_queue_size)?;
+                Ok(State::Loaded(loaded))
+            }
             Err(LoadFailure { reason, verifier_log }) => {
-                return Ok(Tried::NotLoaded(Outcome::LoadFailed { reason, verifier_log }));
+                Ok(State::Settled(Outcome::LoadFailed { reason, verifier_log }))
             }
-        };
-        self.steering.create_queues(&loaded.cpu_map, self.config.cpu_queue_size)?;
-
-        match self.try_modes(&loaded) {
-            Ok((attachment, mode, steers)) => {
-                Ok(Tried::Attached(Found { attachment, loaded, mode, steers }))
-            }
-            Err(AttachFailure::ThisWay(error)) => Ok(Tried::NotAttachable(error)),
-            Err(AttachFailure::Final(error)) => Err(error),
         }
     }
 
-    /// Explicit modes are tried alone; auto is native, else generic, and if
-    /// neither works the native one's error is the one to know.
-    fn try_modes(&self, loaded: &Loaded) -> Result<Placed, AttachFailure> {
-        let wanted = self.config.attach_mode;
-        if wanted != XdpAttachMode::Auto {
-            return self.try_mode(loaded, wanted);
-        }
-        match self.try_mode(loaded, XdpAttachMode::Native) {
-            Err(AttachFailure::ThisWay(native)) => {
-                tracing::info!(error = %native, "trying generic mode");
-                match self.try_mode(loaded, XdpAttachMode::Generic) {
-                    Err(AttachFailure::ThisWay(generic)) => {
-                        tracing::info!(error = %generic, "generic mode does not work either");
-                        Err(AttachFailure::ThisWay(native))
-                    }
-                    result => result,
-                }
-            }
-            result => result,
-        }
-    }
-
-    fn try_mode(&self, loaded: &Loaded, mode: XdpAttachMode) -> Result<Placed, AttachFailure> {
-        let steers = can_steer(mode, loaded);
+    fn attach(
+        &self,
+        loaded: &Loaded,
+        mode: XdpAttachMode,
+        steers: bool,
+    ) -> Result<Attachment, AttachFailure> {
         match steers {
             true => self.steering.assign_all(&loaded.steering),
             false => self.steering.assign_none(&loaded.steering),
         }
         .map_err(AttachFailure::Final)?;
-        let attachment = Attachment::attach(self.interface, loaded.program.as_fd(), mode)?;
-        Ok((attachment, mode, steers))
+        Attachment::attach(self.interface, loaded.program.as_fd(), mode)
     }
 }
 
-/// An attachment, its mode, and whether it steers.
-type Placed = (Attachment, XdpAttachMode, bool);
+impl Trial {
+    fn conclude(self) -> Candidate {
+        let outcome = match self.state {
+            State::Settled(outcome) => outcome,
+            State::Loaded(_) if !self.attach_errors.is_empty() => Outcome::AttachFailed,
+            State::Loaded(loaded) => match no_steering(XdpAttachMode::Generic, &loaded) {
+                Some(reason) => Outcome::PassedOver { reason },
+                None => Outcome::NotNeeded,
+            },
+            State::Untried => Outcome::NotNeeded,
+        };
+        Candidate { file: self.object.file, outcome, attach_errors: self.attach_errors }
+    }
+}
 
-/// Before Linux 5.15, generic mode loses what is redirected to a CPU map. With
-/// the 8-byte values of 5.9 such kernels refuse to attach; with 4-byte ones they
-/// do not, so those never steer in generic mode.
-fn can_steer(mode: XdpAttachMode, loaded: &Loaded) -> bool {
-    mode == XdpAttachMode::Native || loaded.cpu_map.value_size() > 4
+/// Why an object filters without steering in a mode; `None` if it steers.
+fn no_steering(mode: XdpAttachMode, loaded: &Loaded) -> Option<String> {
+    let why = match mode {
+        XdpAttachMode::Native => return None,
+        // Seen from Linux 6.9 on: the copy that such a program gets of a packet
+        // has lost the length of its Ethernet header, and IP drops it.
+        _ if loaded.multi_buffer => {
+            "Linux loses what multi-buffer programs redirect in generic mode"
+        }
+        // Before Linux 5.15 generic mode loses all that is redirected to a CPU map.
+        // With the 8-byte values of 5.9 such kernels refuse to attach.
+        _ if loaded.cpu_map.value_size() <= 4 => {
+            "Linux before 5.15 loses what is redirected in generic mode, and this object cannot \
+             tell where it is"
+        }
+        _ => return None,
+    };
+    Some(why.into())
+}
+
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown release".into(), |release| release.trim().into())
 }

@@ -56,6 +56,15 @@ pub struct Object {
     verifier_log: Vec<u8>,
 }
 
+/// A program as libbpf found it in an object.
+#[derive(Debug)]
+pub struct ProgramDefinition {
+    pub name: CString,
+    /// By which libbpf knows what to tell the kernel about it.
+    pub section: CString,
+    pub kind: sys::bpf_prog_type,
+}
+
 /// A map as libbpf found it in an object.
 pub struct MapDefinition {
     pub name: CString,
@@ -90,8 +99,8 @@ impl Object {
         Ok(Object { raw, verifier_log: Vec::new() })
     }
 
-    /// The names of its programs, with whether each is of type XDP.
-    pub fn programs(&self) -> Vec<(CString, bool)> {
+    /// Its programs.
+    pub fn programs(&self) -> Vec<ProgramDefinition> {
         let mut programs = Vec::new();
         let mut program = ptr::null_mut();
         loop {
@@ -100,11 +109,15 @@ impl Object {
             if program.is_null() {
                 return programs;
             }
-            // SAFETY: a program of this object; its name lives as long.
-            let name = unsafe { CStr::from_ptr(sys::bpf_program__name(program)) };
-            // SAFETY: a program of this object.
-            let kind = unsafe { sys::bpf_program__type(program) };
-            programs.push((name.into(), kind == sys::BPF_PROG_TYPE_XDP));
+            // SAFETY: a program of this object, which these calls only read; its names
+            // live as long.
+            programs.push(unsafe {
+                ProgramDefinition {
+                    name: CStr::from_ptr(sys::bpf_program__name(program)).into(),
+                    section: CStr::from_ptr(sys::bpf_program__section_name(program)).into(),
+                    kind: sys::bpf_program__type(program),
+                }
+            });
         }
     }
 
@@ -281,18 +294,22 @@ pub fn instruction(code: u8, to: u8, from: u8, immediate: i32) -> sys::bpf_insn 
     instruction
 }
 
-/// Loads an XDP program.
-pub fn load_program(program: &[sys::bpf_insn]) -> io::Result<OwnedFd> {
-    // SAFETY: the program has the stated length; the options are none.
+/// Loads a program, with flags of `BPF_PROG_LOAD`.
+pub fn load_program(
+    kind: sys::bpf_prog_type,
+    flags: u32,
+    code: &[sys::bpf_insn],
+) -> io::Result<OwnedFd> {
+    let mut options = sys::bpf_prog_load_opts {
+        sz: size_of::<sys::bpf_prog_load_opts>() as _,
+        prog_flags: flags,
+        ..Default::default()
+    };
+    let (start, length) = (code.as_ptr(), code.len() as _);
+    // SAFETY: the code has the stated length; the options are complete and hold
+    // no pointer.
     own(unsafe {
-        sys::bpf_prog_load(
-            sys::BPF_PROG_TYPE_XDP,
-            ptr::null(),
-            c"GPL".as_ptr(),
-            program.as_ptr(),
-            program.len() as _,
-            ptr::null_mut(),
-        )
+        sys::bpf_prog_load(kind, ptr::null(), c"GPL".as_ptr(), start, length, &mut options)
     })
 }
 

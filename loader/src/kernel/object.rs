@@ -8,7 +8,7 @@ use laminar_xdp_prebuilt::abi;
 use libbpf_sys as sys;
 
 use crate::error::VerifierLog;
-use crate::kernel::libbpf::{self, MapDefinition};
+use crate::kernel::libbpf::{self, MapDefinition, ProgramDefinition};
 use crate::kernel::messages;
 
 pub use crate::kernel::libbpf::Map;
@@ -27,6 +27,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Loaded {
     pub program: OwnedFd,
+    /// Whether it takes packets that lie in several buffers.
+    pub multi_buffer: bool,
     pub cpu_map: Map,
     pub stats: Map,
     pub steering: Map,
@@ -58,7 +60,7 @@ pub fn load(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
 fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
     let mut object = libbpf::Object::open(elf)
         .map_err(failed("the file is damaged, reinstall it: the ELF file cannot be read"))?;
-    check_shape(&object)?;
+    let multi_buffer = *check_shape(&object)?.section == *c"xdp.frags";
 
     let has_global_data = object.maps().iter().any(|m| *m.name == *abi::LAMINAR_MAP_RODATA);
     let data = settings_bytes(settings);
@@ -88,6 +90,7 @@ fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> 
     let loaded = || -> io::Result<Loaded> {
         Ok(Loaded {
             program: object.program(abi::LAMINAR_PROGRAM)?,
+            multi_buffer,
             cpu_map: object.map(abi::LAMINAR_MAP_CPU)?,
             stats: object.map(abi::LAMINAR_MAP_STATS)?,
             steering: object.map(abi::LAMINAR_MAP_STEERING)?,
@@ -97,20 +100,23 @@ fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> 
 }
 
 /// Refuses whatever is not our program with our maps, before it reaches the
-/// kernel: other maps could be pinned ones of somebody else.
-fn check_shape(object: &libbpf::Object) -> Result<(), LoadFailure> {
+/// kernel: other maps could be pinned ones of somebody else. Gives the program.
+fn check_shape(object: &libbpf::Object) -> Result<ProgramDefinition, LoadFailure> {
     let refuse = |problem: String| {
         Err(failed("it is not an object of laminar-xdp")(io::Error::other(problem)))
     };
-    let programs = object.programs();
-    if !matches!(&programs[..], [(name, true)] if **name == *abi::LAMINAR_PROGRAM) {
-        return refuse(format!(
-            "its programs are {programs:?}, not one XDP program laminar_ingress"
-        ));
-    }
+    let is_our_program = |program: &ProgramDefinition| {
+        program.kind == sys::BPF_PROG_TYPE_XDP && *program.name == *abi::LAMINAR_PROGRAM
+    };
+    let program = match <[_; 1]>::try_from(object.programs()) {
+        Ok([program]) if is_our_program(&program) => program,
+        other => {
+            return refuse(format!("it has not one XDP program laminar_ingress, but {other:?}"));
+        }
+    };
     let maps = object.maps();
     for map in &maps {
-        if map.pinned || map.key_size != 4 || !is_ours(map) {
+        if map.pinned || map.key_size != 4 || !is_our_map(map) {
             return refuse(format!(
                 "its map {:?} (type {}, {} byte keys, {} byte values, {} entries, pinned: {}) is \
                  none of ours",
@@ -124,12 +130,12 @@ fn check_shape(object: &libbpf::Object) -> Result<(), LoadFailure> {
         return refuse(format!("it has no map {missing:?}"));
     }
     match has(abi::LAMINAR_MAP_RODATA) != has(abi::LAMINAR_MAP_SETTINGS) {
-        true => Ok(()),
+        true => Ok(program),
         false => refuse("it has no place for the settings, or two".into()),
     }
 }
 
-fn is_ours(map: &MapDefinition) -> bool {
+fn is_our_map(map: &MapDefinition) -> bool {
     const SETTINGS_SIZE: u32 = size_of::<abi::laminar_settings>() as u32;
     const REASONS: u32 = abi::LAMINAR_REASON_COUNT;
     // Name, type, value sizes, and the entries where the loader sets none.

@@ -1,18 +1,22 @@
 //! What this kernel can do, found by trying it.
 //!
-//! Each probe makes the smallest map or program that needs the feature and
-//! throws it away again. Only the kernel's exact answer for "unsupported" counts
-//! as no; any other failure is reported as such.
+//! Each probe makes the smallest map or program that needs the feature and throws
+//! it away again. Only the kernel's exact answer for "unsupported" counts as no,
+//! and only if the same without the feature is accepted; any other failure is
+//! reported as such. Where a socket filter shows the same as an XDP program it is
+//! one, because that may need no rights.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
+use laminar_xdp_prebuilt::Feature;
 use libbpf_sys as sys;
 
 use crate::error::XdpError;
 use crate::kernel::libbpf::{create_map, instruction, load_program, run_program};
 use crate::kernel::rights;
-use crate::select::Support;
+use crate::select::{FeatureAnswer, Support};
 
 const MAP_FD: u8 = sys::BPF_PSEUDO_MAP_FD as u8;
 const MAP_VALUE: u8 = sys::BPF_PSEUDO_MAP_VALUE as u8;
@@ -35,67 +39,100 @@ pub fn bpf_available() -> Result<(), XdpError> {
     }
 }
 
-/// Probes a feature by the name that manifests use; `None` for other names.
-pub fn feature(name: &str) -> Option<Support> {
-    let probe = match name {
-        "cpumap" => cpumap(4),
-        "cpumap_program" => cpumap(8),
-        "global_data" => global_data(),
-        "jmp32" => jmp32(),
-        "redirect_verdict" => redirect_verdict(),
-        _ => return None,
+/// The kernel's answers so far; each feature is asked for once. They are kept for
+/// one load only: the kernel stays the same, but the rights of who asks may not.
+#[derive(Debug, Default)]
+pub struct Probes(BTreeMap<Feature, Support>);
+
+impl Probes {
+    /// Whether the kernel has a feature.
+    pub fn ask(&mut self, feature: Feature) -> Support {
+        self.0.entry(feature).or_insert_with(|| probe(feature)).clone()
+    }
+
+    /// What was asked and answered, oldest feature first.
+    pub fn into_answers(self) -> Vec<FeatureAnswer> {
+        self.0.into_iter().map(|(feature, support)| FeatureAnswer { feature, support }).collect()
+    }
+}
+
+fn probe(feature: Feature) -> Support {
+    let answer = match feature {
+        Feature::Cpumap => map(sys::BPF_MAP_TYPE_CPUMAP, 4),
+        Feature::Jmp32 => jmp32(),
+        Feature::GlobalData => global_data(),
+        Feature::RedirectVerdict => return redirect_verdict().unwrap_or_else(unknown),
+        Feature::CpumapProgram => map(sys::BPF_MAP_TYPE_CPUMAP, 8),
+        Feature::Frags => program(sys::BPF_PROG_TYPE_XDP, sys::BPF_F_XDP_HAS_FRAGS, &NOTHING),
+        // A feature of a newer manifest crate than this library was made for.
+        _ => Err(io::ErrorKind::Unsupported.into()),
     };
-    Some(probe.unwrap_or_else(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => Support::No("EINVAL (invalid argument)".into()),
-        _ => Support::Unknown(error),
-    }))
+    // The same without the feature: if that fails too, the answer says nothing.
+    let control = || {
+        map(sys::BPF_MAP_TYPE_ARRAY, 4)?;
+        program(sys::BPF_PROG_TYPE_XDP, 0, &NOTHING)
+    };
+    match answer {
+        Ok(()) => Support::Yes,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && control().is_ok() => {
+            Support::No("EINVAL, its word for what it does not know".into())
+        }
+        Err(error) => unknown(error),
+    }
 }
 
-/// CPU maps (Linux 4.15), and values with room for a second-stage program (5.9).
-fn cpumap(value_size: u32) -> io::Result<Support> {
-    create_map(sys::BPF_MAP_TYPE_CPUMAP, value_size, 1).map(|_| Support::Yes)
+fn unknown(error: io::Error) -> Support {
+    Support::Unknown(error.to_string())
 }
 
-/// Programs that address a map's value directly (Linux 5.2).
-fn global_data() -> io::Result<Support> {
+/// A program that returns at once.
+const NOTHING: [Instruction; 2] = [(MOV, 0, 0, 0), (EXIT, 0, 0, 0)];
+
+/// Code, register to, register from, immediate.
+type Instruction = (u8, u8, u8, i32);
+
+fn program(kind: sys::bpf_prog_type, flags: u32, code: &[Instruction]) -> io::Result<()> {
+    let code: Vec<_> =
+        code.iter().map(|&(code, to, from, i)| instruction(code, to, from, i)).collect();
+    load_program(kind, flags, &code).map(drop)
+}
+
+fn map(kind: sys::bpf_map_type, value_size: u32) -> io::Result<()> {
+    create_map(kind, value_size, 1).map(drop)
+}
+
+fn jmp32() -> io::Result<()> {
+    let code = [NOTHING[0], (JUMP_IF_EQUAL_32, 0, 0, 0), NOTHING[1]];
+    program(sys::BPF_PROG_TYPE_SOCKET_FILTER, 0, &code)
+}
+
+fn global_data() -> io::Result<()> {
     let map = create_map(sys::BPF_MAP_TYPE_ARRAY, 4, 1)?;
-    let [address, upper] = load_map(1, MAP_VALUE, &map);
-    load_program(&[address, upper, instruction(MOV, 0, 0, 0), instruction(EXIT, 0, 0, 0)])
-        .map(|_| Support::Yes)
+    let [address, upper] = load_map(MAP_VALUE, &map);
+    program(sys::BPF_PROG_TYPE_SOCKET_FILTER, 0, &[address, upper, NOTHING[0], NOTHING[1]])
 }
 
-/// Jumps that compare 32 bits (Linux 5.1), the core of instruction set v3.
-fn jmp32() -> io::Result<Support> {
-    load_program(&[
-        instruction(MOV, 0, 0, 0),
-        instruction(JUMP_IF_EQUAL_32, 0, 0, 0),
-        instruction(EXIT, 0, 0, 0),
-    ])
-    .map(|_| Support::Yes)
-}
-
-/// A verdict for CPUs without a queue in `bpf_redirect_map()` (Linux 5.3).
 /// Older kernels load the program all the same, so it has to run: they abort.
 fn redirect_verdict() -> io::Result<Support> {
     let cpu_map = create_map(sys::BPF_MAP_TYPE_CPUMAP, 4, 1)?;
-    let [map, upper] = load_map(1, MAP_FD, &cpu_map);
-    let program = load_program(&[
+    let [map, upper] = load_map(MAP_FD, &cpu_map);
+    let code = [
         map,
         upper,
-        instruction(MOV, 2, 0, 0),
-        instruction(MOV, 3, 0, sys::XDP_PASS as i32),
-        instruction(CALL, 0, 0, sys::BPF_FUNC_redirect_map as i32),
-        instruction(EXIT, 0, 0, 0),
-    ])?;
+        (MOV, 2, 0, 0),
+        (MOV, 3, 0, sys::XDP_PASS as i32),
+        (CALL, 0, 0, sys::BPF_FUNC_redirect_map as i32),
+        (EXIT, 0, 0, 0),
+    ]
+    .map(|(code, to, from, i)| instruction(code, to, from, i));
+    let program = load_program(sys::BPF_PROG_TYPE_XDP, 0, &code)?;
     match run_program(program.as_fd(), &[0; 64])? {
         sys::XDP_PASS => Ok(Support::Yes),
         verdict => Ok(Support::No(format!("verdict {verdict} for a CPU without a queue"))),
     }
 }
 
-/// Loads a map, or its value's address, into a register.
-fn load_map(register: u8, what: u8, map: &impl AsFd) -> [sys::bpf_insn; 2] {
-    use std::os::fd::AsRawFd;
-    let fd = map.as_fd().as_raw_fd();
-    [instruction(LOAD_IMM64, register, what, fd), instruction(0, 0, 0, 0)]
+/// Loads a map, or its value's address, into register 1.
+fn load_map(what: u8, map: &impl AsFd) -> [Instruction; 2] {
+    [(LOAD_IMM64, 1, what, map.as_fd().as_raw_fd()), (0, 0, 0, 0)]
 }

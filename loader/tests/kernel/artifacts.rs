@@ -1,21 +1,19 @@
 //! Finding the objects, and what becomes of those that are not what they seem.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
-use laminar_xdp::{ArtifactError, ManifestError, Outcome, XdpError, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi, sha256_hex};
+use laminar_xdp::{ArtifactError, ManifestError, XdpError, XdpLoader};
+use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi};
 use object::{Object, ObjectSection};
 use tempfile::TempDir;
-use testbed::{Wire, seccomp};
+use testbed::Wire;
 
-use crate::support::{TARGETS, config, cores, load, object_of, prebuilt, tests};
+use crate::support::{BASELINE, best, config, cores, load, object_of, picked, prebuilt, tests};
 
 tests! {
     a_folder_an_object_of_a_set_and_one_alone,
     what_may_not_be_looked_at_is_not_missing,
-    missing_features_are_found_by_trying,
     the_default_name_stands_for_the_set,
     a_set_is_intact_or_refused,
     manifests_that_cannot_be_trusted,
@@ -23,19 +21,17 @@ tests! {
     objects_of_the_other_byte_order,
     programs_that_are_not_ours,
     maps_of_another_size,
-    a_load_that_fails_moves_on,
-    forcing_a_target,
     damaged_objects_never_load_or_panic,
 }
 
 /// A copy of the checked-in set that a test may spoil.
-struct Set {
+pub struct Set {
     folder: TempDir,
     wire: Wire,
 }
 
 impl Set {
-    fn new() -> Result<Set> {
+    pub fn new() -> Result<Set> {
         let folder = TempDir::new()?;
         for entry in fs::read_dir(prebuilt())? {
             let path = entry?.path();
@@ -46,39 +42,33 @@ impl Set {
         Ok(Set { folder, wire: Wire::new()? })
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn manifest(&self) -> Result<Manifest> {
+    pub fn manifest(&self) -> Result<Manifest> {
         Ok(Manifest::parse(&fs::read_to_string(self.path(Manifest::FILE_NAME))?)?)
     }
 
-    fn write_manifest(&self, text: &str) -> Result<()> {
+    pub fn write_manifest(&self, text: &str) -> Result<()> {
         Ok(fs::write(self.path(Manifest::FILE_NAME), text)?)
     }
 
-    fn load(&self, name: &str) -> Result<XdpLoader, XdpError> {
+    pub fn load(&self, name: &str) -> Result<XdpLoader, XdpError> {
         load(&self.wire, &config().bpf_object_path(self.path(name)).build()?, &cores())
     }
 
     /// The error of loading, after checking that nothing stayed behind.
-    fn refused(&self, name: &str) -> XdpError {
+    pub fn refused(&self, name: &str) -> XdpError {
         let error = self.load(name).expect_err(name);
         assert!(!self.wire.carries_xdp().unwrap(), "{name}: {error}");
         error
     }
 }
 
-fn picked(loader: &XdpLoader) -> &str {
-    let candidates = &loader.selection().candidates;
-    let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
-    &picked.expect("one is picked").file
-}
-
 fn a_folder_an_object_of_a_set_and_one_alone() -> Result<()> {
     let set = Set::new()?;
-    let [best, baseline] = TARGETS.map(object_of);
+    let (best, baseline) = (best(), object_of(BASELINE));
     assert_eq!(picked(&set.load("")?), best);
     // An object of the set stands for the set, so a better sibling is taken.
     assert_eq!(picked(&set.load(&baseline)?), best);
@@ -108,27 +98,12 @@ fn what_may_not_be_looked_at_is_not_missing() -> Result<()> {
     Ok(())
 }
 
-/// A kernel that cannot show its redirect verdict does not get the object that
-/// relies on it.
-fn missing_features_are_found_by_trying() -> Result<()> {
-    const BPF_PROG_TEST_RUN: u32 = 10;
-    let wire = Wire::new()?;
-    let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
-        seccomp::deny_bpf_command(BPF_PROG_TEST_RUN, libc::EINVAL)?;
-        Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
-    })?;
-    assert_eq!(picked(&loader), object_of("linux-4.15"));
-    let text = loader.selection().to_string();
-    assert!(text.contains("refused: it needs redirect_verdict (Linux 5.9 has it)"), "{text}");
-    Ok(())
-}
-
 fn the_default_name_stands_for_the_set() -> Result<()> {
     let set = Set::new()?;
     std::os::unix::fs::symlink(object_of("linux-5.9"), set.path(Manifest::DEFAULT_OBJECT))?;
     let loader = set.load(Manifest::DEFAULT_OBJECT)?;
     assert!(loader.selection().origin.starts_with("the set in "));
-    assert_eq!(picked(&loader), object_of("linux-5.9"));
+    assert_eq!(picked(&loader), best());
     drop(loader);
     // A default object that is not the one listed is a tampered set.
     fs::remove_file(set.path(Manifest::DEFAULT_OBJECT))?;
@@ -299,66 +274,6 @@ fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     }
     assert!(replaced > 0);
     bytes
-}
-
-/// Makes the verifier refuse an object: the first instruction reads beyond the
-/// stack.
-fn spoil_program(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = fs::read(path)?;
-    let range = object::File::parse(&bytes[..])?
-        .section_by_name("xdp")
-        .and_then(|section| section.file_range())
-        .context("no section xdp")?;
-    // r0 = *(u64 *)(r10 + 8)
-    let instruction = match ByteOrder::HOST {
-        ByteOrder::Bpfel => [0x79, 0xa0, 8, 0, 0, 0, 0, 0],
-        ByteOrder::Bpfeb => [0x79, 0x0a, 0, 8, 0, 0, 0, 0],
-    };
-    bytes[range.0 as usize..][..8].copy_from_slice(&instruction);
-    fs::write(path, &bytes)?;
-    Ok(bytes)
-}
-
-fn a_load_that_fails_moves_on() -> Result<()> {
-    let set = Set::new()?;
-    let [best, baseline] = TARGETS.map(object_of);
-    let bytes = spoil_program(&set.path(&best))?;
-    let mut manifest = set.manifest()?;
-    let entry = manifest.objects.iter_mut().find(|object| object.file == best);
-    entry.context("not listed")?.sha256 = sha256_hex(&bytes);
-    set.write_manifest(&manifest.to_toml()?)?;
-
-    let loader = set.load("")?;
-    assert_eq!(picked(&loader), baseline);
-    match &loader.selection().candidates[0].outcome {
-        Outcome::LoadFailed { verifier_log, .. } => {
-            assert!(verifier_log.text().contains("r10"), "{verifier_log:#}");
-        }
-        other => panic!("{other:?}"),
-    }
-    drop(loader);
-
-    // With nothing to move on to, the log comes with the error.
-    fs::remove_file(set.path(Manifest::FILE_NAME))?;
-    let error = set.refused(&best);
-    assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
-    assert!(error.to_string().contains("invalid"), "{error}");
-    Ok(())
-}
-
-fn forcing_a_target() -> Result<()> {
-    let wire = Wire::new()?;
-    let force = |target: &str| load(&wire, &config().force_target(target).build()?, &cores());
-    for target in TARGETS {
-        assert_eq!(picked(&force(target)?), object_of(target));
-    }
-    match force("linux-2.6") {
-        Err(XdpError::Config { field: "force_target", problem }) => {
-            assert!(problem.contains("linux-5.9"), "{problem}");
-        }
-        other => panic!("{other:?}"),
-    }
-    Ok(())
 }
 
 /// Every truncation and thousands of single-bit errors: an object that nothing

@@ -5,6 +5,7 @@
 mod artifacts;
 mod bad_input;
 mod lifecycle;
+mod selection;
 mod steering;
 mod support;
 mod traffic;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         steering::TESTS,
         lifecycle::TESTS,
         artifacts::TESTS,
+        selection::TESTS,
         bad_input::TESTS,
     ];
     let shared = tests

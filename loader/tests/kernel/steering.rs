@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
-use testbed::{CpuWitness, Wire};
+use testbed::{CpuWitness, Wire, kernel};
 
-use crate::support::{TARGETS, config, cores, load, tests};
+use crate::support::{config, cores, load, steering_modes, targets, tests};
 
 tests! {
     each_partition_on_its_cpu,
@@ -16,7 +16,9 @@ tests! {
     partitions_need_not_be_a_power_of_two,
     moving_a_partition_under_traffic,
     moves_that_make_no_sense_are_refused,
-    the_4_15_object_never_steers_in_generic_mode,
+    objects_that_never_steer_in_generic_mode,
+    no_mode_loses_valid_packets,
+    jumbo_frames_in_native_mode,
 }
 
 /// Sends one datagram for each key and gives the CPU on which each arrived.
@@ -44,7 +46,7 @@ fn setup(
 
 fn each_partition_on_its_cpu() -> Result<()> {
     let cores = cores();
-    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+    for &mode in steering_modes() {
         for reversed in [false, true] {
             let mut cores = cores.clone();
             if reversed {
@@ -63,7 +65,7 @@ fn each_partition_on_its_cpu() -> Result<()> {
 
 fn a_sparse_list_of_one_cpu() -> Result<()> {
     let last = *cores().last().unwrap();
-    for target in TARGETS {
+    for &target in targets() {
         let (wire, witness, loader) = setup(&[last], |config| config.force_target(target))?;
         let cpus = cpus_of(&wire, &witness, &[0, 1, 2, 3])?;
         assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
@@ -75,7 +77,7 @@ fn a_sparse_list_of_one_cpu() -> Result<()> {
 fn partitions_need_not_be_a_power_of_two() -> Result<()> {
     let cores = cores();
     let partitions = 3 * cores.len() as u32;
-    for target in TARGETS {
+    for &target in targets() {
         let (wire, witness, loader) =
             setup(&cores, |config| config.partitions(partitions).force_target(target))?;
         // Moving the last partition shows the modulus: only its keys follow.
@@ -97,7 +99,7 @@ fn partitions_need_not_be_a_power_of_two() -> Result<()> {
 fn moving_a_partition_under_traffic() -> Result<()> {
     const BURST: usize = 50;
     let cores = cores();
-    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+    for &mode in steering_modes() {
         let (wire, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
         let sender = wire.sending_socket()?;
         let (moved, still) = (5, 6);
@@ -137,18 +139,93 @@ fn moves_that_make_no_sense_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// Old kernels would lose what it redirects there, and it cannot tell which
-/// kernel it is on: it filters, and valid packets pass.
-fn the_4_15_object_never_steers_in_generic_mode() -> Result<()> {
-    let (wire, witness, loader) = setup(&cores(), |config| {
-        config.force_target("linux-4.15").attach_mode(XdpAttachMode::Generic)
-    })?;
+/// With 4-byte values old kernels would lose what is redirected there, and the object
+/// cannot tell on which it is; with multi-buffer programs new ones do. They filter, and
+/// valid packets pass.
+fn objects_that_never_steer_in_generic_mode() -> Result<()> {
+    for &target in targets().iter().filter(|target| **target != "linux-5.9") {
+        let (wire, witness, loader) = setup(&cores(), |config| {
+            config.force_target(target).attach_mode(XdpAttachMode::Generic)
+        })?;
+        only_filters(&wire, &witness, &loader)?;
+        assert!(loader.selection().to_string().contains("filters without steering"));
+    }
+    Ok(())
+}
+
+fn only_filters(wire: &Wire, witness: &CpuWitness, loader: &XdpLoader) -> Result<()> {
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
     wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
-    assert_eq!(cpus_of(&wire, &witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    assert_eq!(cpus_of(wire, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
-    assert!(loader.selection().to_string().contains("filters without steering"));
+    Ok(())
+}
+
+/// Whatever object in whatever mode: it is refused, or it steers, or it filters, but
+/// every valid packet arrives.
+fn no_mode_loses_valid_packets() -> Result<()> {
+    for &target in targets() {
+        for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+            let wire = Wire::new()?;
+            let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+            let config = config().force_target(target).attach_mode(mode).build()?;
+            let loader = match load(&wire, &config, &cores()) {
+                Ok(loader) => loader,
+                Err(error) => {
+                    // 8-byte values before Linux 5.15: the kernel itself refuses.
+                    let generic = mode == XdpAttachMode::Generic;
+                    assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
+                    assert_eq!(target, "linux-5.9");
+                    assert!(matches!(error, XdpError::Attach { .. }), "{error}");
+                    assert!(!wire.carries_xdp()?);
+                    continue;
+                }
+            };
+            match loader.steers() {
+                true => {
+                    assert_eq!(cpus_of(&wire, &witness, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
+                }
+                false => only_filters(&wire, &witness, &loader)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packets in several buffers: the largest that an MTU of 9000 takes arrive whole, on
+/// the owner's CPU, and junk of that size is dropped.
+fn jumbo_frames_in_native_mode() -> Result<()> {
+    const LARGEST: usize = 9000 - 28 - 12;
+    let cores = cores();
+    let wire = Wire::new()?;
+    wire.set_mtu(9000)?;
+    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let native = config().attach_mode(XdpAttachMode::Native).build()?;
+    if !kernel::has_multi_buffer() {
+        let error = load(&wire, &native, &cores).unwrap_err();
+        assert!(error.to_string().contains("MTU"), "{error}");
+        assert!(!wire.carries_xdp()?);
+        return Ok(());
+    }
+    let loader = load(&wire, &native, &cores)?;
+    assert!(loader.steers());
+    let sender = wire.sending_socket()?;
+    for key in 0..8u32 {
+        for length in [1, 3000, 4096, LARGEST] {
+            let sent = datagram(key, &vec![key as u8; length]);
+            sender.send_to(&sent, Wire::destination(9999))?;
+            sender.send_to(&vec![0; length + 12], Wire::destination(9999))?;
+            let mut intact = false;
+            let received = witness.receive(1, |cpu, bytes| {
+                let owner = cores[key as usize % cores.len()];
+                intact = bytes == sent && cpu == owner as usize;
+            })?;
+            assert_eq!((received, intact), (1, true), "key {key}, {length} bytes");
+        }
+    }
+    let stats = loader.stats()?;
+    assert_eq!((stats.redirected, stats.dropped_magic, stats.total()), (32, 32, 64));
     Ok(())
 }

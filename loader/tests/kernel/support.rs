@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use laminar_xdp::{XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
+use laminar_xdp::{Outcome, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
 use laminar_xdp_prebuilt::ByteOrder;
-use testbed::Wire;
+use testbed::{Wire, kernel};
 
 /// A test: its name, which is the module's and the function's, and itself.
 pub type Test = (&'static str, fn() -> Result<()>);
@@ -28,8 +28,39 @@ pub fn machine() -> std::io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// The kernel targets whose objects this machine can run.
-pub const TARGETS: [&str; 2] = ["linux-5.9", "linux-4.15"];
+/// The kernel targets whose objects the running kernel has to be able to run, best
+/// first.
+pub fn targets() -> &'static [&'static str] {
+    let all = &["linux-5.18", "linux-5.9", "linux-5.3", BASELINE];
+    if kernel::has_multi_buffer() { all } else { &all[1..] }
+}
+
+/// The target for the oldest kernels.
+pub const BASELINE: &str = "linux-4.15";
+
+/// The best object that the running kernel has to be able to run.
+pub fn best() -> String {
+    object_of(targets()[0])
+}
+
+/// The best one for generic mode: before Linux 5.15 one that filters only.
+pub fn best_in_generic_mode() -> String {
+    let steers = kernel::generic_mode_redirects();
+    object_of(if steers { "linux-5.9" } else { "linux-5.3" })
+}
+
+/// The modes in which the running kernel has to be able to steer.
+pub fn steering_modes() -> &'static [XdpAttachMode] {
+    let both = &[XdpAttachMode::Native, XdpAttachMode::Generic];
+    if kernel::generic_mode_redirects() { both } else { &both[..1] }
+}
+
+/// The file name of the object that was picked.
+pub fn picked(loader: &XdpLoader) -> &str {
+    let candidates = &loader.selection().candidates;
+    let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
+    &picked.expect("one is picked").file
+}
 
 /// A path at which nothing exists, so that the embedded objects serve.
 pub const EMBEDDED: &str = "/nonexistent/laminar_xdp.o";

@@ -4,11 +4,11 @@
 use anyhow::{Context, Result};
 use laminar_xdp::XdpStats;
 use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
-use testbed::{Wire, bpf};
+use testbed::{Wire, bpf, kernel};
 
-use crate::support::{TARGETS, config, cores, load, tests};
+use crate::support::{config, cores, load, targets, tests};
 
-tests! { table, table_on_another_port }
+tests! { table, table_on_another_port, packets_in_several_buffers }
 
 const DROP: u32 = 1;
 const PASS: u32 = 2;
@@ -167,7 +167,7 @@ fn rows(port: u16) -> Vec<Row> {
 
 fn run_table(port: u16) -> Result<()> {
     let wire = Wire::new()?;
-    for target in TARGETS {
+    for &target in targets() {
         let config = config().port(port).force_target(target).build()?;
         let loader = load(&wire, &config, &cores())?;
         let program = bpf::program_by_id(loader.program_id()?)?;
@@ -192,6 +192,55 @@ fn run_table(port: u16) -> Result<()> {
         assert_eq!(stats.total(), rows.iter().filter(|row| row.counter.is_some()).count() as u64);
         loader.detach()?;
     }
+    Ok(())
+}
+
+/// Of a large packet, pointers reach the first buffer only; the rest counts as well.
+/// Where some driver leaves even our header to the second one, it is found there.
+fn packets_in_several_buffers() -> Result<()> {
+    if !kernel::has_multi_buffer() {
+        return Ok(()); // and `selection` checks that the object is refused
+    }
+    let wire = Wire::new()?;
+    let loader = load(&wire, &config().build()?, &cores())?;
+    let program = bpf::program_by_id(loader.program_id()?)?;
+    let large = |payload: &[u8]| frame::udp(9999, &datagram(7, payload));
+    let valid = large(&[7; 20_000]);
+    let length = (8 + 12 + 20_000) as u16;
+    for (what, frame, verdict) in [
+        ("valid", valid.clone(), REDIRECT),
+        ("padded", frame::padded(valid.clone(), 21_000), REDIRECT),
+        ("wrong magic", changed(valid.clone(), PAYLOAD, 0), DROP),
+        ("wrong length", changed(valid.clone(), PAYLOAD + 11, 0), DROP),
+        ("UDP length one less", frame::with_udp_length(valid.clone(), length - 1), DROP),
+        ("UDP length one more", frame::with_udp_length(valid.clone(), length + 1), PASS),
+        ("cut within the payload", cut(valid.clone(), valid.len() - 1), PASS),
+    ] {
+        assert_eq!(bpf::run(&program, &frame, 1)?.verdict, verdict, "{what}");
+    }
+    if !kernel::test_run_splits_packets() {
+        return Ok(());
+    }
+    let before = loader.stats()?;
+    for first_buffer in PAYLOAD..PAYLOAD + 14 {
+        for (frame, verdict) in [
+            (large(b"hello"), REDIRECT),
+            (changed(large(b"hello"), PAYLOAD + 3, 0), DROP),
+            (changed(large(b"hello"), PAYLOAD + 11, 4), DROP),
+            (frame::udp(9999, &datagram(7, b"")[..11]), DROP),
+            (cut(large(b"hello"), PAYLOAD + 11), PASS),
+        ] {
+            let first_buffer = first_buffer.min(frame.len());
+            let run = bpf::run_split(&program, &frame, first_buffer)?;
+            assert_eq!(run.verdict, verdict, "{} bytes, {first_buffer} of them first", frame.len());
+        }
+    }
+    let (after, each) = (loader.stats()?, 14);
+    assert_eq!(after.redirected - before.redirected, each);
+    assert_eq!(after.dropped_magic - before.dropped_magic, each);
+    assert_eq!(after.dropped_length - before.dropped_length, each);
+    assert_eq!(after.dropped_short - before.dropped_short, each);
+    assert_eq!(after.invalid - before.invalid, each);
     Ok(())
 }
 

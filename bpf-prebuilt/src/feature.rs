@@ -1,0 +1,103 @@
+//! What a kernel can be asked for by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+macro_rules! features {
+    ($($(#[$doc:meta])* $feature:ident $name:literal $since:literal $what:literal;)*) => {
+        /// A kernel feature that an object can require. A manifest names it; a
+        /// loader asks the running kernel for it, and never goes by `since`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Feature {
+            $($(#[$doc])* $feature,)*
+        }
+
+        impl Feature {
+            /// Every feature, oldest first.
+            pub const ALL: &[Feature] = &[$(Feature::$feature),*];
+
+            /// The name by which manifests require it.
+            pub fn name(self) -> &'static str {
+                match self { $(Feature::$feature => $name,)* }
+            }
+
+            /// The first kernel release that has it, as in `5.18`. For people:
+            /// distributions backport.
+            pub fn since(self) -> &'static str {
+                match self { $(Feature::$feature => $since,)* }
+            }
+
+            /// What a kernel with it can do, in a few words.
+            pub fn description(self) -> &'static str {
+                match self { $(Feature::$feature => $what,)* }
+            }
+        }
+    };
+}
+
+features! {
+    /// CPU maps with 4-byte values.
+    Cpumap "cpumap" "4.15" "CPU maps";
+    /// Jumps that compare 32 bits, the core of instruction set v3.
+    Jmp32 "jmp32" "5.1" "32-bit jumps";
+    /// Programs that address a map's value directly.
+    GlobalData "global_data" "5.2" "constants in programs";
+    /// A verdict of the program's choice for a redirect to an empty slot.
+    RedirectVerdict "redirect_verdict" "5.3" "a verdict for CPUs without a queue";
+    /// CPU maps with 8-byte values, which have room for a second-stage program.
+    CpumapProgram "cpumap_program" "5.9" "CPU maps with programs";
+    /// XDP programs for packets that lie in several buffers.
+    Frags "frags" "5.18" "packets in several buffers";
+}
+
+impl FromStr for Feature {
+    type Err = UnknownFeature;
+
+    fn from_str(name: &str) -> Result<Feature, UnknownFeature> {
+        let named = Feature::ALL.iter().copied().find(|feature| feature.name() == name);
+        named.ok_or_else(|| UnknownFeature(name.into()))
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Feature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A name that no feature has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no kernel feature is called {0:?}")]
+pub struct UnknownFeature(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_no_others() {
+        for &feature in Feature::ALL {
+            assert_eq!(feature.name().parse(), Ok(feature));
+        }
+        assert_eq!("Cpumap".parse::<Feature>(), Err(UnknownFeature("Cpumap".into())));
+    }
+
+    #[test]
+    fn the_manifests_description_names_each_feature() {
+        let text = include_str!("../MANIFEST.md");
+        for &feature in Feature::ALL {
+            let row = format!("| `{feature}` |");
+            let line = text.lines().find(|line| line.starts_with(&row)).expect(&row);
+            assert!(line.ends_with(&format!("| {} |", feature.since())), "{line}");
+        }
+    }
+}
