@@ -44,9 +44,10 @@ test: packages ## Formatting, clippy and all tests; as root also those on the ke
 		--target-dir $(TARGET)/unsupported --package laminar-xdp --lib --test face
 
 .PHONY: check
-check: packages-bpf ## Rebuild the objects and fail if they are not those checked in
+check: packages-bpf ## Fail if the objects are not what the sources give, or claim too much
 	clang-format-19 --dry-run --Werror bpf-src/*.c bpf-src/*.h
 	$(BUILD_TOOLS) check
+	$(CARGO) run --quiet --locked --package kernel-matrix -- claims
 
 .PHONY: bpf
 bpf: packages-bpf ## Compile what changed in bpf-src/ into bpf-prebuilt/
@@ -57,6 +58,15 @@ bpf: packages-bpf ## Compile what changed in bpf-src/ into bpf-prebuilt/
 cost: packages-cost ## Measure each verdict in ns over an empty program (root)
 	$(CARGO) build --quiet --locked --release --target-dir $(TARGET) --package laminar-xdp --example cost
 	$(SUDO) $(TARGET)/release/examples/cost
+
+.PHONY: matrix
+matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.0" for others
+	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(KERNELS)
+
+.PHONY: selection
+selection: packages ## Show which object serves on this kernel, in which mode, and why (root)
+	$(CARGO) build --quiet --locked --target-dir $(TARGET) --package laminar-xdp --example selection
+	$(SUDO) $(TARGET)/debug/examples/selection
 
 .PHONY: install
 install: ## Install objects and manifest; DESTDIR= and PREFIX= as usual
@@ -70,10 +80,12 @@ clean: ## Remove what was built; the checked-in objects stay
 	$(CARGO) clean
 	rm -rf target/bpf
 
-.PHONY: packages packages-bpf packages-cost
+.PHONY: packages packages-bpf packages-cost packages-matrix
 packages:
 	@SUDO="$(SUDO)" ci/install-packages build
 packages-bpf:
 	@SUDO="$(SUDO)" ci/install-packages build bpf
 packages-cost:
 	@SUDO="$(SUDO)" ci/install-packages build cost
+packages-matrix:
+	@SUDO="$(SUDO)" ci/install-packages build matrix

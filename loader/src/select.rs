@@ -188,7 +188,9 @@ pub(crate) fn refusal(
             format!("it needs {} ({feature}, Linux {})", feature.description(), feature.since());
         match ask(feature) {
             Support::Yes => None,
-            Support::No(answer) => Some(format!("{needs}, and the kernel said {answer}")),
+            Support::No(answer) => {
+                Some(format!("{needs}, which this kernel does not have: it answered {answer}"))
+            }
             Support::Unknown(error) => Some(format!("{needs}, and asking for it failed: {error}")),
         }
     })
@@ -241,7 +243,7 @@ mod tests {
         let object = &host_objects()[0];
         assert_eq!(refusal(object, None, yes), None);
         assert!(refusal(object, Some("linux-4.15"), yes).unwrap().contains("forced"));
-        assert!(refusal(object, None, no).unwrap().contains("the kernel said EINVAL"));
+        assert!(refusal(object, None, no).unwrap().contains("does not have: it answered EINVAL"));
 
         let mut other = object.clone();
         other.byte_order = match ByteOrder::HOST {

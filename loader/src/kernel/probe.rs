@@ -75,7 +75,7 @@ fn probe(feature: Feature) -> Support {
     match answer {
         Ok(()) => Support::Yes,
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && control().is_ok() => {
-            Support::No("EINVAL, its word for what it does not know".into())
+            Support::No("EINVAL".into())
         }
         Err(error) => unknown(error),
     }

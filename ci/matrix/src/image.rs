@@ -1,0 +1,183 @@
+//! The initial RAM file system that a kernel boots into.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cpio::newc::Builder;
+use object::elf::{DT_NEEDED, FileHeader64};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind};
+
+use crate::userland::Userland;
+
+/// The first line of this kind on the console ends the run, with the exit code.
+pub const END: &str = "kernel-matrix: end of tests, exit code";
+/// What the machine printed about its selection stands between two lines of this.
+pub const SELECTION: &str = "kernel-matrix: selection";
+
+/// Where the folder with the objects is, in the image as on this machine: the tests
+/// have the path of the checkout compiled in.
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ci/matrix lies in a checkout")
+}
+
+/// Writes the image for a kernel with this veth module.
+pub fn build(userland: &Userland, veth: &Path, to: &Path) -> Result<()> {
+    let mut image = Image { entries: Vec::new(), folders: BTreeSet::new() };
+    for folder in ["proc", "sys", "dev", "tmp", "run", "etc"] {
+        image.folder(Path::new("/").join(folder).as_path());
+    }
+    let module = veth.file_name().context("no module")?.to_string_lossy().into_owned();
+    image.add("/init", init(&module).into_bytes(), 0o755);
+    image.add(&format!("/{module}"), fs::read(veth)?, 0o644);
+    for (name, program) in [
+        ("busybox", &userland.busybox),
+        ("ip", &userland.ip),
+        ("kernel-tests", &userland.tests),
+        ("selection", &userland.selection),
+    ] {
+        image.program(&userland.root, name, program)?;
+    }
+    let objects = checkout().join("bpf-prebuilt");
+    image.folder(&checkout().join("loader"));
+    for entry in fs::read_dir(&objects)? {
+        let path = entry?.path();
+        if path.is_file() {
+            image.add(&path.display().to_string(), fs::read(&path)?, 0o644);
+        }
+    }
+    image.write(to)
+}
+
+/// What the machine does: everything that it says goes to the console.
+fn init(module: &str) -> String {
+    let checkout = checkout().display();
+    format!(
+        "#!/bin/busybox sh\n\
+         /bin/busybox --install -s /bin\n\
+         export PATH=/bin LD_LIBRARY_PATH=/lib RUST_BACKTRACE=0\n\
+         mount -t proc proc /proc\n\
+         mount -t sysfs sys /sys\n\
+         mount -t devtmpfs dev /dev\n\
+         mount -t bpf bpf /sys/fs/bpf\n\
+         mount -t tmpfs tmp /tmp\n\
+         case {module} in\n\
+         *.xz) unxz -c /{module} > /veth.ko ;;\n\
+         *.ko) : ;;\n\
+         esac\n\
+         insmod /veth.ko\n\
+         cd {checkout}\n\
+         echo '{SELECTION}'\n\
+         selection\n\
+         echo '{SELECTION}'\n\
+         selection --json\n\
+         echo '{SELECTION}'\n\
+         kernel-tests --test-threads 1 --color never\n\
+         echo '{END}' $?\n\
+         poweroff -f\n"
+    )
+}
+
+struct Entry {
+    path: String,
+    content: Vec<u8>,
+    mode: u32,
+}
+
+struct Image {
+    entries: Vec<Entry>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Image {
+    fn folder(&mut self, path: &Path) {
+        self.folders.extend(path.ancestors().map(PathBuf::from));
+    }
+
+    fn add(&mut self, path: &str, content: Vec<u8>, permissions: u32) {
+        if let Some(folder) = Path::new(path).parent() {
+            self.folder(folder);
+        }
+        if !self.entries.iter().any(|entry| entry.path == path) {
+            self.entries.push(Entry { path: path.into(), content, mode: 0o100_000 | permissions });
+        }
+    }
+
+    /// Adds a program with the libraries that it needs, and those that they need.
+    fn program(&mut self, root: &Path, name: &str, file: &Path) -> Result<()> {
+        let content = fs::read(file).with_context(|| file.display().to_string())?;
+        let (mut wanted, interpreter) = needs(&content)?;
+        self.add(&format!("/bin/{name}"), content, 0o755);
+        if let Some(interpreter) = interpreter {
+            let library = interpreter.rsplit('/').next().unwrap_or_default();
+            self.add(&interpreter, fs::read(find_library(root, library)?)?, 0o755);
+        }
+        while let Some(library) = wanted.pop() {
+            let path = format!("/lib/{library}");
+            if self.entries.iter().any(|entry| entry.path == path) {
+                continue;
+            }
+            let content = fs::read(find_library(root, &library)?)?;
+            wanted.extend(needs(&content)?.0);
+            self.add(&path, content, 0o755);
+        }
+        Ok(())
+    }
+
+    fn write(self, to: &Path) -> Result<()> {
+        let mut archive = Vec::new();
+        let entry = |path: &str, mode| {
+            let path = path.trim_start_matches('/');
+            Builder::new(path).mode(mode).nlink(1)
+        };
+        for folder in self.folders.iter().filter(|folder| folder.parent().is_some()) {
+            let path = folder.display().to_string();
+            archive = entry(&path, 0o040_755).write(archive, 0).finish()?;
+        }
+        for Entry { path, content, mode } in &self.entries {
+            let mut writer = entry(path, *mode).write(archive, content.len().try_into()?);
+            std::io::Write::write_all(&mut writer, content)?;
+            archive = writer.finish()?;
+        }
+        let archive = cpio::newc::trailer(archive)?;
+        fs::write(to, archive).with_context(|| to.display().to_string())
+    }
+}
+
+/// The libraries that an ELF file names, and the interpreter that loads them.
+fn needs(elf: &[u8]) -> Result<(Vec<String>, Option<String>)> {
+    if FileKind::parse(elf)? != FileKind::Elf64 {
+        bail!("not a 64-bit ELF file");
+    }
+    let header = FileHeader64::<Endianness>::parse(elf)?;
+    let endian = header.endian()?;
+    let mut interpreter = None;
+    for segment in header.program_headers(endian, elf)? {
+        if let Some(path) = segment.interpreter(endian, elf)? {
+            interpreter = Some(String::from_utf8(path.to_vec())?);
+        }
+    }
+    let sections = header.sections(endian, elf)?;
+    let dynamic = sections.dynamic_table(endian, elf)?;
+    let mut libraries = Vec::new();
+    for entry in dynamic.iter().filter(|entry| entry.tag == DT_NEEDED) {
+        libraries.push(String::from_utf8(dynamic.string(entry)?.to_vec())?);
+    }
+    Ok((libraries, interpreter))
+}
+
+fn find_library(root: &Path, name: &str) -> Result<PathBuf> {
+    for folder in ["lib", "usr/lib", "lib64", "usr/lib64"] {
+        let folder = root.join(folder);
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let multiarch = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let multiarch = multiarch.filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
+        let mut paths = multiarch.chain([folder]).map(|folder| folder.join(name));
+        if let Some(path) = paths.find(|path| path.exists()) {
+            return Ok(path);
+        }
+    }
+    bail!("no {name} in {}", root.display())
+}

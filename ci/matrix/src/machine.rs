@@ -1,0 +1,122 @@
+//! One virtual machine, from power on to power off.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::image;
+use crate::kernels::Architecture;
+
+/// A machine that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Lines of the console that a failure shows.
+const TAIL: usize = 30;
+
+/// Boots and gives what the console showed; `seen` is called with each line. The
+/// console's log is kept at `log`, also of a machine that had to be stopped.
+pub fn boot(
+    architecture: Architecture,
+    kernel: &Path,
+    image: &Path,
+    log: &Path,
+    mut seen: impl FnMut(&str),
+) -> Result<String> {
+    let mut qemu = Stopped(start(architecture, kernel, image)?);
+    let output = qemu.0.stdout.take().context("no console")?;
+    let (sender, lines) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_string();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut log = File::create(log).with_context(|| log.display().to_string())?;
+    let (mut console, started) = (String::new(), Instant::now());
+    let ended = loop {
+        let left = PATIENCE.saturating_sub(started.elapsed());
+        // QEMU's exit code says nothing about what happened inside.
+        let Ok(line) = lines.recv_timeout(left) else { break false };
+        writeln!(log, "{line}")?;
+        seen(&line);
+        console += &line;
+        console.push('\n');
+        if line.starts_with(image::END) {
+            break true;
+        }
+    };
+    let took = started.elapsed();
+    drop(qemu);
+    reader.join().ok();
+    ensure!(
+        ended,
+        "{} after {} s; its console ended with:\n{}",
+        if took < PATIENCE { "the machine stopped" } else { "the machine hangs: stopped" },
+        took.as_secs(),
+        tail(&console)
+    );
+    Ok(console)
+}
+
+/// The end of a console, set off.
+pub fn tail(console: &str) -> String {
+    let lines: Vec<_> = console.lines().collect();
+    let last = &lines[lines.len().saturating_sub(TAIL)..];
+    last.iter().map(|line| format!("  | {line}\n")).collect()
+}
+
+fn start(architecture: Architecture, kernel: &Path, image: &Path) -> Result<Child> {
+    let (program, machine, console) = match architecture {
+        Architecture::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
+        Architecture::S390x => ("qemu-system-s390x", "s390-ccw-virtio", "ttysclp0"),
+    };
+    // Not KVM, which is there and does not work; and one thread, because with more
+    // kernels panic now and then.
+    let mut qemu = Command::new(program);
+    qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
+    qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
+    qemu.args(["-monitor", "none", "-append", &format!("console={console} panic=-1 quiet")]);
+    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    qemu.spawn().with_context(|| {
+        format!(
+            "{program} does not run; `ci/install-packages matrix` installs what the matrix needs"
+        )
+    })
+}
+
+/// The file whose name begins with `prefix`, somewhere in a folder.
+pub fn find_file(folder: &Path, prefix: &str) -> Result<Option<std::path::PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = match entry.file_type()?.is_dir() {
+            true => find_file(&entry.path(), prefix)?,
+            false => {
+                let begins = entry.file_name().to_string_lossy().starts_with(prefix);
+                begins.then(|| entry.path())
+            }
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// A machine that stops when nobody waits for it any more.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have gone by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
