@@ -60,7 +60,7 @@ cost: packages-cost ## Measure each verdict in ns over an empty program (root)
 	$(SUDO) $(TARGET)/release/examples/cost
 
 .PHONY: matrix
-matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.0" for others
+matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.2" for others
 	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(KERNELS)
 
 .PHONY: selection

@@ -145,12 +145,9 @@ fn default_cache() -> Result<PathBuf> {
 /// Fetches a kernel and builds the image that it boots into.
 fn prepare(cache: &Path, results: &Path, kernel: &Kernel, userland: &Userland) -> Result<Ready> {
     let packages = Packages::new(cache, kernel.architecture, &[&kernel.suite])?;
-    let package = packages.newest(&kernel.image)?;
-    // Newer ones are split into several packages.
-    let mut parts = vec![package.clone()];
-    for name in package.dependencies(&["linux-binary-", "linux-modules-"]) {
-        parts.push(packages.find(&name)?);
-    }
+    // Newer kernels are split into several packages.
+    let parts = packages.newest(&kernel.image, &["linux-binary-", "linux-modules-"])?;
+    let package = parts[0].clone();
     let (mut boot, mut veth) = (None, None);
     for part in &parts {
         let folder = packages.unpack(part, &["vmlinuz", "veth.ko"])?;

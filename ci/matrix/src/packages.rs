@@ -114,30 +114,42 @@ impl Packages {
         Ok(())
     }
 
-    /// The newest package whose name matches a regular expression.
-    pub fn newest(&self, pattern: &str) -> Result<Package> {
+    /// The newest package whose name matches a regular expression, first, and those
+    /// parts of it that come as packages of their own: what it depends on with a name
+    /// that begins with one of `prefixes`. Mirrors lose packages, so one without its
+    /// parts gives way to the next newest.
+    pub fn newest(&self, pattern: &str, prefixes: &[&str]) -> Result<Vec<Package>> {
         let shell = &self.shell;
         let names = self.apt(cmd!(shell, "apt-cache search --names-only {pattern}")).read()?;
         let names = names.lines().filter_map(|line| line.split(' ').next());
-        let packages: Vec<_> = names.map(|name| self.find(name)).collect::<Result<_>>()?;
-        let newest = packages.into_iter().max_by_key(|package| numbers(&package.version));
-        newest.with_context(|| {
-            format!(
-                "no package of {} for {} is called {pattern}: the series has left the mirror, or \
-                 its list cannot be fetched; {}\nsee ci/matrix/kernels.toml",
-                self.suites.join(", "),
-                self.architecture,
-                self.complaint
-            )
-        })
+        let mut packages: Vec<_> = names.map(|name| self.find(name)).collect::<Result<_>>()?;
+        packages.sort_by_key(|package| numbers(&package.version));
+        let mut missing = String::new();
+        for package in packages.into_iter().rev() {
+            let parts = package.dependencies(prefixes);
+            let parts = parts.iter().map(|name| self.find(name)).collect::<Result<Vec<_>>>();
+            match parts {
+                Ok(parts) => return Ok([vec![package], parts].concat()),
+                Err(error) => missing += &format!("\n{error:#}"),
+            }
+        }
+        bail!(
+            "no whole package of {} for {} is called {pattern}: the series has left the mirror, or \
+             its list cannot be fetched; see ci/matrix/kernels.toml{missing}\n{}",
+            self.suites.join(", "),
+            self.architecture,
+            self.complaint
+        )
     }
 
     /// A package by name.
     pub fn find(&self, name: &str) -> Result<Package> {
         let shell = &self.shell;
         let record = self.apt(cmd!(shell, "apt-cache show --no-all-versions {name}")).read();
+        // A name that others depend on has an empty record if nobody provides it.
+        let record = record.ok().filter(|record| !record.is_empty());
         let record = record.with_context(|| {
-            format!("{} has no package {name}; {}", self.suites.join(", "), self.complaint)
+            format!("{} has no package {name} {}", self.suites.join(", "), self.complaint)
         })?;
         let field = |field: &str| {
             let lines =
