@@ -51,7 +51,9 @@ pub fn build(userland: &Userland, veth: &Path, to: &Path) -> Result<()> {
     image.write(to)
 }
 
-/// What the machine does: everything that it says goes to the console.
+/// What the machine does: everything that it says goes to the console, but what could
+/// come between the results of the tests (panics, the kernel's warnings) only at the
+/// end.
 fn init(module: &str) -> String {
     let checkout = checkout().display();
     format!(
@@ -62,7 +64,6 @@ fn init(module: &str) -> String {
          mount -t sysfs sys /sys\n\
          mount -t devtmpfs dev /dev\n\
          mount -t bpf bpf /sys/fs/bpf\n\
-         mount -t tmpfs tmp /tmp\n\
          case {module} in\n\
          *.xz) unxz -c /{module} > /veth.ko ;;\n\
          *.ko) : ;;\n\
@@ -74,8 +75,12 @@ fn init(module: &str) -> String {
          echo '{SELECTION}'\n\
          selection --json\n\
          echo '{SELECTION}'\n\
-         kernel-tests --test-threads 1 --color never\n\
-         echo '{END}' $?\n\
+         dmesg -n 1\n\
+         kernel-tests --test-threads 1 --color never 2>/errors\n\
+         code=$?\n\
+         cat /errors\n\
+         dmesg -r | grep '^<[0-3]>'\n\
+         echo '{END}' $code\n\
          poweroff -f\n"
     )
 }

@@ -72,11 +72,26 @@ pub fn tail(console: &str) -> String {
     last.iter().map(|line| format!("  | {line}\n")).collect()
 }
 
-fn start(architecture: Architecture, kernel: &Path, image: &Path) -> Result<Child> {
-    let (program, machine, console) = match architecture {
+/// Fails if there is no emulator, before anything is fetched for it.
+pub fn check_emulator(architecture: Architecture) -> Result<()> {
+    let (program, ..) = emulator(architecture);
+    let advice = "`ci/install-packages matrix` installs what the matrix needs";
+    let answer = Command::new(program).arg("--version").output();
+    let answer = answer.with_context(|| format!("{program} does not run; {advice}"))?;
+    ensure!(answer.status.success(), "{program} --version: {}; {advice}", answer.status);
+    Ok(())
+}
+
+/// The program, the machine that it emulates, and that machine's console.
+fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static str) {
+    match architecture {
         Architecture::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
         Architecture::S390x => ("qemu-system-s390x", "s390-ccw-virtio", "ttysclp0"),
-    };
+    }
+}
+
+fn start(architecture: Architecture, kernel: &Path, image: &Path) -> Result<Child> {
+    let (program, machine, console) = emulator(architecture);
     // Not KVM, which is there and does not work; and one thread, because with more
     // kernels panic now and then.
     let mut qemu = Command::new(program);
@@ -85,11 +100,7 @@ fn start(architecture: Architecture, kernel: &Path, image: &Path) -> Result<Chil
     qemu.args(["-monitor", "none", "-append", &format!("console={console} panic=-1 quiet")]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    qemu.spawn().with_context(|| {
-        format!(
-            "{program} does not run; `ci/install-packages matrix` installs what the matrix needs"
-        )
-    })
+    qemu.spawn().with_context(|| format!("start {program}"))
 }
 
 /// The file whose name begins with `prefix`, somewhere in a folder.

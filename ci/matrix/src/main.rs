@@ -98,6 +98,7 @@ fn run(arguments: Which) -> Result<bool> {
     let results = std::path::absolute(results.join("matrix"))?;
     fs::create_dir_all(&results)?;
 
+    kernels.architectures().into_iter().try_for_each(machine::check_emulator)?;
     eprintln!("compiling the tests");
     let mut userlands = BTreeMap::new();
     for architecture in kernels.architectures() {

@@ -56,8 +56,8 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     let failed: Vec<_> = outcome.checks.iter().filter(|(_, passed)| !**passed).collect();
     if !failed.is_empty() {
         let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
-        let details = console.split_once("failures:").map_or("", |(_, details)| details);
-        let details = details.split(image::END).next().unwrap_or_default();
+        // The harness lists the failures twice: with what they said, and by name.
+        let details = console.split("\nfailures:\n").nth(1).unwrap_or_default();
         anyhow::bail!("failed: {}\n{}", names.join(", "), indented(details));
     }
     anyhow::ensure!(
