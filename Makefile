@@ -61,7 +61,7 @@ cost: packages-cost ## Measure each verdict in ns over an empty program (root)
 
 .PHONY: matrix
 matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.2" for others
-	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(KERNELS)
+	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(MATRIX) $(KERNELS)
 
 .PHONY: selection
 selection: packages ## Show which object serves on this kernel, in which mode, and why (root)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A cursor over packet data. A parser points a header at cursor->pos and moves
- * on with cursor_advance(); the header may be read only if that said yes, so
- * each access has its bounds check right before it, in the form that the
- * verifier recognises.
+ * A cursor over packet data. A parser takes one header after the other with
+ * cursor_take() and may read what it gives, so each access has its bounds check
+ * right before it, in the form that the verifier recognises.
  */
 #ifndef CURSOR_H
 #define CURSOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -36,20 +36,11 @@ static __always_inline struct cursor cursor_of(struct xdp_md *ctx)
 	};
 }
 
-/* Moves past the next len bytes; false, and unmoved, if they are not there. */
-static __always_inline bool cursor_advance(struct cursor *cursor, __u32 len)
-{
-	if (cursor->pos + len > cursor->end)
-		return false;
-	cursor->pos += len;
-	return true;
-}
-
 /*
  * Bytes behind the cursor's end: a large packet goes on in further buffers,
  * which pointers do not reach.
  */
-static __always_inline __u64 cursor_beyond(const struct cursor *cursor)
+static __always_inline __s64 cursor_beyond(const struct cursor *cursor)
 {
 	void *start = (void *)(long)cursor->ctx->data;
 
@@ -63,22 +54,42 @@ static __always_inline __u64 cursor_beyond(const struct cursor *cursor)
  * out of the packet is compared rather than added to a pointer: older verifiers
  * (Linux 6.12 is one) lose its bounds in the byte swap and refuse the sum.
  */
-static __always_inline bool cursor_holds(const struct cursor *cursor, __u64 len)
+static __always_inline bool cursor_holds(const struct cursor *cursor, __u32 len)
 {
-	__u64 left = cursor->end - cursor->pos;
+	__s64 left = cursor->end - cursor->pos; /* may have passed the end */
 
 	return len <= left || len <= left + cursor_beyond(cursor);
 }
 
-/* Copies the next len bytes, wherever they are; false if they are not there. */
-static __always_inline bool cursor_copy(const struct cursor *cursor, void *to,
-					__u32 len)
+/* Moves past the next len bytes; false, and unmoved, if they are not there. */
+static __always_inline bool cursor_skip(struct cursor *cursor, __u32 len)
+{
+	if (!cursor_holds(cursor, len))
+		return false;
+	cursor->pos += len;
+	return true;
+}
+
+/*
+ * Moves past the next len bytes and says where they are: in the packet or, if
+ * they reach into a later buffer, in copy. Some drivers leave nothing at all in
+ * the first one. NULL, and unmoved, if they are not there.
+ */
+static __always_inline void *cursor_take(struct cursor *cursor, void *copy,
+					 __u32 len)
 {
 	void *start = (void *)(long)cursor->ctx->data;
+	void *taken = cursor->pos;
 
-	if (!MULTI_BUFFER)
-		return false;
-	return !bpf_xdp_load_bytes(cursor->ctx, cursor->pos - start, to, len);
+	if (taken + len > cursor->end) {
+		if (!MULTI_BUFFER)
+			return NULL;
+		if (bpf_xdp_load_bytes(cursor->ctx, taken - start, copy, len))
+			return NULL;
+		taken = copy;
+	}
+	cursor->pos += len;
+	return taken;
 }
 
 #endif

@@ -5,9 +5,9 @@
  * leaves everybody else's packets alone.
  *
  * From the bottom up this file is the verdict table: laminar_ingress() answers,
- * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is,
- * judge_header() whether it is valid, steer() chooses the CPU, and count() is
- * the one place that counts.
+ * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is
+ * and whether it is valid, steer() chooses the CPU, and count() is the one
+ * place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *
@@ -147,29 +147,18 @@ static __always_inline __u32 steer(__be32 partition_key)
 	return LAMINAR_REASON_REDIRECTED;
 }
 
-static __always_inline __u32 judge_header(const struct laminar_header *header,
-					  __u32 payload_len)
-{
-	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
-		return LAMINAR_REASON_DROPPED_MAGIC;
-	if (bpf_ntohl(header->payload_len) != payload_len)
-		return LAMINAR_REASON_DROPPED_LENGTH;
-
-	return steer(header->partition_key);
-}
-
 /*
  * The cursor stands at the UDP header. max_len is the most that the IP packet
  * leaves for UDP: the frame may be padded beyond it.
  */
 static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 {
-	struct udphdr *udp = cursor->pos;
-	struct laminar_header *header;
-	struct laminar_header copy;
+	struct laminar_header *header, header_copy;
+	struct udphdr *udp, udp_copy;
 	__u32 len;
 
-	if (!cursor_advance(cursor, sizeof(*udp)))
+	udp = cursor_take(cursor, &udp_copy, sizeof(*udp));
+	if (!udp)
 		return LAMINAR_REASON_INVALID;
 	if (udp->dest != our_port())
 		return NOT_OURS;
@@ -184,32 +173,36 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 		return LAMINAR_REASON_DROPPED_SHORT;
 	len -= sizeof(*header);
 
-	header = cursor->pos;
-	if (cursor_advance(cursor, sizeof(*header)))
-		return judge_header(header, len);
-	/* It is there, so some drivers leave it to the next buffer. */
-	if (cursor_copy(cursor, &copy, sizeof(copy)))
-		return judge_header(&copy, len);
-	return LAMINAR_REASON_INVALID;
+	header = cursor_take(cursor, &header_copy, sizeof(*header));
+	if (!header)
+		return LAMINAR_REASON_INVALID; /* cannot be, says len */
+	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
+		return LAMINAR_REASON_DROPPED_MAGIC;
+	if (bpf_ntohl(header->payload_len) != len)
+		return LAMINAR_REASON_DROPPED_LENGTH;
+
+	return steer(header->partition_key);
 }
 
 static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 {
-	/* Not the bitfields: their order is the compiling machine's. */
-	__u8 *version_and_ihl = cursor->pos;
-	struct iphdr *ip = cursor->pos;
+	struct iphdr *ip, ip_copy;
+	__u8 version_and_ihl;
 	__u32 header_len;
 	__u32 total_len;
 
-	if (!cursor_advance(cursor, sizeof(*ip)))
+	ip = cursor_take(cursor, &ip_copy, sizeof(*ip));
+	if (!ip)
 		return LAMINAR_REASON_INVALID;
 	if (ip->protocol != IPPROTO_UDP)
 		return NOT_OURS;
 
-	header_len = (*version_and_ihl & 0xf) * 4;
-	if (*version_and_ihl >> 4 != 4 || header_len < sizeof(*ip))
+	/* Not the bitfields: their order is the compiling machine's. */
+	version_and_ihl = *(__u8 *)ip;
+	header_len = (version_and_ihl & 0xf) * 4;
+	if (version_and_ihl >> 4 != 4 || header_len < sizeof(*ip))
 		return LAMINAR_REASON_INVALID;
-	if (!cursor_advance(cursor, header_len - sizeof(*ip)))
+	if (!cursor_skip(cursor, header_len - sizeof(*ip)))
 		return LAMINAR_REASON_INVALID; /* options cut short */
 	if (ip->frag_off & IP_FRAGMENT)
 		return LAMINAR_REASON_PASSED_FRAGMENT;
@@ -222,11 +215,15 @@ static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 
 static __always_inline __u32 judge(struct cursor *cursor)
 {
-	/* struct ethhdr is packed, which would make this two loads. */
-	__be16 *type = cursor->pos + offsetof(struct ethhdr, h_proto);
+	struct ethhdr ethernet_copy;
+	void *ethernet;
+	__be16 *type;
 
-	if (!cursor_advance(cursor, sizeof(struct ethhdr)))
+	ethernet = cursor_take(cursor, &ethernet_copy, sizeof(ethernet_copy));
+	if (!ethernet)
 		return LAMINAR_REASON_INVALID;
+	/* struct ethhdr is packed, which would make this two loads. */
+	type = ethernet + offsetof(struct ethhdr, h_proto);
 	if (*type == bpf_htons(ETH_P_IP))
 		return judge_ipv4(cursor);
 	return NOT_OURS;

@@ -6,10 +6,10 @@
 pub const MANIFEST: &str = include_str!("../manifest.toml");
 
 static OBJECTS: &[(&str, &[u8])] = &[
-    ("laminar_xdp.linux-5.18.bpfel.o", include_bytes!("../laminar_xdp.linux-5.18.bpfel.o")),
-    ("laminar_xdp.linux-5.18.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.18.bpfeb.o")),
     ("laminar_xdp.linux-5.9.bpfel.o", include_bytes!("../laminar_xdp.linux-5.9.bpfel.o")),
     ("laminar_xdp.linux-5.9.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.9.bpfeb.o")),
+    ("laminar_xdp.linux-5.18.bpfel.o", include_bytes!("../laminar_xdp.linux-5.18.bpfel.o")),
+    ("laminar_xdp.linux-5.18.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.18.bpfeb.o")),
     ("laminar_xdp.linux-5.3.bpfel.o", include_bytes!("../laminar_xdp.linux-5.3.bpfel.o")),
     ("laminar_xdp.linux-5.3.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.3.bpfeb.o")),
     ("laminar_xdp.linux-4.15.bpfel.o", include_bytes!("../laminar_xdp.linux-4.15.bpfel.o")),

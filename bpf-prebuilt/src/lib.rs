@@ -12,11 +12,9 @@ pub mod abi;
 #[cfg(feature = "embed")]
 pub mod embedded;
 mod entry;
-mod executed;
 mod feature;
 mod manifest;
 
 pub use entry::{ByteOrder, IntegrityError, MapFacts, ObjectEntry, ProgramFacts, sha256_hex};
-pub use executed::{Executed, ExecutedKernel, ExecutedObject, release};
 pub use feature::{Feature, UnknownFeature};
 pub use manifest::{Manifest, ManifestError};

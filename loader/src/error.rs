@@ -80,7 +80,8 @@ pub enum XdpError {
         holder: ProgramIdentity,
     },
 
-    /// Every object was refused or failed; the selection says why, one by one.
+    /// Every object was refused or failed, in every mode; the selection says why, one by
+    /// one.
     #[error(
         "no XDP object can be used here; go by the reason that each line gives, or use plain \
          sockets:\n{selection}"
@@ -122,9 +123,9 @@ pub enum XdpError {
 
     /// Steering was asked of an attachment that only filters.
     #[error(
-        "this attachment filters but does not steer: in generic mode redirected packets would be \
-         lost on this kernel, or this object cannot tell; use native mode, or Linux 5.15 and later \
-         with the best object for it"
+        "this attachment filters but does not steer, because redirected packets could be lost \
+         (`XdpLoader::selection` says why); use native mode, or in generic mode the object \
+         linux-5.9 on Linux 5.15 and later"
     )]
     FilterOnly,
 }

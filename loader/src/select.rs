@@ -31,12 +31,13 @@ pub struct FeatureAnswer {
     /// What it was asked for.
     pub feature: Feature,
     /// What it said.
+    #[serde(flatten)]
     pub support: Support,
 }
 
 /// Whether the kernel has a feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "answer", content = "said", rename_all = "snake_case")]
 pub enum Support {
     /// It was tried, and it works.
     Yes,
@@ -95,7 +96,7 @@ pub enum Outcome {
     },
     /// It was loaded, but the interface took it in no mode.
     AttachFailed,
-    /// It was loaded, but another does more in the mode that is left.
+    /// It was loaded, but another one steers in the mode that is left.
     PassedOver {
         /// What it could not do.
         reason: String,
@@ -156,13 +157,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Why the object must not be loaded on this kernel; `None` if it may be.
-/// `ask` answers for a feature.
-pub(crate) fn refusal(
-    entry: &ObjectEntry,
-    forced_target: Option<&str>,
-    mut ask: impl FnMut(Feature) -> Support,
-) -> Option<String> {
+/// Why the object must not be loaded, whatever the kernel; `None` if it may be.
+pub(crate) fn misfit(entry: &ObjectEntry, forced_target: Option<&str>) -> Option<String> {
     if let Some(forced) = forced_target.filter(|forced| *forced != entry.target) {
         return Some(format!("target {forced} is forced"));
     }
@@ -180,6 +176,15 @@ pub(crate) fn refusal(
             abi::LAMINAR_ABI_VERSION
         ));
     }
+    None
+}
+
+/// Why the object must not be loaded on this kernel; `None` if it may be. `ask`
+/// answers for a feature.
+pub(crate) fn refusal(
+    entry: &ObjectEntry,
+    mut ask: impl FnMut(Feature) -> Support,
+) -> Option<String> {
     entry.requires.iter().find_map(|name| {
         let Ok(feature) = name.parse::<Feature>() else {
             return Some(format!("it needs {name:?}, which this library does not know"));
@@ -210,7 +215,7 @@ mod tests {
 
     fn first_accepted(mut ask: impl FnMut(Feature) -> Support) -> Option<String> {
         let objects = host_objects();
-        let accepted = objects.iter().find(|object| refusal(object, None, &mut ask).is_none());
+        let accepted = objects.iter().find(|object| refusal(object, &mut ask).is_none());
         accepted.map(|object| object.target.clone())
     }
 
@@ -226,7 +231,7 @@ mod tests {
             (Some(Feature::GlobalData), Some("linux-4.15")),
             (Some(Feature::RedirectVerdict), Some("linux-5.3")),
             (Some(Feature::CpumapProgram), Some("linux-5.9")),
-            (Some(Feature::Frags), Some("linux-5.18")),
+            (Some(Feature::Frags), Some("linux-5.9")),
         ] {
             let up_to = |feature| if Some(feature) <= newest { Support::Yes } else { no(feature) };
             assert_eq!(first_accepted(up_to).as_deref(), expected, "{newest:?}");
@@ -241,27 +246,28 @@ mod tests {
     fn refusals_say_why() {
         let yes = |_| Support::Yes;
         let object = &host_objects()[0];
-        assert_eq!(refusal(object, None, yes), None);
-        assert!(refusal(object, Some("linux-4.15"), yes).unwrap().contains("forced"));
-        assert!(refusal(object, None, no).unwrap().contains("does not have: it answered EINVAL"));
+        assert_eq!((misfit(object, None), refusal(object, yes)), (None, None));
+        assert_eq!(misfit(object, Some(&object.target)), None);
+        assert!(misfit(object, Some("linux-4.15")).unwrap().contains("forced"));
+        assert!(refusal(object, no).unwrap().contains("does not have: it answered EINVAL"));
 
         let mut other = object.clone();
         other.byte_order = match ByteOrder::HOST {
             ByteOrder::Bpfel => ByteOrder::Bpfeb,
             ByteOrder::Bpfeb => ByteOrder::Bpfel,
         };
-        assert!(refusal(&other, None, yes).unwrap().contains("machines"));
+        assert!(misfit(&other, None).unwrap().contains("machines"));
 
         let mut other = object.clone();
         other.abi_version += 1;
-        assert!(refusal(&other, None, yes).unwrap().contains("ABI version"));
+        assert!(misfit(&other, None).unwrap().contains("ABI version"));
 
         let mut other = object.clone();
         other.requires.push("telepathy".into());
-        let reason = refusal(&other, None, yes).unwrap();
+        let reason = refusal(&other, yes).unwrap();
         assert!(reason.contains("\"telepathy\", which this library does not know"), "{reason}");
 
         let broken = |_| Support::Unknown("out of memory".into());
-        assert!(refusal(object, None, broken).unwrap().contains("asking for it failed"));
+        assert!(refusal(object, broken).unwrap().contains("asking for it failed"));
     }
 }

@@ -10,6 +10,7 @@ use object::elf::{DT_NEEDED, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 
+use crate::kernels::Architecture;
 use crate::userland::Userland;
 
 /// The first line of this kind on the console ends the run, with the exit code.
@@ -24,8 +25,17 @@ pub fn checkout() -> &'static Path {
 }
 
 /// Writes the image for a kernel with this veth module.
-pub fn build(userland: &Userland, veth: &Path, to: &Path) -> Result<()> {
-    let mut image = Image { entries: Vec::new(), folders: BTreeSet::new() };
+pub fn build(
+    architecture: Architecture,
+    userland: &Userland,
+    veth: &Path,
+    to: &Path,
+) -> Result<()> {
+    let triple = match architecture {
+        Architecture::Amd64 => "x86_64-linux-gnu",
+        Architecture::S390x => "s390x-linux-gnu",
+    };
+    let mut image = Image { triple, entries: Vec::new(), folders: BTreeSet::new() };
     for folder in ["proc", "sys", "dev", "tmp", "run", "etc"] {
         image.folder(Path::new("/").join(folder).as_path());
     }
@@ -69,7 +79,7 @@ fn init(module: &str) -> String {
          *.ko) : ;;\n\
          esac\n\
          insmod /veth.ko\n\
-         cd {checkout}\n\
+         cd '{checkout}'\n\
          echo '{SELECTION}'\n\
          selection\n\
          echo '{SELECTION}'\n\
@@ -92,6 +102,8 @@ struct Entry {
 }
 
 struct Image {
+    /// By which Debian names the folders of libraries.
+    triple: &'static str,
     entries: Vec<Entry>,
     folders: BTreeSet<PathBuf>,
 }
@@ -117,14 +129,14 @@ impl Image {
         self.add(&format!("/bin/{name}"), content, 0o755);
         if let Some(interpreter) = interpreter {
             let library = interpreter.rsplit('/').next().unwrap_or_default();
-            self.add(&interpreter, fs::read(find_library(root, library)?)?, 0o755);
+            self.add(&interpreter, fs::read(find_library(root, self.triple, library)?)?, 0o755);
         }
         while let Some(library) = wanted.pop() {
             let path = format!("/lib/{library}");
             if self.entries.iter().any(|entry| entry.path == path) {
                 continue;
             }
-            let content = fs::read(find_library(root, &library)?)?;
+            let content = fs::read(find_library(root, self.triple, &library)?)?;
             wanted.extend(needs(&content)?.0);
             self.add(&path, content, 0o755);
         }
@@ -173,14 +185,11 @@ fn needs(elf: &[u8]) -> Result<(Vec<String>, Option<String>)> {
     Ok((libraries, interpreter))
 }
 
-fn find_library(root: &Path, name: &str) -> Result<PathBuf> {
+fn find_library(root: &Path, triple: &str, name: &str) -> Result<PathBuf> {
     for folder in ["lib", "usr/lib", "lib64", "usr/lib64"] {
         let folder = root.join(folder);
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        let multiarch = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let multiarch = multiarch.filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
-        let mut paths = multiarch.chain([folder]).map(|folder| folder.join(name));
-        if let Some(path) = paths.find(|path| path.exists()) {
+        let paths = [folder.join(triple).join(name), folder.join(name)];
+        if let Some(path) = paths.into_iter().find(|path| path.exists()) {
             return Ok(path);
         }
     }

@@ -27,7 +27,8 @@ pub fn boot(
     log: &Path,
     mut seen: impl FnMut(&str),
 ) -> Result<String> {
-    let mut qemu = Stopped(start(architecture, kernel, image)?);
+    let errors = log.with_extension("qemu");
+    let mut qemu = Stopped(start(architecture, kernel, image, &errors)?);
     let output = qemu.0.stdout.take().context("no console")?;
     let (sender, lines) = mpsc::channel();
     let reader = thread::spawn(move || {
@@ -53,8 +54,16 @@ pub fn boot(
         }
     };
     let took = started.elapsed();
+    // What is still on its way: a line that never ended tells which test hangs.
     drop(qemu);
     reader.join().ok();
+    for line in lines.try_iter() {
+        writeln!(log, "{line}")?;
+        console += &line;
+        console.push('\n');
+    }
+    log.write_all(&fs::read(&errors)?)?;
+    console += &String::from_utf8_lossy(&fs::read(&errors)?);
     ensure!(
         ended,
         "{} after {} s; its console ended with:\n{}",
@@ -90,16 +99,23 @@ fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static
     }
 }
 
-fn start(architecture: Architecture, kernel: &Path, image: &Path) -> Result<Child> {
+fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path) -> Result<Child> {
     let (program, machine, console) = emulator(architecture);
     // Not KVM, which is there and does not work; and one thread, because with more
     // kernels panic now and then.
-    let mut qemu = Command::new(program);
+    // It goes when this program does, however that ends.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", program]);
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
-    qemu.args(["-monitor", "none", "-append", &format!("console={console} panic=-1 quiet")]);
+    qemu.args([
+        "-monitor",
+        "none",
+        "-append",
+        &format!("console={console} panic=-1 oops=panic quiet"),
+    ]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
-    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(errors)?);
     qemu.spawn().with_context(|| format!("start {program}"))
 }
 

@@ -5,6 +5,7 @@
 //! `record` keeps it for `claims`, by which `make check` judges what the objects promise.
 
 mod claims;
+mod executed;
 mod image;
 mod kernels;
 mod machine;
@@ -14,7 +15,7 @@ mod report;
 mod userland;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,11 +48,7 @@ enum Command {
     Run(Which),
     /// Fail if an object claims a kernel on which it was not executed, or README.md
     /// says something else
-    Claims {
-        /// Write the table in README.md first
-        #[arg(long)]
-        write: bool,
-    },
+    Claims,
 }
 
 #[derive(clap::Args)]
@@ -70,7 +67,7 @@ struct Which {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(which) => run(which),
-        Command::Claims { write } => claims::check(write).map(|()| true),
+        Command::Claims => claims::check().map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -98,6 +95,8 @@ fn run(arguments: Which) -> Result<bool> {
     let results = std::path::absolute(results.join("matrix"))?;
     fs::create_dir_all(&results)?;
 
+    let _alone = alone(&cache)?;
+    let manifest = record::read_manifest()?;
     kernels.architectures().into_iter().try_for_each(machine::check_emulator)?;
     eprintln!("compiling the tests");
     let mut userlands = BTreeMap::new();
@@ -108,8 +107,14 @@ fn run(arguments: Which) -> Result<bool> {
     }
     let prepare = |kernel: &Kernel| {
         let userland = &userlands[&kernel.architecture];
-        prepare(&cache, &results, kernel, userland)
-            .with_context(|| format!("kernel {}", kernel.name()))
+        let packages = || Packages::new(&cache, kernel.architecture, &[&kernel.suite]);
+        let ready = prepare(&packages()?, &results, kernel, userland).or_else(|error| {
+            // The lists may be of yesterday, and the mirror has moved on.
+            eprintln!("kernel {}: {error:#}\nonce more with new lists", kernel.name());
+            packages()?.forget_lists()?;
+            prepare(&packages()?, &results, kernel, userland)
+        });
+        ready.with_context(|| format!("kernel {}", kernel.name()))
     };
     let ready: Vec<Ready> = kernels.list.iter().map(prepare).collect::<Result<_>>()?;
 
@@ -129,8 +134,9 @@ fn run(arguments: Which) -> Result<bool> {
         results.display()
     );
     if failures.is_empty() && !arguments.no_record {
-        record::write(&runs)?;
-        claims::check(true)?;
+        record::write(&runs, &manifest)?;
+        claims::write_table()?;
+        println!("recorded in bpf-prebuilt/executed.toml and README.md");
     }
     Ok(failures.is_empty())
 }
@@ -143,9 +149,24 @@ fn default_cache() -> Result<PathBuf> {
     Ok(caches.join("laminar-xdp-matrix"))
 }
 
+/// Two runs would unpack, and delete, the same folders: the second one waits.
+fn alone(cache: &Path) -> Result<File> {
+    fs::create_dir_all(cache).with_context(|| cache.display().to_string())?;
+    let lock = File::create(cache.join("lock"))?;
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another run that uses {}", cache.display());
+        lock.lock()?;
+    }
+    Ok(lock)
+}
+
 /// Fetches a kernel and builds the image that it boots into.
-fn prepare(cache: &Path, results: &Path, kernel: &Kernel, userland: &Userland) -> Result<Ready> {
-    let packages = Packages::new(cache, kernel.architecture, &[&kernel.suite])?;
+fn prepare(
+    packages: &Packages,
+    results: &Path,
+    kernel: &Kernel,
+    userland: &Userland,
+) -> Result<Ready> {
     // Newer kernels are split into several packages.
     let parts = packages.newest(&kernel.image, &["linux-binary-", "linux-modules-"])?;
     let package = parts[0].clone();
@@ -158,7 +179,7 @@ fn prepare(cache: &Path, results: &Path, kernel: &Kernel, userland: &Userland) -
     let boot = boot.with_context(|| format!("{} has no vmlinuz", package.name))?;
     let veth = veth.with_context(|| format!("{} has no module veth", package.name))?;
     let image = results.join(format!("{}.cpio", kernel.name()));
-    image::build(userland, &veth, &image)?;
+    image::build(kernel.architecture, userland, &veth, &image)?;
     Ok(Ready { kernel: kernel.clone(), package, boot, image })
 }
 

@@ -15,7 +15,9 @@ use xshell::{Cmd, Shell, cmd};
 use crate::kernels::Architecture;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// How long the lists of packages serve before they are fetched again.
+/// Written when the lists of packages were fetched.
+const STAMP: &str = "lists-fetched";
+/// How long they serve before they are fetched again.
 const LISTS_SERVE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// apt for one architecture and some suites.
@@ -65,7 +67,12 @@ impl Packages {
                 self.architecture
             );
         }
-        fs::write(self.folder.join("debian.sources"), sources)?;
+        // Another mirror's lists have other names.
+        let file = self.folder.join("debian.sources");
+        if fs::read_to_string(&file).ok().as_ref() != Some(&sources) {
+            self.forget_lists()?;
+            fs::write(file, sources)?;
+        }
         // An empty status: what the system has installed plays no part.
         fs::write(self.folder.join("status"), "")?;
         let (folder, architecture) = (self.folder.display(), self.architecture);
@@ -76,11 +83,20 @@ impl Packages {
              Dir::Cache \"{folder}/cache\";\n\
              Dir::Etc::SourceList \"{folder}/debian.sources\";\n\
              Dir::Etc::SourceParts \"/dev/null\";\n\
+             Dir::Etc::Preferences \"/dev/null\";\n\
              Dir::Etc::PreferencesParts \"/dev/null\";\n\
              APT::Architecture \"{architecture}\";\n\
              APT::Architectures {{ \"{architecture}\"; }};\n\
              APT::Install-Recommends \"false\";\n\
              APT::Sandbox::User \"root\";\n\
+             APT::Default-Release \"\";\n\
+             APT::Get::AllowUnauthenticated \"false\";\n\
+             Acquire::AllowInsecureRepositories \"false\";\n\
+             Acquire::AllowDowngradeToInsecureRepositories \"false\";\n\
+             #clear APT::Update::Pre-Invoke;\n\
+             #clear APT::Update::Post-Invoke;\n\
+             #clear APT::Update::Post-Invoke-Success;\n\
+             #clear DPkg::Post-Invoke;\n\
              Acquire::Languages \"none\";\n\
              Acquire::Retries \"3\";\n\
              Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
@@ -90,13 +106,22 @@ impl Packages {
     }
 
     fn apt<'a>(&self, command: Cmd<'a>) -> Cmd<'a> {
-        command.env("APT_CONFIG", self.folder.join("apt.conf")).quiet().ignore_stderr()
+        // Read after the system's own configuration, which APT_CONFIG is not.
+        command.arg("--config-file").arg(self.folder.join("apt.conf")).quiet()
+    }
+
+    /// Has the lists fetched again next time, because they led nowhere.
+    pub fn forget_lists(&self) -> Result<()> {
+        match fs::remove_file(self.folder.join(STAMP)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// A list that cannot be fetched is no reason to stop: the one of yesterday may
     /// do, and if it does not, the package that is missing is named.
     fn fetch_lists(&mut self) -> Result<()> {
-        let stamp = self.folder.join("lists-fetched");
+        let stamp = self.folder.join(STAMP);
         let age = fs::metadata(&stamp).ok().and_then(|stamp| stamp.modified().ok()?.elapsed().ok());
         if age.is_some_and(|age| age < LISTS_SERVE) {
             return Ok(());
@@ -145,7 +170,8 @@ impl Packages {
     /// A package by name.
     pub fn find(&self, name: &str) -> Result<Package> {
         let shell = &self.shell;
-        let record = self.apt(cmd!(shell, "apt-cache show --no-all-versions {name}")).read();
+        let record =
+            self.apt(cmd!(shell, "apt-cache show --no-all-versions {name}")).ignore_stderr().read();
         // A name that others depend on has an empty record if nobody provides it.
         let record = record.ok().filter(|record| !record.is_empty());
         let record = record.with_context(|| {

@@ -44,14 +44,10 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
             outcome.checks.insert(name.into(), passed);
         }
     }
-    let mut parts = console.split(image::SELECTION);
-    outcome.words = parts.nth(1).context("the machine did not print its selection")?.trim().into();
-    let json = parts.next().context("the machine did not print its selection as JSON")?;
-    let line = json.lines().find(|line| line.starts_with('{'));
-    outcome.selection = serde_json::from_str(line.context("no JSON of the selection")?)?;
-
-    let promised =
-        console.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next());
+    let mut parts = console.split(image::SELECTION).skip(1);
+    let (words, json, tests) = (parts.next(), parts.next(), parts.next());
+    let tests = tests.context("the machine did not come to the tests")?;
+    let promised = tests.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next());
     let promised: usize = promised.context("no test was started")?.parse()?;
     let failed: Vec<_> = outcome.checks.iter().filter(|(_, passed)| !**passed).collect();
     if !failed.is_empty() {
@@ -67,6 +63,10 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     );
     let code = console.lines().find_map(|line| line.strip_prefix(image::END));
     anyhow::ensure!(code.map(str::trim) == Some("0"), "the tests ended with code {code:?}");
+
+    outcome.words = words.unwrap_or_default().trim().into();
+    let json = json.and_then(|json| json.lines().find(|line| line.starts_with('{')));
+    outcome.selection = serde_json::from_str(json.context("the machine printed no selection")?)?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! What runs inside a virtual machine beside the kernel: the tests, compiled for its
 //! architecture, and the few commands that they call.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -97,22 +99,19 @@ fn rust(cache: &Path, suite: &str, architecture: Architecture) -> Result<PathBuf
     let root = here.unpack_together(&compiler)?;
     let triple = format!("usr/lib/rustlib/{architecture}-unknown-linux-gnu");
     let library = there.unpack(&library, &[])?.join(&triple);
-    if !root.join(&triple).exists() {
-        std::os::unix::fs::symlink(library, root.join(&triple))?;
-    }
-    let script = root.join("rustc-here");
-    if !script.exists() {
-        let root = root.display();
-        let text = format!(
-            "#!/bin/sh\n\
-             exec {root}/usr/lib64/ld-linux-x86-64.so.2 \\\n\
-             \t--library-path {root}/usr/lib/x86_64-linux-gnu \\\n\
-             \t{root}/usr/bin/rustc --sysroot {root}/usr \"$@\"\n"
-        );
-        let shell = Shell::new()?;
-        shell.write_file(&script, text)?;
-        cmd!(shell, "chmod +x {script}").quiet().run()?;
-    }
+    // Both name this folder, which may have moved since.
+    let (link, script) = (root.join(&triple), root.join("rustc-here"));
+    fs::remove_file(&link).ok();
+    std::os::unix::fs::symlink(library, link)?;
+    let root = root.display();
+    let text = format!(
+        "#!/bin/sh\n\
+         exec '{root}/usr/lib64/ld-linux-x86-64.so.2' \\\n\
+         \t--library-path '{root}/usr/lib/x86_64-linux-gnu' \\\n\
+         \t'{root}/usr/bin/rustc' --sysroot '{root}/usr' \"$@\"\n"
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     Ok(script)
 }
 
@@ -125,7 +124,8 @@ fn cross_environment(compiler: &Path, root: &Path) -> Result<Shell> {
     shell.set_var("CC_s390x_unknown_linux_gnu", "s390x-linux-gnu-gcc");
     shell.set_var("AR_s390x_unknown_linux_gnu", "s390x-linux-gnu-ar");
     shell.set_var("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", "s390x-linux-gnu-gcc");
-    shell.set_var("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUSTFLAGS", linker_flags);
+    // Whatever flags the caller has for its own machine.
+    shell.set_var("CARGO_ENCODED_RUSTFLAGS", linker_flags);
     shell.set_var("PKG_CONFIG_ALLOW_CROSS", "1");
     shell.set_var("PKG_CONFIG_LIBDIR", pkg_config);
     shell.set_var("PKG_CONFIG_SYSROOT_DIR", root);

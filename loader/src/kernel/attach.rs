@@ -84,7 +84,9 @@ impl Attachment {
         interface: &Interface,
         program: BorrowedFd,
         mode: XdpAttachMode,
+        steers: bool,
     ) -> Result<Attachment, AttachFailure> {
+        let explain = |error, said| explain(interface, mode, steers, error, said);
         let mode_flag = match mode {
             XdpAttachMode::Generic => sys::XDP_FLAGS_SKB_MODE,
             _ => sys::XDP_FLAGS_DRV_MODE,
@@ -96,6 +98,9 @@ impl Attachment {
             Ok(link) => return Ok(attached(Hold::Link(link))),
             Err(error) => error,
         };
+        if rights::is_denied(&error) || error.raw_os_error() == Some(libc::ENODEV) {
+            return Err(explain(error, None));
+        }
         // A link's errno is all that it says; netlink adds the kernel's own words.
         // A kernel without XDP links says EINVAL, as do drivers for reasons of their
         // own: there netlink is the answer to the first and explains the second.
@@ -109,11 +114,14 @@ impl Attachment {
         let said = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
         match result {
             Ok(attachment) if no_links => Ok(attachment),
-            // What was in the way is gone, but so is the link: taken off again, since
-            // it would outlive the process.
-            Ok(_) => Err(explain(interface, mode, error, None)),
-            Err(by_netlink) if no_links => Err(explain(interface, mode, by_netlink, said)),
-            Err(_) => Err(explain(interface, mode, error, said)),
+            // What was in the way is gone. Taken off again, since without a link it
+            // would outlive the process.
+            Ok(attachment) => {
+                drop(attachment);
+                Err(explain(error, None))
+            }
+            Err(by_netlink) if no_links => Err(explain(by_netlink, said)),
+            Err(_) => Err(explain(error, said)),
         }
     }
 
@@ -172,6 +180,7 @@ impl Drop for Attachment {
 fn explain(
     interface: &Interface,
     mode: XdpAttachMode,
+    steers: bool,
     reason: io::Error,
     kernel_message: Option<String>,
 ) -> AttachFailure {
@@ -180,6 +189,7 @@ fn explain(
         XdpAttachMode::Generic => "use plain sockets",
         _ => "use generic mode, or plain sockets",
     };
+    let said = kernel_message.as_deref().unwrap_or_default();
     let (failure, advice): (fn(XdpError) -> AttachFailure, String) = match reason.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => match interface.check_free() {
             Err(busy) => return AttachFailure::Final(busy),
@@ -198,17 +208,18 @@ fn explain(
             AttachFailure::Final,
             format!("{name} was removed meanwhile; `ip link` lists what is there"),
         ),
-        Some(libc::EOPNOTSUPP) => {
+        // With other words it is about the driver's settings.
+        Some(libc::EOPNOTSUPP) if said.is_empty() || said.contains("does not support XDP") => {
             (AttachFailure::ThisMode, format!("the driver of {name} has no {mode} XDP; {instead}"))
         }
         Some(libc::ERANGE | libc::EMSGSIZE) => (AttachFailure::ThisObject, mtu_advice(name)),
-        Some(libc::EINVAL) if mode == XdpAttachMode::Generic => {
+        Some(libc::EINVAL) if mode == XdpAttachMode::Generic && steers => {
             let advice = "this kernel cannot steer in generic mode, so it refuses the object; \
                           use native mode, Linux 5.15 and later, or an object that filters \
                           without steering there (linux-5.3)";
             (AttachFailure::ThisObject, advice.into())
         }
-        Some(libc::EINVAL) => (
+        Some(libc::EINVAL | libc::EOPNOTSUPP) if mode == XdpAttachMode::Native => (
             AttachFailure::ThisObject,
             format!(
                 "the driver of {name} refuses its present settings, most often an MTU too large \

@@ -46,8 +46,9 @@ impl Attempt<'_> {
     /// of each. Native mode with any object comes before generic mode with the best,
     /// and in each mode steering with any object before filtering with the best.
     pub fn try_all(&self, artifact: Artifact) -> Result<(Found, Selection), XdpError> {
-        let trial = |object| Trial { object, state: State::Untried, attach_errors: Vec::new() };
-        let mut trials: Vec<_> = artifact.objects.into_iter().map(trial).collect();
+        let forced = self.config.force_target.as_deref();
+        let mut trials: Vec<_> =
+            artifact.objects.into_iter().map(|object| Trial::new(object, forced)).collect();
         let mut probes = Probes::default();
         let mut errors = Vec::new();
         let mut found = None;
@@ -61,13 +62,15 @@ impl Attempt<'_> {
             origin: artifact.origin,
             kernel: kernel_release(),
             features: probes.into_answers(),
-            candidates: trials.into_iter().map(Trial::conclude).collect(),
+            candidates: trials.into_iter().map(|trial| trial.conclude(found.as_ref())).collect(),
         };
-        // The one to know is that of the best object in the best mode.
-        match (found, errors.into_iter().next()) {
-            (Some(found), _) => Ok((found, selection)),
-            (None, Some(error)) => Err(error),
-            (None, None) => Err(XdpError::NoUsableObject { selection: Box::new(selection) }),
+        if let Some(found) = found {
+            return Ok((found, selection));
+        }
+        // Where one mode was asked for, what the best object met there is the answer.
+        match errors.into_iter().next() {
+            Some(error) if self.config.attach_mode != XdpAttachMode::Auto => Err(error),
+            _ => Err(XdpError::NoUsableObject { selection: Box::new(selection) }),
         }
     }
 
@@ -93,15 +96,17 @@ impl Attempt<'_> {
         probes: &mut Probes,
         errors: &mut Vec<XdpError>,
     ) -> Result<Option<Found>, XdpError> {
+        let mut refused = Vec::new();
         for trial in trials {
             if let State::Untried = trial.state {
                 trial.state = self.load(&trial.object, probes)?;
             }
             let State::Loaded(loaded) = &trial.state else { continue };
             let no_steering = no_steering(mode, loaded);
-            if steers != no_steering.is_none() {
+            if steers != no_steering.is_none() || refused.contains(&nature(mode, loaded)) {
                 continue;
             }
+            let nature = nature(mode, loaded);
             let (error, ends_mode) = match self.attach(loaded, mode, steers) {
                 Ok(attachment) => {
                     let picked = State::Settled(Outcome::Picked { mode, no_steering });
@@ -117,6 +122,7 @@ impl Attempt<'_> {
             tracing::info!(object = %trial.object.file, %error, "not attached");
             trial.attach_errors.push(AttachRefusal { mode, reason: error.to_string() });
             errors.push(error);
+            refused.push(nature);
             if ends_mode {
                 break;
             }
@@ -125,11 +131,10 @@ impl Attempt<'_> {
     }
 
     fn load(&self, object: &ArtifactObject, probes: &mut Probes) -> Result<State, XdpError> {
-        if let Some(entry) = &object.entry {
-            let forced = self.config.force_target.as_deref();
-            if let Some(reason) = select::refusal(entry, forced, |feature| probes.ask(feature)) {
-                return Ok(State::Settled(Outcome::Refused { reason }));
-            }
+        if let Some(entry) = &object.entry
+            && let Some(reason) = select::refusal(entry, |feature| probes.ask(feature))
+        {
+            return Ok(State::Settled(Outcome::Refused { reason }));
         }
         let settings = Settings {
             port: self.config.port,
@@ -137,10 +142,7 @@ impl Attempt<'_> {
             cpu_slots: self.steering.cpu_slots(),
         };
         match object::load(&object.bytes, &settings) {
-            Ok(loaded) => {
-                self.steering.create_queues(&loaded.cpu_map, self.config.cpu_queue_size)?;
-                Ok(State::Loaded(loaded))
-            }
+            Ok(loaded) => Ok(State::Loaded(loaded)),
             Err(LoadFailure { reason, verifier_log }) => {
                 Ok(State::Settled(Outcome::LoadFailed { reason, verifier_log }))
             }
@@ -153,38 +155,62 @@ impl Attempt<'_> {
         mode: XdpAttachMode,
         steers: bool,
     ) -> Result<Attachment, AttachFailure> {
+        let Loaded { cpu_map, steering, program, .. } = loaded;
         match steers {
-            true => self.steering.assign_all(&loaded.steering),
-            false => self.steering.assign_none(&loaded.steering),
+            // A queue first: before Linux 5.3 a packet for none is lost.
+            true => self
+                .steering
+                .create_queues(cpu_map, self.config.cpu_queue_size)
+                .and_then(|()| self.steering.assign_all(steering)),
+            false => self.steering.assign_none(steering),
         }
         .map_err(AttachFailure::Final)?;
-        Attachment::attach(self.interface, loaded.program.as_fd(), mode)
+        Attachment::attach(self.interface, program.as_fd(), mode, steers)
     }
 }
 
 impl Trial {
-    fn conclude(self) -> Candidate {
+    fn new(object: ArtifactObject, forced_target: Option<&str>) -> Trial {
+        let misfit = object.entry.as_ref().and_then(|entry| select::misfit(entry, forced_target));
+        let state = match misfit {
+            Some(reason) => State::Settled(Outcome::Refused { reason }),
+            None => State::Untried,
+        };
+        Trial { object, state, attach_errors: Vec::new() }
+    }
+
+    fn conclude(self, found: Option<&Found>) -> Candidate {
+        let steers_there = found.filter(|found| found.steers).map(|found| found.mode);
         let outcome = match self.state {
             State::Settled(outcome) => outcome,
-            State::Loaded(_) if !self.attach_errors.is_empty() => Outcome::AttachFailed,
-            State::Loaded(loaded) => match no_steering(XdpAttachMode::Generic, &loaded) {
-                Some(reason) => Outcome::PassedOver { reason },
-                None => Outcome::NotNeeded,
-            },
             State::Untried => Outcome::NotNeeded,
+            State::Loaded(loaded) => match steers_there.and_then(|mode| no_steering(mode, &loaded))
+            {
+                Some(reason) => Outcome::PassedOver { reason },
+                None if found.is_some() && self.attach_errors.is_empty() => Outcome::NotNeeded,
+                None => Outcome::AttachFailed,
+            },
         };
         Candidate { file: self.object.file, outcome, attach_errors: self.attach_errors }
     }
+}
+
+/// What an interface can tell apart about an object in a mode: one that is refused need
+/// not be followed by its like, each of which may restart a network card's queues.
+fn nature(mode: XdpAttachMode, loaded: &Loaded) -> (bool, bool) {
+    let generic = mode == XdpAttachMode::Generic;
+    (loaded.multi_buffer, generic && loaded.cpu_map.value_size() > 4)
 }
 
 /// Why an object filters without steering in a mode; `None` if it steers.
 fn no_steering(mode: XdpAttachMode, loaded: &Loaded) -> Option<String> {
     let why = match mode {
         XdpAttachMode::Native => return None,
-        // Seen from Linux 6.9 on: the copy that such a program gets of a packet
-        // has lost the length of its Ethernet header, and IP drops it.
+        // Since Linux 6.9 (by its history; seen on 6.12 to 7.3) such a program gets a
+        // copy of the packet in generic mode that has lost the length of its Ethernet
+        // header, and behind the CPU map IP drops it.
         _ if loaded.multi_buffer => {
-            "Linux loses what multi-buffer programs redirect in generic mode"
+            "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
         }
         // Before Linux 5.15 generic mode loses all that is redirected to a CPU map.
         // With the 8-byte values of 5.9 such kernels refuse to attach.

@@ -31,9 +31,9 @@ impl XdpLoader {
     /// Picks the best object for this kernel, loads it, gives every core in
     /// `cores` (ids of CPUs that are online) a queue and its partitions, and
     /// attaches last: from the first packet on, everything is in place. Where
-    /// only generic mode is left, with an object that cannot tell whether the
-    /// kernel would lose redirected packets, it filters without steering: one
-    /// warning says so, and [`XdpLoader::steers`] is false.
+    /// only generic mode is left and redirected packets could be lost in it, it
+    /// filters without steering: one warning says so, [`XdpLoader::steers`] is
+    /// false and [`XdpLoader::selection`] has the reason.
     ///
     /// Partition `p` starts on `cores[p % cores.len()]`. Takes root, or
     /// CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the network namespace of

@@ -25,6 +25,7 @@ tests! {
     auto_is_native_where_it_can_be,
     a_large_mtu_rules_out_native_only,
     a_driver_without_xdp_rules_out_native_only,
+    what_a_link_cannot_hold_is_not_left_behind,
     other_objections_rule_out_native_only,
     netlink_says_what_the_kernel_has_against_it,
     netlink_leaves_alone_what_came_after,
@@ -184,8 +185,9 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
     let loader = load(&wire, &baseline, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto finds the way that works");
     assert!(!loader.steers());
+    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
     wire.sending_socket()?.send_to(&datagram(1, b""), Wire::destination(9999))?;
-    assert_eq!(loader.stats()?.passed_no_queue, 1);
+    assert_eq!((witness.receive(1, |_, _| {})?, loader.stats()?.passed_no_queue), (1, 1));
     drop(loader);
     if steering_modes().contains(&XdpAttachMode::Generic) {
         let loader = load(&wire, &one_buffer().build()?, &cores())?;
@@ -208,6 +210,24 @@ fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
     }
     let loader = load(&wire, &on_lo().build()?, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
+    // The mode is given up with the first object, the others are not tried in it.
+    let candidates = &loader.selection().candidates;
+    let errors = candidates.iter().flat_map(|candidate| &candidate.attach_errors);
+    assert_eq!(errors.filter(|error| error.mode == XdpAttachMode::Native).count(), 1);
+    Ok(())
+}
+
+/// A link fails and netlink would not: the attachment that would outlive the process is
+/// taken off, and is not taken for somebody else's.
+fn what_a_link_cannot_hold_is_not_left_behind() -> Result<()> {
+    let wire = Wire::new()?;
+    let error = wire.receiver.enter(|| -> Result<XdpError> {
+        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EBUSY)?;
+        Ok(XdpLoader::load_and_attach(&config().build()?, &cores()).unwrap_err())
+    })?;
+    assert!(!wire.carries_xdp()?, "{error}");
+    let XdpError::NoUsableObject { selection } = error else { panic!("{error}") };
+    assert!(selection.to_string().contains("try again"), "{selection}");
     Ok(())
 }
 

@@ -31,22 +31,24 @@ pub fn machine() -> std::io::Result<File> {
 /// The kernel targets whose objects the running kernel has to be able to run, best
 /// first.
 pub fn targets() -> &'static [&'static str] {
-    let all = &["linux-5.18", "linux-5.9", "linux-5.3", BASELINE];
-    if kernel::has_multi_buffer() { all } else { &all[1..] }
+    match kernel::has_multi_buffer() {
+        true => &["linux-5.9", "linux-5.18", "linux-5.3", BASELINE],
+        false => &["linux-5.9", "linux-5.3", BASELINE],
+    }
 }
 
 /// The target for the oldest kernels.
 pub const BASELINE: &str = "linux-4.15";
 
-/// The best object that the running kernel has to be able to run.
+/// The best object that the running kernel has to be able to run, for packets that lie
+/// in one buffer.
 pub fn best() -> String {
     object_of(targets()[0])
 }
 
 /// The best one for generic mode: before Linux 5.15 one that filters only.
 pub fn best_in_generic_mode() -> String {
-    let steers = kernel::generic_mode_redirects();
-    object_of(if steers { "linux-5.9" } else { "linux-5.3" })
+    if kernel::generic_mode_redirects() { best() } else { object_of("linux-5.3") }
 }
 
 /// The modes in which the running kernel has to be able to steer.

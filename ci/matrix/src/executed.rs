@@ -1,11 +1,10 @@
 //! On which kernels the objects were last executed: what claims are worth.
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::ManifestError;
-
-/// What `executed.toml` says. It lies beside the manifest in the repository; a loader
-/// has no use for it.
+/// What `executed.toml` says. It lies beside the manifest, in the repository only: a
+/// loader has no use for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Executed {
@@ -51,17 +50,11 @@ impl Executed {
     /// Its name in the folder of the objects.
     pub const FILE_NAME: &'static str = "executed.toml";
 
-    /// Reads the file.
-    ///
-    /// # Errors
-    /// [`ManifestError::Malformed`].
-    pub fn parse(text: &str) -> Result<Executed, ManifestError> {
-        toml::from_str(text).map_err(|error| ManifestError::Malformed(error.to_string()))
+    pub fn parse(text: &str) -> Result<Executed> {
+        toml::from_str(text).context(Executed::FILE_NAME)
     }
 
-    /// The text that [`Executed::parse`] reads.
-    #[cfg(feature = "write")]
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    pub fn to_toml(&self) -> Result<String> {
         Ok(format!(
             "# Written by `make matrix` after a run in which every check went well.\n\n{}",
             toml::to_string(self)?
@@ -76,8 +69,14 @@ impl ExecutedKernel {
     }
 }
 
-/// Major and minor number of a kernel's version; what is no number counts as 0.
+/// Major and minor number of a kernel's version.
+///
+/// # Panics
+/// If it has none: every version here comes out of a file of this repository.
 pub fn release(version: &str) -> (u32, u32) {
-    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(Some(major)), Some(Some(minor))) => (major, minor),
+        _ => panic!("{version:?} is no version of Linux"),
+    }
 }
