@@ -8,25 +8,29 @@ use libbpf_sys as sys;
 
 use crate::config::XdpAttachMode;
 use crate::error::{ProgramIdentity, XdpError};
-use crate::kernel::{libbpf, messages, rights};
+use crate::kernel::libbpf::{self, interface};
+use crate::kernel::{messages, rights};
 
 /// An interface of the network namespace that the thread was in.
 #[derive(Debug, Clone)]
 pub struct Interface {
     pub name: String,
     index: c_int,
+    /// The driver's name, if it tells one.
+    pub driver: Option<String>,
 }
 
 impl Interface {
     pub fn find(name: &str) -> Result<Interface, XdpError> {
-        let index = CString::new(name).ok().and_then(|name| libbpf::interface_index(&name));
-        let index = index.ok_or_else(|| XdpError::InterfaceNotFound { interface: name.into() })?;
-        Ok(Interface { name: name.into(), index })
+        let not_found = || XdpError::InterfaceNotFound { interface: name.into() };
+        let c_name = CString::new(name).map_err(|_| not_found())?;
+        let index = interface::index(&c_name).ok_or_else(not_found)?;
+        Ok(Interface { name: name.into(), index, driver: interface::driver(&c_name) })
     }
 
     /// Fails if any program is attached, whoever's it is.
     pub fn check_free(&self) -> Result<(), XdpError> {
-        match libbpf::attached_program(self.index) {
+        match interface::attached_program(self.index) {
             Ok(None) => Ok(()),
             Ok(Some(id)) => Err(self.busy(id)),
             Err(reason) => Err(XdpError::Kernel {
@@ -94,7 +98,7 @@ impl Attachment {
         let attached =
             |hold| Attachment { interface: interface.clone(), mode_flag, hold: Some(hold) };
 
-        let error = match libbpf::create_xdp_link(program, interface.index, mode_flag) {
+        let error = match interface::create_xdp_link(program, interface.index, mode_flag) {
             Ok(link) => return Ok(attached(Hold::Link(link))),
             Err(error) => error,
         };
@@ -108,7 +112,7 @@ impl Attachment {
         let (result, messages) = messages::capture(|| {
             let program = program.try_clone_to_owned()?;
             let flags = mode_flag | sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
-            libbpf::attach_xdp(interface.index, program.as_fd(), flags)?;
+            interface::attach_xdp(interface.index, program.as_fd(), flags)?;
             Ok(attached(Hold::Netlink { program }))
         });
         let said = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
@@ -141,7 +145,7 @@ impl Attachment {
         match &self.hold {
             None => {}
             // Closing the link detaches as well, if a moment later.
-            Some(Hold::Link(link)) => drop(libbpf::detach_link(link.as_fd())),
+            Some(Hold::Link(link)) => drop(interface::detach_link(link.as_fd())),
             Some(Hold::Netlink { program }) => {
                 let (result, messages) = messages::capture(|| self.detach_netlink(program));
                 result.inspect_err(|_| tracing::debug!(messages, "detaching through netlink"))?;
@@ -153,15 +157,15 @@ impl Attachment {
 
     fn detach_netlink(&self, program: &OwnedFd) -> io::Result<()> {
         let index = self.interface.index;
-        let result = libbpf::detach_xdp(index, Some(program.as_fd()), self.mode_flag);
+        let result = interface::detach_xdp(index, Some(program.as_fd()), self.mode_flag);
         let Err(error) = result else { return Ok(()) };
         let (ours, ..) = libbpf::program_info(program)?;
-        if libbpf::attached_program(index)? != Some(ours) {
+        if interface::attached_program(index)? != Some(ours) {
             return Ok(()); // somebody took it off, or replaced it
         }
         match error.raw_os_error() {
             // Before Linux 5.7 the kernel cannot compare, so we did.
-            Some(libc::EINVAL) => libbpf::detach_xdp(index, None, self.mode_flag),
+            Some(libc::EINVAL) => interface::detach_xdp(index, None, self.mode_flag),
             _ => Err(error),
         }
     }

@@ -62,7 +62,7 @@ impl Attempt<'_> {
             origin: artifact.origin,
             kernel: kernel_release(),
             features: probes.into_answers(),
-            candidates: trials.into_iter().map(|trial| trial.conclude(found.as_ref())).collect(),
+            candidates: trials.into_iter().map(|t| self.conclude(t, found.as_ref())).collect(),
         };
         if let Some(found) = found {
             return Ok((found, selection));
@@ -77,12 +77,12 @@ impl Attempt<'_> {
     /// Modes, and whether to steer, best first. Explicit modes are tried alone.
     fn ways(&self) -> &'static [(XdpAttachMode, bool)] {
         use XdpAttachMode::{Generic, Native};
-        // Every object steers in native mode.
-        const WAYS: &[(XdpAttachMode, bool)] = &[(Native, true), (Generic, true), (Generic, false)];
         match self.config.attach_mode {
-            XdpAttachMode::Auto => WAYS,
-            Generic => &WAYS[1..],
-            _ => &WAYS[..1],
+            XdpAttachMode::Auto => {
+                &[(Native, true), (Generic, true), (Native, false), (Generic, false)]
+            }
+            Generic => &[(Generic, true), (Generic, false)],
+            _ => &[(Native, true), (Native, false)],
         }
     }
 
@@ -102,7 +102,7 @@ impl Attempt<'_> {
                 trial.state = self.load(&trial.object, probes)?;
             }
             let State::Loaded(loaded) = &trial.state else { continue };
-            let no_steering = no_steering(mode, loaded);
+            let no_steering = self.no_steering(mode, loaded);
             if steers != no_steering.is_none() || refused.contains(&nature(mode, loaded)) {
                 continue;
             }
@@ -167,6 +167,49 @@ impl Attempt<'_> {
         .map_err(AttachFailure::Final)?;
         Attachment::attach(self.interface, program.as_fd(), mode, steers)
     }
+
+    /// Why an object filters without steering in a mode; `None` if it steers.
+    fn no_steering(&self, mode: XdpAttachMode, loaded: &Loaded) -> Option<String> {
+        let why = match mode {
+            // Seen on 6.18: what it cannot build in one page, or is written by a thread
+            // that may wait, it gives to generic mode's code without an Ethernet header's
+            // length, and behind the CPU map IP drops it.
+            XdpAttachMode::Native if self.interface.driver.as_deref() == Some("tun") => {
+                "the driver of taps loses packets that are redirected in native mode"
+            }
+            XdpAttachMode::Native => return None,
+            // Since Linux 6.9 (by its history; seen on 6.12 to 7.3) such a program gets
+            // a copy of the packet in generic mode that has lost that length too.
+            _ if loaded.multi_buffer => {
+                "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
+            }
+            // Before Linux 5.15 generic mode loses all that is redirected to a CPU map.
+            // With the 8-byte values of 5.9 such kernels refuse to attach.
+            _ if loaded.cpu_map.value_size() <= 4 => {
+                "Linux before 5.15 loses what is redirected in generic mode, and this object \
+                 cannot tell where it is"
+            }
+            _ => return None,
+        };
+        Some(why.into())
+    }
+
+    fn conclude(&self, trial: Trial, found: Option<&Found>) -> Candidate {
+        let Trial { object, state, attach_errors } = trial;
+        let steers_there = found.filter(|found| found.steers).map(|found| found.mode);
+        let outcome = match state {
+            State::Settled(outcome) => outcome,
+            State::Untried => Outcome::NotNeeded,
+            State::Loaded(loaded) => {
+                match steers_there.and_then(|mode| self.no_steering(mode, &loaded)) {
+                    Some(reason) => Outcome::PassedOver { reason },
+                    None if found.is_some() && attach_errors.is_empty() => Outcome::NotNeeded,
+                    None => Outcome::AttachFailed,
+                }
+            }
+        };
+        Candidate { file: object.file, outcome, attach_errors }
+    }
 }
 
 impl Trial {
@@ -178,21 +221,6 @@ impl Trial {
         };
         Trial { object, state, attach_errors: Vec::new() }
     }
-
-    fn conclude(self, found: Option<&Found>) -> Candidate {
-        let steers_there = found.filter(|found| found.steers).map(|found| found.mode);
-        let outcome = match self.state {
-            State::Settled(outcome) => outcome,
-            State::Untried => Outcome::NotNeeded,
-            State::Loaded(loaded) => match steers_there.and_then(|mode| no_steering(mode, &loaded))
-            {
-                Some(reason) => Outcome::PassedOver { reason },
-                None if found.is_some() && self.attach_errors.is_empty() => Outcome::NotNeeded,
-                None => Outcome::AttachFailed,
-            },
-        };
-        Candidate { file: self.object.file, outcome, attach_errors: self.attach_errors }
-    }
 }
 
 /// What an interface can tell apart about an object in a mode: one that is refused need
@@ -200,27 +228,6 @@ impl Trial {
 fn nature(mode: XdpAttachMode, loaded: &Loaded) -> (bool, bool) {
     let generic = mode == XdpAttachMode::Generic;
     (loaded.multi_buffer, generic && loaded.cpu_map.value_size() > 4)
-}
-
-/// Why an object filters without steering in a mode; `None` if it steers.
-fn no_steering(mode: XdpAttachMode, loaded: &Loaded) -> Option<String> {
-    let why = match mode {
-        XdpAttachMode::Native => return None,
-        // Since Linux 6.9 (by its history; seen on 6.12 to 7.3) such a program gets a
-        // copy of the packet in generic mode that has lost the length of its Ethernet
-        // header, and behind the CPU map IP drops it.
-        _ if loaded.multi_buffer => {
-            "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
-        }
-        // Before Linux 5.15 generic mode loses all that is redirected to a CPU map.
-        // With the 8-byte values of 5.9 such kernels refuse to attach.
-        _ if loaded.cpu_map.value_size() <= 4 => {
-            "Linux before 5.15 loses what is redirected in generic mode, and this object cannot \
-             tell where it is"
-        }
-        _ => return None,
-    };
-    Some(why.into())
 }
 
 fn kernel_release() -> String {

@@ -8,10 +8,10 @@ use laminar_xdp_prebuilt::abi;
 use libbpf_sys as sys;
 
 use crate::error::VerifierLog;
-use crate::kernel::libbpf::{self, MapDefinition, ProgramDefinition};
+use crate::kernel::libbpf::object::{MapDefinition, Object, ProgramDefinition};
 use crate::kernel::messages;
 
-pub use crate::kernel::libbpf::Map;
+pub use crate::kernel::libbpf::object::Map;
 
 /// What the loader decides about an object before the kernel sees it.
 pub struct Settings {
@@ -58,7 +58,7 @@ pub fn load(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
 }
 
 fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
-    let mut object = libbpf::Object::open(elf)
+    let mut object = Object::open(elf)
         .map_err(failed("the file is damaged, reinstall it: the ELF file cannot be read"))?;
     let multi_buffer = *check_shape(&object)?.section == *c"xdp.frags";
 
@@ -101,7 +101,7 @@ fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> 
 
 /// Refuses whatever is not our program with our maps, before it reaches the
 /// kernel: other maps could be pinned ones of somebody else. Gives the program.
-fn check_shape(object: &libbpf::Object) -> Result<ProgramDefinition, LoadFailure> {
+fn check_shape(object: &Object) -> Result<ProgramDefinition, LoadFailure> {
     let refuse = |problem: String| {
         Err(failed("it is not an object of laminar-xdp")(io::Error::other(problem)))
     };

@@ -27,6 +27,7 @@ tests! {
     a_driver_without_xdp_rules_out_native_only,
     what_a_link_cannot_hold_is_not_left_behind,
     other_objections_rule_out_native_only,
+    a_tap_is_not_steered_in_native_mode,
     netlink_says_what_the_kernel_has_against_it,
     netlink_leaves_alone_what_came_after,
     netlink_serves_where_there_are_no_links,
@@ -245,6 +246,25 @@ fn other_objections_rule_out_native_only() -> Result<()> {
     })?;
     let loader = load(&wire, &config().interface("few0").build()?, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
+    Ok(())
+}
+
+/// Its driver loses what is redirected there. The machines of `make matrix` have none.
+fn a_tap_is_not_steered_in_native_mode() -> Result<()> {
+    if !std::fs::exists("/dev/net/tun")? {
+        return Ok(());
+    }
+    let wire = Wire::new()?;
+    wire.receiver.enter(|| testbed::ip("tuntap add dev tap0 mode tap\nlink set dev tap0 up\n"))?;
+    let on_tap = || config().interface("tap0");
+    let loader = load(&wire, &on_tap().build()?, &cores())?;
+    assert_eq!((loader.mode(), loader.steers()), (XdpAttachMode::Generic, true));
+    drop(loader);
+    let native = on_tap().attach_mode(XdpAttachMode::Native).build()?;
+    let loader = load(&wire, &native, &cores())?;
+    assert_eq!((loader.mode(), loader.steers()), (XdpAttachMode::Native, false));
+    let text = loader.selection().to_string();
+    assert!(text.contains("filters without steering: the driver of taps loses"), "{text}");
     Ok(())
 }
 

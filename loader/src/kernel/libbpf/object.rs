@@ -1,41 +1,13 @@
-//! Safe wrappers, each around one call of libbpf or of bpf(2). With `messages`
-//! this is all the `unsafe` there is; what to do with the calls is decided in
-//! `object`, `attach` and `probe`.
+//! An object that libbpf has parsed, and the maps that came of it.
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use libbpf_sys as sys;
 
-/// libbpf answers with a negative errno, or a number of its own.
-fn check(answer: c_int) -> io::Result<c_int> {
-    if answer < 0 { Err(libbpf_error(io::Error::from_raw_os_error(-answer))) } else { Ok(answer) }
-}
-
-/// libbpf's own numbers begin here (`__LIBBPF_ERRNO__START` of its `libbpf.h`).
-const LIBBPF_ERRNO_START: c_int = 4000;
-
-/// Puts libbpf's words to the numbers that are not the system's.
-fn libbpf_error(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(number) if number >= LIBBPF_ERRNO_START => {
-            let mut text = [0u8; 128];
-            // SAFETY: the buffer has the stated size; libbpf ends the text in it.
-            unsafe { sys::libbpf_strerror(number, text.as_mut_ptr().cast(), text.len() as _) };
-            let text = CStr::from_bytes_until_nul(&text).unwrap_or_default();
-            io::Error::other(text.to_string_lossy().into_owned())
-        }
-        _ => error,
-    }
-}
-
-fn own(answer: c_int) -> io::Result<OwnedFd> {
-    let fd = check(answer)?;
-    // SAFETY: only called on answers that are a new descriptor of ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
+use super::{check, libbpf_error};
 
 /// The most that kernels before Linux 5.2 take. Zeroed memory costs nothing until
 /// the kernel writes to it, and a buffer that is too small would hide the
@@ -278,126 +250,4 @@ impl Map {
         })?;
         Ok(values)
     }
-}
-
-/// Creates a map with 4-byte keys.
-pub fn create_map(kind: sys::bpf_map_type, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointer but null, which means no name and no options.
-    own(unsafe { sys::bpf_map_create(kind, ptr::null(), 4, value_size, entries, ptr::null()) })
-}
-
-/// One BPF instruction.
-pub fn instruction(code: u8, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {
-    let mut instruction = sys::bpf_insn { code, imm: immediate, ..Default::default() };
-    instruction.set_dst_reg(to);
-    instruction.set_src_reg(from);
-    instruction
-}
-
-/// Loads a program, with flags of `BPF_PROG_LOAD`.
-pub fn load_program(
-    kind: sys::bpf_prog_type,
-    flags: u32,
-    code: &[sys::bpf_insn],
-) -> io::Result<OwnedFd> {
-    let mut options = sys::bpf_prog_load_opts {
-        sz: size_of::<sys::bpf_prog_load_opts>() as _,
-        prog_flags: flags,
-        ..Default::default()
-    };
-    let (start, length) = (code.as_ptr(), code.len() as _);
-    // SAFETY: the code has the stated length; the options are complete and hold
-    // no pointer.
-    own(unsafe {
-        sys::bpf_prog_load(kind, ptr::null(), c"GPL".as_ptr(), start, length, &mut options)
-    })
-}
-
-/// Runs an XDP program once on `packet` and gives its verdict; no packet goes
-/// anywhere.
-pub fn run_program(program: BorrowedFd, packet: &[u8]) -> io::Result<u32> {
-    let mut options = sys::bpf_test_run_opts {
-        sz: size_of::<sys::bpf_test_run_opts>() as _,
-        data_in: packet.as_ptr().cast(),
-        data_size_in: packet.len() as u32,
-        repeat: 1,
-        ..Default::default()
-    };
-    // SAFETY: the packet has the stated length and is only read.
-    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
-    Ok(options.retval)
-}
-
-/// The index of an interface in this thread's network namespace.
-pub fn interface_index(name: &CStr) -> Option<c_int> {
-    // SAFETY: the name is a C string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    c_int::try_from(index).ok().filter(|index| *index != 0)
-}
-
-/// Attaches through a bpf_link, which detaches when its last descriptor closes.
-pub fn create_xdp_link(program: BorrowedFd, interface: c_int, flags: u32) -> io::Result<OwnedFd> {
-    let options = sys::bpf_link_create_opts {
-        sz: size_of::<sys::bpf_link_create_opts>() as _,
-        flags,
-        ..Default::default()
-    };
-    // SAFETY: the options are complete and hold no pointer.
-    own(unsafe { sys::bpf_link_create(program.as_raw_fd(), interface, sys::BPF_XDP, &options) })
-}
-
-/// Detaches a link at once, where closing it may take a moment.
-pub fn detach_link(link: BorrowedFd) -> io::Result<()> {
-    // SAFETY: a plain system call on a descriptor.
-    check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
-}
-
-/// Attaches through netlink; the attachment outlives the process.
-pub fn attach_xdp(interface: c_int, program: BorrowedFd, flags: u32) -> io::Result<()> {
-    // SAFETY: plain values; the options are none.
-    check(unsafe { sys::bpf_xdp_attach(interface, program.as_raw_fd(), flags, ptr::null()) })
-        .map(drop)
-}
-
-/// Detaches through netlink, if `only` (where given; Linux 5.7) is attached.
-pub fn detach_xdp(interface: c_int, only: Option<BorrowedFd>, flags: u32) -> io::Result<()> {
-    let options = only.map(|program| sys::bpf_xdp_attach_opts {
-        sz: size_of::<sys::bpf_xdp_attach_opts>() as _,
-        old_prog_fd: program.as_raw_fd(),
-        ..Default::default()
-    });
-    let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the options are null or complete.
-    check(unsafe { sys::bpf_xdp_detach(interface, flags, options) }).map(drop)
-}
-
-/// The id of the XDP program on an interface, in whatever mode.
-pub fn attached_program(interface: c_int) -> io::Result<Option<u32>> {
-    let mut query = sys::bpf_xdp_query_opts {
-        // Without the fields after the ids, which ask another netlink family.
-        sz: std::mem::offset_of!(sys::bpf_xdp_query_opts, feature_flags) as _,
-        ..Default::default()
-    };
-    // SAFETY: the kernel's answer fits the stated size.
-    check(unsafe { sys::bpf_xdp_query(interface, 0, &mut query) })?;
-    let ids = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id];
-    Ok(ids.into_iter().find(|id| *id != 0))
-}
-
-/// A descriptor of a loaded program; takes CAP_SYS_ADMIN.
-pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call.
-    own(unsafe { sys::bpf_prog_get_fd_by_id(id) })
-}
-
-/// A loaded program's id, name and tag.
-pub fn program_info(program: &impl AsFd) -> io::Result<(u32, String, [u8; 8])> {
-    let mut info = sys::bpf_prog_info::default();
-    let mut size = size_of::<sys::bpf_prog_info>() as u32;
-    // SAFETY: the kernel writes at most `size` bytes, and no array was asked for.
-    check(unsafe {
-        sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &mut info, &mut size)
-    })?;
-    let name = info.name.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect::<Vec<_>>();
-    Ok((info.id, String::from_utf8_lossy(&name).into_owned(), info.tag))
 }
