@@ -178,7 +178,7 @@ impl Attempt<'_> {
                 "the driver of taps loses packets that are redirected in native mode"
             }
             XdpAttachMode::Native => return None,
-            // Since Linux 6.9 (by its history; seen on 6.12 to 7.3) such a program gets
+            // Since Linux 6.9 (by its history; seen on 6.18) such a program gets
             // a copy of the packet in generic mode that has lost that length too.
             _ if loaded.multi_buffer => {
                 "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
