@@ -81,6 +81,8 @@ impl Packages {
              Dir::State::Lists \"{folder}/lists\";\n\
              Dir::State::status \"{folder}/status\";\n\
              Dir::Cache \"{folder}/cache\";\n\
+             Dir::Cache::pkgcache \"pkgcache.bin\";\n\
+             Dir::Cache::srcpkgcache \"srcpkgcache.bin\";\n\
              Dir::Etc::SourceList \"{folder}/debian.sources\";\n\
              Dir::Etc::SourceParts \"/dev/null\";\n\
              Dir::Etc::Preferences \"/dev/null\";\n\
