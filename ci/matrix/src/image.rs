@@ -31,10 +31,7 @@ pub fn build(
     veth: &Path,
     to: &Path,
 ) -> Result<()> {
-    let triple = match architecture {
-        Architecture::Amd64 => "x86_64-linux-gnu",
-        Architecture::S390x => "s390x-linux-gnu",
-    };
+    let triple = architecture.triple();
     let mut image = Image { triple, entries: Vec::new(), folders: BTreeSet::new() };
     for folder in ["proc", "sys", "dev", "tmp", "run", "etc"] {
         image.folder(Path::new("/").join(folder).as_path());

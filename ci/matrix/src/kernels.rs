@@ -88,6 +88,16 @@ impl Kernel {
     }
 }
 
+impl Architecture {
+    /// By which Debian names the folders of its libraries.
+    pub fn triple(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "x86_64-linux-gnu",
+            Architecture::S390x => "s390x-linux-gnu",
+        }
+    }
+}
+
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

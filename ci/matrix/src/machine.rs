@@ -41,14 +41,16 @@ pub fn boot(
     });
     let mut log = File::create(log).with_context(|| log.display().to_string())?;
     let (mut console, started) = (String::new(), Instant::now());
+    let mut keep = |text: &str| -> Result<()> {
+        console += text;
+        Ok(log.write_all(text.as_bytes())?)
+    };
     let ended = loop {
         let left = PATIENCE.saturating_sub(started.elapsed());
         // QEMU's exit code says nothing about what happened inside.
         let Ok(line) = lines.recv_timeout(left) else { break false };
-        writeln!(log, "{line}")?;
+        keep(&format!("{line}\n"))?;
         seen(&line);
-        console += &line;
-        console.push('\n');
         if line.starts_with(image::END) {
             break true;
         }
@@ -58,12 +60,9 @@ pub fn boot(
     drop(qemu);
     reader.join().ok();
     for line in lines.try_iter() {
-        writeln!(log, "{line}")?;
-        console += &line;
-        console.push('\n');
+        keep(&format!("{line}\n"))?;
     }
-    log.write_all(&fs::read(&errors)?)?;
-    console += &String::from_utf8_lossy(&fs::read(&errors)?);
+    keep(&String::from_utf8_lossy(&fs::read(&errors)?))?;
     ensure!(
         ended,
         "{} after {} s; its console ended with:\n{}",
@@ -75,7 +74,7 @@ pub fn boot(
 }
 
 /// The end of a console, set off.
-pub fn tail(console: &str) -> String {
+fn tail(console: &str) -> String {
     let lines: Vec<_> = console.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL)..];
     last.iter().map(|line| format!("  | {line}\n")).collect()
@@ -101,11 +100,11 @@ fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static
 
 fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path) -> Result<Child> {
     let (program, machine, console) = emulator(architecture);
-    // Not KVM, which is there and does not work; and one thread, because with more
-    // kernels panic now and then.
     // It goes when this program does, however that ends.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program]);
+    // Not KVM, which is there and does not work; and one thread, because with more
+    // kernels panic now and then.
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     qemu.args([
@@ -117,24 +116,6 @@ fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path)
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(errors)?);
     qemu.spawn().with_context(|| format!("start {program}"))
-}
-
-/// The file whose name begins with `prefix`, somewhere in a folder.
-pub fn find_file(folder: &Path, prefix: &str) -> Result<Option<std::path::PathBuf>> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let found = match entry.file_type()?.is_dir() {
-            true => find_file(&entry.path(), prefix)?,
-            false => {
-                let begins = entry.file_name().to_string_lossy().starts_with(prefix);
-                begins.then(|| entry.path())
-            }
-        };
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }
 
 /// A machine that stops when nobody waits for it any more.

@@ -108,10 +108,11 @@ fn run(arguments: Which) -> Result<bool> {
     let prepare = |kernel: &Kernel| {
         let userland = &userlands[&kernel.architecture];
         let packages = || Packages::new(&cache, kernel.architecture, &[&kernel.suite]);
-        let ready = prepare(&packages()?, &results, kernel, userland).or_else(|error| {
+        let known = packages()?;
+        let ready = prepare(&known, &results, kernel, userland).or_else(|error| {
             // The lists may be of yesterday, and the mirror has moved on.
             eprintln!("kernel {}: {error:#}\nonce more with new lists", kernel.name());
-            packages()?.forget_lists()?;
+            known.forget_lists()?;
             prepare(&packages()?, &results, kernel, userland)
         });
         ready.with_context(|| format!("kernel {}", kernel.name()))
@@ -173,8 +174,8 @@ fn prepare(
     let (mut boot, mut veth) = (None, None);
     for part in &parts {
         let folder = packages.unpack(part, &["vmlinuz", "veth.ko"])?;
-        boot = boot.or(machine::find_file(&folder, "vmlinuz")?);
-        veth = veth.or(machine::find_file(&folder, "veth.ko")?);
+        boot = boot.or(packages::find_file(&folder, "vmlinuz")?);
+        veth = veth.or(packages::find_file(&folder, "veth.ko")?);
     }
     let boot = boot.with_context(|| format!("{} has no vmlinuz", package.name))?;
     let veth = veth.with_context(|| format!("{} has no module veth", package.name))?;

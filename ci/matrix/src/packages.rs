@@ -274,31 +274,47 @@ impl Package {
 /// The mirrors that the system uses for Debian and for its security updates.
 fn mirrors(shell: &Shell) -> Result<(String, String)> {
     let uris = cmd!(shell, "apt-get update --print-uris").quiet().ignore_stderr().read()?;
-    let release = |line: &str| {
+    let mirror_of = |line: &'_ str| {
         let uri = line.strip_prefix('\'')?.split('\'').next()?;
-        let (mirror, suite) = uri.split_once("/dists/")?;
-        let debian = mirror.ends_with("/debian") || mirror.ends_with("/debian-security");
-        debian.then(|| (mirror.to_string(), suite.to_string()))
+        Some(uri.split_once("/dists/")?.0.to_string())
     };
-    let mut releases = uris.lines().filter_map(release);
-    let main = releases.clone().find(|(mirror, _)| mirror.ends_with("/debian"));
-    let security = releases.find(|(mirror, _)| mirror.ends_with("-security"));
-    let (main, _) = main.context("apt is configured with no mirror of Debian")?;
-    let security = security.map_or_else(|| format!("{main}-security"), |(mirror, _)| mirror);
+    let mut mirrors = uris.lines().filter_map(mirror_of);
+    let main = mirrors.clone().find(|mirror| mirror.ends_with("/debian"));
+    let security = mirrors.find(|mirror| mirror.ends_with("/debian-security"));
+    let main = main.context("apt is configured with no mirror of Debian")?;
+    let security = security.unwrap_or_else(|| format!("{main}-security"));
     Ok((main, security))
 }
 
 fn keep_only(folder: &Path, prefixes: &[&str]) -> Result<()> {
     for entry in fs::read_dir(folder)? {
-        let (entry, path) = entry.map(|entry| (entry.file_type(), entry.path()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if entry?.is_dir() {
-            keep_only(&path, prefixes)?;
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            keep_only(&entry.path(), prefixes)?;
         } else if !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-            fs::remove_file(&path)?;
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// The file whose name begins with `prefix`, somewhere in a package's folder.
+pub fn find_file(folder: &Path, prefix: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = match entry.file_type()?.is_dir() {
+            true => find_file(&entry.path(), prefix)?,
+            false => {
+                let begins = entry.file_name().to_string_lossy().starts_with(prefix);
+                begins.then(|| entry.path())
+            }
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// The numbers in a version, by which versions of one series compare.

@@ -85,17 +85,16 @@ fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result
 fn rust(cache: &Path, suite: &str, architecture: Architecture) -> Result<PathBuf> {
     let here = Packages::new(cache, Architecture::Amd64, &[suite])?;
     let there = Packages::new(cache, architecture, &[suite])?;
-    let mut compiler = here.with_dependencies(&["libstd-rust-dev"])?;
-    compiler.push(here.find("rustc")?);
-    let library = there.find("libstd-rust-dev")?;
-    let version = |package: &crate::packages::Package| package.version.clone();
-    let rustc = compiler.last().map(version);
+    let (rustc, library) = (here.find("rustc")?, there.find("libstd-rust-dev")?);
     ensure!(
-        rustc.as_ref() == Some(&library.version),
-        "{suite} has rustc {rustc:?}, but its standard library for {architecture} is {}; try again \
-         when the suite has both of one version",
+        rustc.version == library.version,
+        "{suite} has rustc {}, but its standard library for {architecture} is {}; try again when \
+         the suite has both of one version",
+        rustc.version,
         library.version
     );
+    let mut compiler = here.with_dependencies(&["libstd-rust-dev"])?;
+    compiler.push(rustc);
     let root = here.unpack_together(&compiler)?;
     let triple = format!("usr/lib/rustlib/{architecture}-unknown-linux-gnu");
     let library = there.unpack(&library, &[])?.join(&triple);

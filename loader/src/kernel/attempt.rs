@@ -102,11 +102,10 @@ impl Attempt<'_> {
                 trial.state = self.load(&trial.object, probes)?;
             }
             let State::Loaded(loaded) = &trial.state else { continue };
-            let no_steering = self.no_steering(mode, loaded);
-            if steers != no_steering.is_none() || refused.contains(&nature(mode, loaded)) {
+            let (no_steering, nature) = (self.no_steering(mode, loaded), nature(mode, loaded));
+            if steers != no_steering.is_none() || refused.contains(&nature) {
                 continue;
             }
-            let nature = nature(mode, loaded);
             let (error, ends_mode) = match self.attach(loaded, mode, steers) {
                 Ok(attachment) => {
                     let picked = State::Settled(Outcome::Picked { mode, no_steering });
