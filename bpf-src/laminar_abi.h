@@ -12,14 +12,20 @@
 
 #include <linux/types.h>
 
-/** The XDP program's name in every object. */
+/** The XDP program's name in every object of that layer. */
 #define LAMINAR_PROGRAM "laminar_ingress"
+/** The program that chooses a socket, in every object of the sockets' layer. */
+#define LAMINAR_PROGRAM_SELECT "laminar_select"
+/** The filter on each socket, in the same objects. */
+#define LAMINAR_PROGRAM_FILTER "laminar_filter"
 /** CPU map: a queue per CPU in use, keyed by CPU id. */
 #define LAMINAR_MAP_CPU "cpu_map"
 /** Per-CPU array of __u64: packets seen, keyed by enum laminar_reason. */
 #define LAMINAR_MAP_STATS "stats"
-/** Array of __u32: partition to CPU id + 1; 0 means that it has no owner. */
+/** Array of struct laminar_owner, keyed by partition. */
 #define LAMINAR_MAP_STEERING "steering"
+/** Array of sockets: the receiver of each CPU in use, keyed by CPU id. */
+#define LAMINAR_MAP_SOCKETS "sockets"
 /** Array of one struct laminar_settings, in objects without global data. */
 #define LAMINAR_MAP_SETTINGS "settings"
 /** Where the same struct lives in objects with global data. */
@@ -29,7 +35,7 @@
 
 enum laminar_constant {
 	/** Version of this agreement. */
-	LAMINAR_ABI_VERSION = 1,
+	LAMINAR_ABI_VERSION = 2,
 	/** "LAMI", the first field of every datagram, as a host integer. */
 	LAMINAR_MAGIC = 0x4c414d49,
 	/** UDP port that an unconfigured object filters, host byte order. */
@@ -68,9 +74,24 @@ struct laminar_settings {
 };
 
 /**
+ * Who owns a partition, as CPU id + 1; 0 means nobody. The two differ while a
+ * partition moves, when packets of both the old and the new queue are under
+ * way, and where XDP only filters.
+ */
+struct laminar_owner {
+	/** The CPU whose queue XDP hands the partition's packets to. */
+	__u16 queue;
+	/**
+	 * The CPU whose socket receives them, unless the kernel processes a
+	 * packet on the CPU of `queue`: then that CPU's socket does.
+	 */
+	__u16 socket;
+};
+
+/**
  * Why a packet got its verdict, and the key of its counter in `stats`. The
  * reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- * pass.
+ * pass. Sockets know DROPPED_* and ACCEPTED only.
  */
 enum laminar_reason {
 	/** Passed: too malformed to tell whether it is ours. */
@@ -87,6 +108,8 @@ enum laminar_reason {
 	LAMINAR_REASON_DROPPED_LENGTH,
 	/** Redirected to the CPU that owns the partition. */
 	LAMINAR_REASON_REDIRECTED,
+	/** Accepted by the filter of a socket, in the sockets' layer only. */
+	LAMINAR_REASON_ACCEPTED,
 	/** Number of counters. */
 	LAMINAR_REASON_COUNT,
 };

@@ -6,8 +6,8 @@
  *
  * From the bottom up this file is the verdict table: laminar_ingress() answers,
  * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is
- * and whether it is valid, steer() chooses the CPU, and count() is the one
- * place that counts.
+ * and whether it is valid, steer() chooses the CPU, and count() of tables.h is
+ * the one place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *
@@ -30,6 +30,7 @@
 
 #include "cursor.h"
 #include "laminar_abi.h"
+#include "tables.h"
 
 /* More fragments follow, or this one does not start at 0. */
 #define IP_FRAGMENT bpf_htons(0x2000 | 0x1fff)
@@ -59,90 +60,15 @@ struct {
 #endif
 } cpu_map SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LAMINAR_REASON_COUNT);
-	__type(key, __u32);
-	__type(value, __u64);
-} stats SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, LAMINAR_DEFAULT_PARTITIONS);
-	__type(key, __u32);
-	__type(value, __u32);
-} steering SEC(".maps");
-
-#ifdef LAMINAR_GLOBAL_DATA
-
-const volatile struct laminar_settings settings = {
-	.port = bpf_htons(LAMINAR_DEFAULT_PORT),
-	.partitions = LAMINAR_DEFAULT_PARTITIONS,
-};
-
-static __always_inline __be16 our_port(void)
-{
-	return settings.port;
-}
-
-static __always_inline __u32 partition_count(void)
-{
-	return settings.partitions;
-}
-
-#else
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct laminar_settings);
-} settings SEC(".maps");
-
-static __always_inline const struct laminar_settings *settings_get(void)
-{
-	__u32 key = 0;
-
-	return bpf_map_lookup_elem(&settings, &key);
-}
-
-static __always_inline __be16 our_port(void)
-{
-	const struct laminar_settings *set = settings_get();
-
-	if (!set || !set->port)
-		return bpf_htons(LAMINAR_DEFAULT_PORT);
-	return set->port;
-}
-
-static __always_inline __u32 partition_count(void)
-{
-	const struct laminar_settings *set = settings_get();
-
-	if (!set || !set->partitions)
-		return LAMINAR_DEFAULT_PARTITIONS;
-	return set->partitions;
-}
-
-#endif
-
-static __always_inline void count(__u32 reason)
-{
-	__u64 *packets = bpf_map_lookup_elem(&stats, &reason);
-
-	if (packets)
-		(*packets)++; /* per CPU: nobody else writes it */
-}
-
 static __always_inline __u32 steer(__be32 partition_key)
 {
-	__u32 partition = bpf_ntohl(partition_key) % partition_count();
-	__u32 *owner = bpf_map_lookup_elem(&steering, &partition);
+	struct laminar_owner *owner = owner_of(partition_key);
 
-	if (!owner || !*owner)
+	if (!owner || !owner->queue)
 		return LAMINAR_REASON_PASSED_NO_QUEUE;
 
-	if (bpf_redirect_map(&cpu_map, *owner - 1, EMPTY_SLOT) != XDP_REDIRECT)
+	if (bpf_redirect_map(&cpu_map, owner->queue - 1, EMPTY_SLOT) !=
+	    XDP_REDIRECT)
 		return LAMINAR_REASON_PASSED_NO_QUEUE;
 	return LAMINAR_REASON_REDIRECTED;
 }

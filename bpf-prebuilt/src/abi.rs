@@ -3,9 +3,12 @@
 //! Names, layouts and constants that the program and user space share.
 
 pub const LAMINAR_PROGRAM: &::core::ffi::CStr = c"laminar_ingress";
+pub const LAMINAR_PROGRAM_SELECT: &::core::ffi::CStr = c"laminar_select";
+pub const LAMINAR_PROGRAM_FILTER: &::core::ffi::CStr = c"laminar_filter";
 pub const LAMINAR_MAP_CPU: &::core::ffi::CStr = c"cpu_map";
 pub const LAMINAR_MAP_STATS: &::core::ffi::CStr = c"stats";
 pub const LAMINAR_MAP_STEERING: &::core::ffi::CStr = c"steering";
+pub const LAMINAR_MAP_SOCKETS: &::core::ffi::CStr = c"sockets";
 pub const LAMINAR_MAP_SETTINGS: &::core::ffi::CStr = c"settings";
 pub const LAMINAR_MAP_RODATA: &::core::ffi::CStr = c".rodata";
 pub const LAMINAR_LICENSE: &::core::ffi::CStr = c"Dual BSD/GPL";
@@ -14,7 +17,7 @@ pub type __u32 = ::core::ffi::c_uint;
 pub type __be16 = __u16;
 pub type __be32 = __u32;
 /// Version of this agreement.
-pub const LAMINAR_ABI_VERSION: laminar_constant = 1;
+pub const LAMINAR_ABI_VERSION: laminar_constant = 2;
 /// "LAMI", the first field of every datagram, as a host integer.
 pub const LAMINAR_MAGIC: laminar_constant = 1279348041;
 /// UDP port that an unconfigured object filters, host byte order.
@@ -79,6 +82,29 @@ const _: () = {
         "Offset of field: laminar_settings::partitions",
     ][::core::mem::offset_of!(laminar_settings, partitions) - 4usize];
 };
+/** Who owns a partition, as CPU id + 1; 0 means nobody. The two differ while a
+ partition moves, when packets of both the old and the new queue are under
+ way, and where XDP only filters.*/
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct laminar_owner {
+    /// The CPU whose queue XDP hands the partition's packets to.
+    pub queue: __u16,
+    /** The CPU whose socket receives them, unless the kernel processes a
+ packet on the CPU of `queue`: then that CPU's socket does.*/
+    pub socket: __u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_owner"][::core::mem::size_of::<laminar_owner>() - 4usize];
+    ["Alignment of laminar_owner"][::core::mem::align_of::<laminar_owner>() - 2usize];
+    [
+        "Offset of field: laminar_owner::queue",
+    ][::core::mem::offset_of!(laminar_owner, queue) - 0usize];
+    [
+        "Offset of field: laminar_owner::socket",
+    ][::core::mem::offset_of!(laminar_owner, socket) - 2usize];
+};
 /// Passed: too malformed to tell whether it is ours.
 pub const LAMINAR_REASON_INVALID: laminar_reason = 0;
 /// Passed: an IP fragment of UDP, for the kernel to reassemble.
@@ -93,9 +119,11 @@ pub const LAMINAR_REASON_DROPPED_MAGIC: laminar_reason = 4;
 pub const LAMINAR_REASON_DROPPED_LENGTH: laminar_reason = 5;
 /// Redirected to the CPU that owns the partition.
 pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 6;
+/// Accepted by the filter of a socket, in the sockets' layer only.
+pub const LAMINAR_REASON_ACCEPTED: laminar_reason = 7;
 /// Number of counters.
-pub const LAMINAR_REASON_COUNT: laminar_reason = 7;
+pub const LAMINAR_REASON_COUNT: laminar_reason = 8;
 /** Why a packet got its verdict, and the key of its counter in `stats`. The
  reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- pass.*/
+ pass. Sockets know DROPPED_* and ACCEPTED only.*/
 pub type laminar_reason = ::core::ffi::c_uint;

@@ -14,6 +14,8 @@ static OBJECTS: &[(&str, &[u8])] = &[
     ("laminar_xdp.linux-5.3.bpfeb.o", include_bytes!("../laminar_xdp.linux-5.3.bpfeb.o")),
     ("laminar_xdp.linux-4.15.bpfel.o", include_bytes!("../laminar_xdp.linux-4.15.bpfel.o")),
     ("laminar_xdp.linux-4.15.bpfeb.o", include_bytes!("../laminar_xdp.linux-4.15.bpfeb.o")),
+    ("laminar_sockets.linux-4.19.bpfel.o", include_bytes!("../laminar_sockets.linux-4.19.bpfel.o")),
+    ("laminar_sockets.linux-4.19.bpfeb.o", include_bytes!("../laminar_sockets.linux-4.19.bpfeb.o")),
 ];
 
 /// The bytes of an embedded object.

@@ -49,6 +49,25 @@ impl fmt::Display for ByteOrder {
     }
 }
 
+/// Where in the kernel an object's programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// In front of the network stack, on an interface.
+    Xdp,
+    /// Behind it, on a group of sockets.
+    Sockets,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layer::Xdp => "xdp",
+            Layer::Sockets => "sockets",
+        })
+    }
+}
+
 /// One `[[object]]` of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectEntry {
@@ -56,6 +75,9 @@ pub struct ObjectEntry {
     pub file: String,
     /// SHA-256 of the file, 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// Where its programs run; objects of different layers do not stand in for
+    /// each other.
+    pub layer: Layer,
     /// The kernel target that the object was built for, as in `targets.toml`.
     pub target: String,
     /// Byte order of the machines that can run it.
@@ -76,14 +98,15 @@ pub struct ObjectEntry {
     pub flags: Vec<String>,
     /// The licence that the object declares to the kernel.
     pub license: String,
-    /// The program, as found in the ELF file.
-    pub program: ProgramFacts,
+    /// The programs, as found in the ELF file, ordered by name.
+    #[serde(rename = "program")]
+    pub programs: Vec<ProgramFacts>,
     /// The maps, as found in the ELF file, ordered by name.
     #[serde(rename = "map")]
     pub maps: Vec<MapFacts>,
 }
 
-/// An XDP program as found in an ELF file.
+/// A program as found in an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramFacts {
     /// Its symbol.
@@ -100,7 +123,7 @@ pub struct MapFacts {
     /// Its symbol, or the section's name for global data.
     pub name: String,
     /// The kernel's name of its type, in lower case: `cpumap`, `array`,
-    /// `percpu_array`.
+    /// `percpu_array`, `reuseport_sockarray`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Bytes of a key.

@@ -41,6 +41,8 @@ macro_rules! features {
 features! {
     /// CPU maps with 4-byte values.
     Cpumap "cpumap" "4.15" "CPU maps";
+    /// Programs that choose a socket of a group, and the arrays that they choose from.
+    SkReuseport "sk_reuseport" "4.19" "programs that choose a socket";
     /// Jumps that compare 32 bits, the core of instruction set v3.
     Jmp32 "jmp32" "5.1" "32-bit jumps";
     /// Programs that address a map's value directly.

@@ -1,4 +1,4 @@
-//! The artifact of laminar-xdp: prebuilt XDP objects, the manifest that
+//! The artifact of laminar-xdp: prebuilt BPF objects, the manifest that
 //! describes them, and what that manifest means.
 //!
 //! `build-tools` writes what this crate defines and `laminar-xdp` reads it, so
@@ -15,6 +15,8 @@ mod entry;
 mod feature;
 mod manifest;
 
-pub use entry::{ByteOrder, IntegrityError, MapFacts, ObjectEntry, ProgramFacts, sha256_hex};
+pub use entry::{
+    ByteOrder, IntegrityError, Layer, MapFacts, ObjectEntry, ProgramFacts, sha256_hex,
+};
 pub use feature::{Feature, UnknownFeature};
 pub use manifest::{Manifest, ManifestError};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{ByteOrder, ObjectEntry};
+use crate::entry::{ByteOrder, Layer, ObjectEntry};
 
 /// What `manifest.toml` says about the objects beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct Manifest {
     /// SHA-256 over everything that the objects were built from and the rest of
     /// this manifest, by which the producer knows that there is nothing to do.
     pub sources_sha256: String,
-    /// The objects, best first.
+    /// The objects, best first in each layer.
     #[serde(rename = "object")]
     pub objects: Vec<ObjectEntry>,
 }
@@ -50,7 +50,7 @@ pub enum ManifestError {
 
 impl Manifest {
     /// The version of the format that this crate reads and writes.
-    pub const FORMAT_VERSION: u32 = 1;
+    pub const FORMAT_VERSION: u32 = 2;
     /// The manifest's name in the folder of the objects.
     pub const FILE_NAME: &'static str = "manifest.toml";
     /// The name under which a package offers the default target's object.
@@ -102,8 +102,10 @@ impl Manifest {
         if self.objects.is_empty() {
             return Err(ManifestError::Malformed("it lists no object".into()));
         }
-        if !self.objects.iter().any(|object| object.target == self.default_target) {
-            let problem = format!("no object is of the default target {:?}", self.default_target);
+        let is_default = |o: &ObjectEntry| o.layer == Layer::Xdp && o.target == self.default_target;
+        if !self.objects.iter().any(is_default) {
+            let problem =
+                format!("no XDP object is of the default target {:?}", self.default_target);
             return Err(ManifestError::Malformed(problem));
         }
         let mut files = HashSet::new();

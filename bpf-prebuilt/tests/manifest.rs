@@ -47,8 +47,10 @@ fn unknown_fields_are_for_newer_readers() {
 
 #[test]
 fn the_format_version_is_judged_first() {
-    let future = "format_version = 2\nobjects = \"of another shape\"";
-    assert_eq!(Manifest::parse(future), Err(ManifestError::FormatVersion { found: 2 }));
+    for found in [1, 3] {
+        let other = format!("format_version = {found}\nobjects = \"of another shape\"");
+        assert_eq!(Manifest::parse(&other), Err(ManifestError::FormatVersion { found }));
+    }
     let negative = "format_version = -1";
     assert_eq!(Manifest::parse(negative), Err(ManifestError::FormatVersion { found: -1 }));
     let text = "format_version = \"1\"";
@@ -56,12 +58,14 @@ fn the_format_version_is_judged_first() {
 }
 
 #[test]
-fn the_default_target_has_an_object() {
-    let text = good()
-        .to_toml()
-        .unwrap()
-        .replace("default_target = \"linux-5.9\"", "default_target = \"x\"");
-    assert!(matches!(Manifest::parse(&text), Err(ManifestError::Malformed(_))));
+fn the_default_target_has_an_xdp_object() {
+    for other in ["x", "linux-4.19"] {
+        let text = good()
+            .to_toml()
+            .unwrap()
+            .replace("default_target = \"linux-5.9\"", &format!("default_target = \"{other}\""));
+        assert!(matches!(Manifest::parse(&text), Err(ManifestError::Malformed(_))), "{other}");
+    }
 }
 
 #[test]

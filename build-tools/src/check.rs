@@ -85,7 +85,7 @@ fn compare_meaning(project: &Project, set: &ArtifactSet, listed: &Manifest) -> R
         let expected = vouched.map(|vouched| ObjectEntry {
             sha256: vouched.sha256.clone(),
             compiler: vouched.compiler.clone(),
-            program: facts.program,
+            programs: facts.programs,
             ..entry.clone()
         });
         if vouched != expected.as_ref() || vouched.is_none_or(|v| v.verify(&there).is_err()) {

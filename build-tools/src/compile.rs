@@ -72,7 +72,7 @@ impl Compiler {
         flags
     }
 
-    /// Compiles the program for one target and byte order.
+    /// Compiles the programs for one target and byte order.
     pub fn compile(
         &self,
         project: &Project,
@@ -82,7 +82,7 @@ impl Compiler {
         let Compiler { clang, strip, machine_includes, .. } = self;
         let shell = &project.shell;
         let root = project.root();
-        let source = Project::PROGRAM;
+        let source = target.source();
         let flags = Compiler::flags(target, byte_order);
         let object = format!("{}/{}", Project::SCRATCH, target.file(byte_order));
         shell.create_dir(Project::SCRATCH)?;

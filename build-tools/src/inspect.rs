@@ -13,10 +13,11 @@ const INSTRUCTION_SIZE: u64 = 8;
 pub struct ElfFacts {
     pub byte_order: ByteOrder,
     pub license: String,
-    pub program: ProgramFacts,
+    /// Ordered by name.
+    pub programs: Vec<ProgramFacts>,
     /// Ordered by name; global data is the last one.
     pub maps: Vec<MapFacts>,
-    /// The program's instructions with their relocations, for comparison.
+    /// The programs' instructions with their relocations, for comparison.
     pub instructions: Vec<u8>,
     /// The initial content of global data, empty without any.
     pub global_data: Vec<u8>,
@@ -30,11 +31,20 @@ pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
     let byte_order = ByteOrder::of_elf(elf).context("not a 64-bit ELF file for the BPF machine")?;
     let file = Elf::parse(elf).context("not an ELF file")?;
 
-    let mut functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
-    let (Some(function), None) = (functions.next(), functions.next()) else {
-        bail!("it does not have exactly one function");
-    };
-    let section = file.section_by_index(function.section_index().context("no code")?)?;
+    let (mut programs, mut instructions) = (Vec::new(), Vec::new());
+    for function in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        let section = file.section_by_index(function.section_index().context("no code")?)?;
+        if section.size() != function.size() {
+            bail!("section {:?} holds more than one function", section.name());
+        }
+        instructions.extend(relocatable_code(&file, &section)?);
+        programs.push(ProgramFacts {
+            name: function.name()?.into(),
+            section: section.name()?.into(),
+            instructions: (function.size() / INSTRUCTION_SIZE).try_into()?,
+        });
+    }
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
 
     let mut maps = maps(section_data(&file, ".BTF")?)?;
     let mut global_data = Vec::new();
@@ -54,13 +64,9 @@ pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
     Ok(ElfFacts {
         byte_order,
         license: String::from_utf8(license.to_vec())?,
-        program: ProgramFacts {
-            name: function.name()?.into(),
-            section: section.name()?.into(),
-            instructions: (function.size() / INSTRUCTION_SIZE).try_into()?,
-        },
+        programs,
         maps,
-        instructions: relocatable_code(&file, &section)?,
+        instructions,
         global_data,
         sections: file.sections().map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,
         undefined_symbols: undefined.map(|s| Ok(s.name()?.into())).collect::<Result<_>>()?,

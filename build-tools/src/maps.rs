@@ -49,6 +49,7 @@ fn kind(number: usize) -> Result<&'static str> {
         2 => Ok("array"),
         6 => Ok("percpu_array"),
         16 => Ok("cpumap"),
+        20 => Ok("reuseport_sockarray"),
         _ => bail!("its type {number} is none of ours"),
     }
 }

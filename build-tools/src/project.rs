@@ -13,7 +13,6 @@ pub struct Project {
 
 impl Project {
     pub const SOURCES: &str = "bpf-src";
-    pub const PROGRAM: &str = "bpf-src/laminar_ingress.c";
     pub const ABI_HEADER: &str = "bpf-src/laminar_abi.h";
     pub const TARGETS: &str = "bpf-src/targets.toml";
     pub const PRODUCER: &str = "build-tools/src";

@@ -38,11 +38,12 @@ impl ArtifactSet {
                 println!(
                     "{file}: {} bytes, {} instructions, verified",
                     object.len(),
-                    facts.program.instructions
+                    facts.programs.iter().map(|program| program.instructions).sum::<u32>()
                 );
                 manifest.objects.push(ObjectEntry {
                     file,
                     sha256: sha256_hex(&object),
+                    layer: target.layer,
                     target: target.name.clone(),
                     byte_order,
                     abi_version: abi::LAMINAR_ABI_VERSION,
@@ -51,7 +52,7 @@ impl ArtifactSet {
                     compiler: compiler.name(),
                     flags: Compiler::flags(target, byte_order),
                     license: facts.license,
-                    program: facts.program,
+                    programs: facts.programs,
                     maps: facts.maps,
                 });
                 objects.push(object);

@@ -1,9 +1,10 @@
 //! `bpf-src/targets.toml`: which objects there are to build, and why.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp_prebuilt::{ByteOrder, Feature};
+use laminar_xdp_prebuilt::{ByteOrder, Feature, Layer, abi};
 use serde::Deserialize;
 
 use crate::project::Project;
@@ -14,9 +15,9 @@ pub struct Targets {
     /// Version of the pinned clang.
     pub compiler: String,
     pub byte_orders: Vec<ByteOrder>,
-    /// Name of the target that suits most kernels.
+    /// Name of the XDP target that suits most kernels.
     pub default: String,
-    /// Best first.
+    /// Best first in each layer.
     #[serde(rename = "target")]
     pub list: Vec<Target>,
 }
@@ -24,6 +25,8 @@ pub struct Targets {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
+    /// Where in the kernel its programs run.
+    pub layer: Layer,
     pub name: String,
     pub since: String,
     /// What it can do that the one below it cannot, or the measured gain.
@@ -55,7 +58,15 @@ impl Targets {
 impl Target {
     /// The name of this target's object for one byte order.
     pub fn file(&self, byte_order: ByteOrder) -> String {
-        format!("laminar_xdp.{}.{byte_order}.o", self.name)
+        format!("laminar_{}.{}.{byte_order}.o", self.layer, self.name)
+    }
+
+    /// What it is compiled from.
+    pub fn source(&self) -> &'static str {
+        match self.layer {
+            Layer::Xdp => "bpf-src/laminar_ingress.c",
+            Layer::Sockets => "bpf-src/laminar_sockets.c",
+        }
     }
 
     /// Fails unless `since` is the release of the newest feature required.
@@ -81,9 +92,17 @@ impl Target {
         self.defines("LAMINAR_GLOBAL_DATA")
     }
 
-    /// The section of its program, by which libbpf knows its kind.
-    pub fn section(&self) -> &'static str {
-        if self.defines("LAMINAR_FRAGS") { "xdp.frags" } else { "xdp" }
+    /// Its programs and their sections, by which libbpf and other people's tools know
+    /// their kinds.
+    pub fn programs(&self) -> &'static [(&'static CStr, &'static str)] {
+        match self.layer {
+            Layer::Xdp if self.defines("LAMINAR_FRAGS") => &[(abi::LAMINAR_PROGRAM, "xdp.frags")],
+            Layer::Xdp => &[(abi::LAMINAR_PROGRAM, "xdp")],
+            Layer::Sockets => &[
+                (abi::LAMINAR_PROGRAM_FILTER, "socket"),
+                (abi::LAMINAR_PROGRAM_SELECT, "sk_reuseport"),
+            ],
+        }
     }
 
     /// Bytes of a value in its CPU map.

@@ -1,12 +1,12 @@
 //! Whether an object is what its target promises, before anybody sees it.
 
 use anyhow::{Result, ensure};
-use laminar_xdp_prebuilt::{ByteOrder, MapFacts, abi};
+use laminar_xdp_prebuilt::{ByteOrder, Layer, MapFacts, abi};
 
 use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
-/// The sections that an object may have beside its program; the first is unnamed.
+/// The sections that an object may have beside its programs; the first is unnamed.
 /// Whether `.rodata` may be there is judged with the maps, of which it is one.
 const SECTIONS: [&str; 12] = [
     "",
@@ -28,15 +28,11 @@ const SECTIONS: [&str; 12] = [
 pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Result<()> {
     ensure!(facts.byte_order == byte_order, "it was compiled for {}", facts.byte_order);
 
-    let name = abi::LAMINAR_PROGRAM.to_str()?;
-    ensure!(facts.program.name == name, "its program is {}, not {name}", facts.program.name);
-    // `ip link set ... sec xdp` and xdp-loader look for this name.
-    let section = target.section();
-    ensure!(
-        facts.program.section == section,
-        "the program is in section {}, not {section}",
-        facts.program.section
-    );
+    let found = facts.programs.iter().map(|program| (&*program.name, &*program.section));
+    let found: Vec<_> = found.collect();
+    let programs = target.programs().iter().map(|(name, section)| Ok((name.to_str()?, *section)));
+    let programs = programs.collect::<Result<Vec<_>>>()?;
+    ensure!(found == programs, "its programs and sections are {found:?}, not {programs:?}");
 
     let license = abi::LAMINAR_LICENSE.to_str()?;
     ensure!(facts.license == license, "its licence is {:?}, not {license:?}", facts.license);
@@ -48,8 +44,11 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
         ensure!(facts.sections.iter().any(|s| s == section), "it has no section {section}");
     }
     // Any other section is DWARF, or data that libbpf would make a map of.
-    let programs = [section.to_string(), format!(".rel{section}")];
-    let known = |name: &String| SECTIONS.contains(&name.as_str()) || programs.contains(name);
+    let of_program = |name: &str| {
+        let name = name.strip_prefix(".rel").unwrap_or(name);
+        programs.iter().any(|(_, section)| *section == name)
+    };
+    let known = |name: &String| SECTIONS.contains(&name.as_str()) || of_program(name);
     let stray = facts.sections.iter().find(|name| !known(name));
     ensure!(stray.is_none(), "it has a section that none of ours has: {stray:?}");
     let undefined = &facts.undefined_symbols;
@@ -64,16 +63,23 @@ fn expected_maps(target: &Target) -> Result<Vec<MapFacts>> {
         Ok(MapFacts { name, kind, key_size: 4, value_size, max_entries })
     };
     let settings_size = size_of::<abi::laminar_settings>().try_into()?;
+    let owner_size = size_of::<abi::laminar_owner>().try_into()?;
     let cpus = abi::LAMINAR_DEFAULT_CPUS;
+    let (name, kind, value_size) = match target.layer {
+        Layer::Xdp => (abi::LAMINAR_MAP_CPU, "cpumap", target.cpu_map_value_size()),
+        Layer::Sockets => (abi::LAMINAR_MAP_SOCKETS, "reuseport_sockarray", 4),
+    };
     let mut maps = vec![
-        map(abi::LAMINAR_MAP_CPU, "cpumap", target.cpu_map_value_size(), cpus)?,
+        map(name, kind, value_size, cpus)?,
         map(abi::LAMINAR_MAP_STATS, "percpu_array", 8, abi::LAMINAR_REASON_COUNT)?,
-        map(abi::LAMINAR_MAP_STEERING, "array", 4, abi::LAMINAR_DEFAULT_PARTITIONS)?,
+        map(abi::LAMINAR_MAP_STEERING, "array", owner_size, abi::LAMINAR_DEFAULT_PARTITIONS)?,
     ];
-    // "settings" sorts before "stats"; global data stands last.
-    match target.has_global_data() {
-        true => maps.push(map(abi::LAMINAR_MAP_RODATA, "array", settings_size, 1)?),
-        false => maps.insert(1, map(abi::LAMINAR_MAP_SETTINGS, "array", settings_size, 1)?),
+    if !target.has_global_data() {
+        maps.push(map(abi::LAMINAR_MAP_SETTINGS, "array", settings_size, 1)?);
+    }
+    maps.sort_by(|a, b| a.name.cmp(&b.name));
+    if target.has_global_data() {
+        maps.push(map(abi::LAMINAR_MAP_RODATA, "array", settings_size, 1)?);
     }
     Ok(maps)
 }
@@ -116,14 +122,15 @@ mod tests {
     fn each_thing_that_can_be_wrong_is_noticed() {
         /// What the error names, and how to provoke it.
         type Spoil = (&'static str, fn(&mut ElfFacts));
-        let spoil: [Spoil; 15] = [
-            ("program", |f| f.program.name = "other".into()),
-            ("section", |f| f.program.section = "xdp/other".into()),
+        let spoil: [Spoil; 16] = [
+            ("programs", |f| f.programs[0].name = "other".into()),
+            ("sections", |f| f.programs[0].section = "xdp/other".into()),
+            ("programs", |f| drop(f.programs.pop())),
             ("licence", |f| f.license = "GPL".into()),
             ("maps", |f| drop(f.maps.remove(0))),
             ("maps", |f| f.maps.push(f.maps[0].clone())),
             ("maps", |f| f.maps[0].name = "cpus".into()),
-            ("maps", |f| f.maps[0].kind = "array".into()),
+            ("maps", |f| f.maps[0].kind = "hash".into()),
             ("maps", |f| f.maps[1].key_size = 8),
             ("maps", |f| f.maps[1].value_size += 4),
             ("maps", |f| f.maps[2].max_entries += 1),

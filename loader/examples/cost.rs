@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{XdpConfig, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
+use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, embedded};
 use testbed::frame::{datagram, udp};
 use testbed::{Wire, bpf};
 
@@ -129,10 +129,11 @@ fn measure() -> Result<()> {
     Ok(())
 }
 
-/// The targets of this machine's objects, best first.
+/// The targets of this machine's XDP objects, best first.
 fn targets() -> Result<Vec<String>> {
     let objects = Manifest::parse(embedded::MANIFEST)?.objects.into_iter();
-    let ours = objects.filter(|object| object.byte_order == ByteOrder::HOST);
+    let ours =
+        objects.filter(|object| object.layer == Layer::Xdp && object.byte_order == ByteOrder::HOST);
     Ok(ours.map(|object| object.target).collect())
 }
 

@@ -1,14 +1,14 @@
 //! Which object serves on this kernel, in which mode, and why not the others.
 //!
 //! Makes two network namespaces joined by a veth pair, loads there in every mode and
-//! prints what was chosen; then each object by itself. `--json` prints the same for
+//! prints what was chosen; then each object by itself, also those for sockets. `--json` prints the same for
 //! scripts. Nothing of the machine's own network is touched.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use laminar_xdp::{XdpAttachMode, XdpConfig, XdpError, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Manifest};
+use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
+use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry};
 use serde_json::json;
 use testbed::Wire;
 
@@ -51,6 +51,15 @@ fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, X
     Ok(wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores)))
 }
 
+/// Why no object chooses among sockets; `None` if one does.
+fn sockets_refused() -> Result<Option<String>> {
+    let wire = Wire::new().context("make two namespaces and a veth pair")?;
+    let config = XdpConfig::builder().bpf_object_path(OBJECTS).build()?;
+    let ingest = IngestConfig::new(testbed::online_cpus());
+    let ingest = wire.receiver.enter(|| Ingest::open(&ingest, &config))?;
+    Ok(ingest.classic_reason().map(String::from))
+}
+
 const MODES: [XdpAttachMode; 3] =
     [XdpAttachMode::Auto, XdpAttachMode::Native, XdpAttachMode::Generic];
 
@@ -62,10 +71,14 @@ fn print_words() -> Result<()> {
             Err(error) => println!("{error}\n"),
         }
     }
+    match sockets_refused()? {
+        None => println!("--- sockets: chosen and filtered by an object\n"),
+        Some(reason) => println!("--- sockets: chosen by classic BPF: {reason}\n"),
+    }
     println!("--- each object by itself");
-    println!("{:<34}{:<12}generic", "", "native");
+    println!("{:<37}{:<12}generic", "", "native");
     for (file, [native, generic]) in objects()? {
-        println!("{file:<34}{native:<12}{generic}");
+        println!("{file:<37}{native:<12}{generic}");
     }
     Ok(())
 }
@@ -92,16 +105,20 @@ fn objects() -> Result<Vec<(String, [&'static str; 2])>> {
         .context("run it from the checkout's root")?;
     let mut entries = Manifest::parse(&manifest)?.objects;
     entries.retain(|entry| entry.byte_order == ByteOrder::HOST);
-    let does = |mode, target: &str| -> Result<&'static str> {
-        Ok(match load(mode, Some(target))? {
+    let sockets = if sockets_refused()?.is_none() { "chooses" } else { "refused" };
+    let does = |mode, entry: &ObjectEntry| -> Result<&'static str> {
+        if entry.layer == Layer::Sockets {
+            return Ok(sockets); // behind XDP in any mode, and without it
+        }
+        Ok(match load(mode, Some(&entry.target))? {
             Ok(loader) if loader.steers() => "steers",
             Ok(_) => "filters",
             Err(_) => "refused",
         })
     };
     let rows = entries.into_iter().map(|entry| {
-        let native = does(XdpAttachMode::Native, &entry.target)?;
-        let generic = does(XdpAttachMode::Generic, &entry.target)?;
+        let native = does(XdpAttachMode::Native, &entry)?;
+        let generic = does(XdpAttachMode::Generic, &entry)?;
         Ok((entry.file, [native, generic]))
     });
     rows.collect()

@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use laminar_xdp_prebuilt::{ByteOrder, IntegrityError, Manifest, ManifestError, ObjectEntry};
+use laminar_xdp_prebuilt::{
+    ByteOrder, IntegrityError, Layer, Manifest, ManifestError, ObjectEntry,
+};
 
 /// Why the objects cannot be found or trusted. Nothing falls back from here to
 /// other objects: a set that was tampered with is not to be worked around.
@@ -82,6 +84,13 @@ pub(crate) struct ArtifactObject {
     /// What a manifest says about it; `None` if nothing vouches for it.
     pub entry: Option<ObjectEntry>,
     pub bytes: Cow<'static, [u8]>,
+}
+
+impl ArtifactObject {
+    /// Where its programs run. An object alone is an XDP object, or fails to load.
+    pub fn layer(&self) -> Layer {
+        self.entry.as_ref().map_or(Layer::Xdp, |entry| entry.layer)
+    }
 }
 
 impl Artifact {

@@ -68,8 +68,8 @@ pub struct XdpConfig {
     /// Use the object of this kernel target and no other of the set. Default:
     /// `None`, the best one that the kernel can run.
     pub force_target: Option<String>,
-    /// Whether [`crate::XdpLoader::load_or_fall_back`] answers a failure with
-    /// plain sockets instead of an error. Default: true.
+    /// Whether [`crate::Ingest::open`] goes on with sockets alone where XDP fails.
+    /// Default: true.
     pub fallback_on_error: bool,
 }
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use crate::artifact::ArtifactError;
 use crate::config::XdpAttachMode;
 use crate::select::Selection;
 
-/// Why XDP is not, or no longer, at work. Whatever the error, nothing that the
-/// failed call did is left on the interface.
+/// Why something is not, or no longer, at work. Whatever the error of a call that starts
+/// something, nothing that it did is left on the interface.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum XdpError {
@@ -40,7 +41,7 @@ pub enum XdpError {
     #[error(
         "this process lacks {capability}, without which the kernel does not let it {purpose}; \
          run as root or grant the capability \
-         (`setcap cap_bpf,cap_perfmon,cap_net_admin+ep PROGRAM`, or AmbientCapabilities= in a systemd unit)"
+         (`setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw+ep PROGRAM`, or AmbientCapabilities= in a systemd unit)"
     )]
     MissingCapability {
         /// The capability by name.
@@ -121,6 +122,60 @@ pub enum XdpError {
         reason: io::Error,
     },
 
+    /// Somebody has the port.
+    #[error(
+        "{address} is taken{}; stop who has it (`ss -ulnp`), or use another port",
+        holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default()
+    )]
+    PortTaken {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// Who has it, as far as this process may know.
+        holder: Option<PortHolder>,
+    },
+
+    /// One socket for each core is more than the process may open.
+    #[error(
+        "{cores} cores need as many sockets and some descriptors more, but no more files can be \
+         opened: {reason}; raise the limit (`ulimit -n`, or LimitNOFILE= in a systemd unit), or \
+         use fewer cores"
+    )]
+    TooManySockets {
+        /// How many were wanted.
+        cores: usize,
+        /// The system's error.
+        reason: io::Error,
+    },
+
+    /// An operation on a socket failed.
+    #[error("cannot {action}: {reason}; {advice}")]
+    Socket {
+        /// What was tried, with its values.
+        action: String,
+        /// The system's error.
+        reason: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+
+    /// A partition could not be moved yet.
+    #[error("partition {partition} cannot leave CPU {from}: {problem}")]
+    NotMoved {
+        /// The partition.
+        partition: u32,
+        /// The CPU that owns it.
+        from: u32,
+        /// Why, and what to do.
+        problem: String,
+    },
+
+    /// One process could not take over from another.
+    #[error("the hand-over failed: {problem}")]
+    HandOver {
+        /// What went wrong, on which side, and what to do.
+        problem: String,
+    },
+
     /// Steering was asked of an attachment that only filters.
     #[error(
         "this attachment filters but does not steer, because redirected packets could be lost \
@@ -131,8 +186,34 @@ pub enum XdpError {
 }
 
 impl XdpError {
+    /// A socket that worked does not any more.
+    pub(crate) fn socket(action: impl Into<String>, reason: io::Error) -> Self {
+        let advice = "try again, and if it stays report it with `uname -r`";
+        XdpError::Socket { action: action.into(), reason, advice }
+    }
+
     pub(crate) fn config(field: &'static str, problem: impl Into<String>) -> Self {
         XdpError::Config { field, problem: problem.into() }
+    }
+}
+
+/// Who has a UDP port, as far as it can be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PortHolder {
+    /// The user's id.
+    pub user: u32,
+    /// Id and name of the process; `None` if this one may not look, or it is in another
+    /// process namespace.
+    pub process: Option<(u32, String)>,
+}
+
+impl fmt::Display for PortHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some((id, name)) => write!(f, "process {id} ({name}) of user {}", self.user),
+            None => write!(f, "user {} (run as root to see which process)", self.user),
+        }
     }
 }
 

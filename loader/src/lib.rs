@@ -1,4 +1,4 @@
-//! XDP for LaminarDB: drops junk and steers each partition's UDP datagrams to
+//! XDP and sockets for LaminarDB: drops junk and steers each partition's UDP datagrams to
 //! the CPU that owns it, in the driver, with prebuilt objects and no compiler.
 //!
 //! How the rooms fit: [`XdpConfig`] says what is wanted and [`LaminarHeader`]
@@ -8,6 +8,11 @@
 //! `kernel::steering` fills its tables, `kernel::attach` puts it on the
 //! interface; `kernel::attempt` goes through objects and modes in that way, and
 //! [`XdpLoader`] holds what came of it and reads [`XdpStats`].
+//!
+//! Whether XDP is there or not, [`Ingest`] has each partition's datagrams arrive at the
+//! CPU that owns it: `kernel::sockets` opens a socket for each core and has them chosen
+//! by partition, `kernel::ingest` puts XDP in front of them, moves partitions and hands
+//! over to another process, and a [`Receiver`] is what a thread reads from.
 //! `kernel::libbpf` and `kernel::messages` are the only unsafe code.
 #![cfg_attr(doctest, doc = "")]
 #![cfg_attr(doctest, doc = include_str!("../../README.md"))]
@@ -18,23 +23,25 @@ mod artifact;
 mod config;
 mod error;
 mod header;
+mod ingest;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod kernel;
 mod select;
-mod startup;
 mod stats;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
 mod unsupported;
 
 pub use artifact::ArtifactError;
 pub use config::{XdpAttachMode, XdpConfig, XdpConfigBuilder};
-pub use error::{ProgramIdentity, VerifierLog, XdpError};
+pub use error::{PortHolder, ProgramIdentity, VerifierLog, XdpError};
 pub use header::LaminarHeader;
+pub use ingest::{Datagram, IngestConfig, IngestMode, IngestStats};
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
-pub use kernel::XdpLoader;
+pub use kernel::{Ingest, Offer, Receiver, XdpLoader};
 pub use laminar_xdp_prebuilt::{Feature, IntegrityError, ManifestError};
 pub use select::{AttachRefusal, Candidate, FeatureAnswer, Outcome, Selection, Support};
-pub use startup::Startup;
 pub use stats::XdpStats;
+#[cfg(all(unix, not(all(target_os = "linux", not(laminar_xdp_unsupported)))))]
+pub use unsupported::Offer;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
-pub use unsupported::XdpLoader;
+pub use unsupported::{Ingest, Receiver, XdpLoader};

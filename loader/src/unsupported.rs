@@ -1,10 +1,20 @@
 //! The same face where there is no XDP: everything compiles, every load answers
 //! "not supported on this platform".
 
+use std::net::UdpSocket;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
+use crate::ingest::{Datagram, IngestConfig, IngestMode, IngestStats};
 use crate::select::Selection;
 use crate::stats::XdpStats;
+
+fn unsupported<T>() -> Result<T, XdpError> {
+    Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
+}
 
 /// The program at work on one interface, which cannot exist on this platform.
 #[derive(Debug)]
@@ -18,7 +28,7 @@ impl XdpLoader {
     /// # Errors
     /// [`XdpError::UnsupportedPlatform`].
     pub fn load_and_attach(_config: &XdpConfig, _cores: &[u32]) -> Result<XdpLoader, XdpError> {
-        Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
+        unsupported()
     }
 
     /// Never called.
@@ -68,6 +78,147 @@ impl XdpLoader {
 
     /// Never called.
     pub fn program_id(&self) -> Result<u32, XdpError> {
+        match self.never {}
+    }
+}
+
+/// Thread-per-core ingest, which cannot exist on this platform.
+#[derive(Debug)]
+pub struct Ingest {
+    never: std::convert::Infallible,
+}
+
+impl Ingest {
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`XdpError::UnsupportedPlatform`].
+    pub fn open(_config: &IngestConfig, _xdp_config: &XdpConfig) -> Result<Ingest, XdpError> {
+        unsupported()
+    }
+
+    /// Never called.
+    pub fn receiver(&self, _core: u32) -> Result<Receiver, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn mode(&self) -> &IngestMode {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn selection(&self) -> Option<&Selection> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn classic_reason(&self) -> Option<&str> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn receive_buffer(&self) -> Result<u32, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn stats(&self) -> Result<IngestStats, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn partitions(&self) -> u32 {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn cores(&self) -> &[u32] {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn owner(&self, _partition: u32) -> Option<u32> {
+        match self.never {}
+    }
+
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`XdpError::UnsupportedPlatform`].
+    #[cfg(unix)]
+    pub fn take_over(
+        _config: &IngestConfig,
+        _xdp_config: &XdpConfig,
+        _running: &UnixStream,
+    ) -> Result<Ingest, XdpError> {
+        unsupported()
+    }
+
+    /// Never called.
+    #[cfg(unix)]
+    pub fn offer<'a>(&self, _successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    #[cfg(unix)]
+    pub fn hand_over(&mut self, _offer: Offer<'_>) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn move_partition(&self, _partition: u32, _core: u32) -> Result<(), XdpError> {
+        match self.never {}
+    }
+}
+
+/// A process that is ready to take over, which cannot be on this platform.
+#[cfg(unix)]
+#[derive(Debug)]
+pub struct Offer<'a> {
+    never: std::convert::Infallible,
+    stream: std::marker::PhantomData<&'a UnixStream>,
+}
+
+/// Receives the datagrams of one CPU's partitions, which cannot exist on this platform.
+#[derive(Debug)]
+pub struct Receiver {
+    never: std::convert::Infallible,
+}
+
+impl Receiver {
+    /// The most datagrams that one call takes from the socket.
+    pub const BATCH: usize = 32;
+    /// The most datagrams that are held back while a partition moves.
+    pub const MOST_HELD: usize = 65_536;
+
+    /// Never called.
+    pub fn handle_left(&mut self, _handle: impl FnMut(Datagram<'_>)) -> usize {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn core(&self) -> u32 {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn socket(&self) -> &UdpSocket {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn pin_thread(&self) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn receive(
+        &mut self,
+        _timeout: Duration,
+        _handle: impl FnMut(Datagram<'_>),
+    ) -> Result<usize, XdpError> {
         match self.never {}
     }
 }

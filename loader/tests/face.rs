@@ -2,14 +2,18 @@
 //! with `--cfg laminar_xdp_unsupported`, which is how platforms without it are
 //! tested.
 
-use laminar_xdp::{Selection, Startup, XdpAttachMode, XdpConfig, XdpError, XdpLoader, XdpStats};
+use std::time::Duration;
+
+use laminar_xdp::{
+    Ingest, IngestConfig, IngestMode, IngestStats, Receiver, Selection, XdpAttachMode, XdpConfig,
+    XdpError, XdpLoader, XdpStats,
+};
 
 type Answer<T> = Result<T, XdpError>;
 
 #[test]
 fn the_loader_has_the_same_methods_everywhere() {
     let _: fn(&XdpConfig, &[u32]) -> Answer<XdpLoader> = XdpLoader::load_and_attach;
-    let _: fn(&XdpConfig, &[u32]) -> Answer<Startup> = XdpLoader::load_or_fall_back;
     let _: fn(&XdpLoader) -> Answer<XdpStats> = XdpLoader::stats;
     let _: fn(&XdpLoader, u32, u32) -> Answer<()> = XdpLoader::update_cpu_steering;
     let _: fn(XdpLoader) -> Answer<()> = XdpLoader::detach;
@@ -25,6 +29,38 @@ fn the_loader_has_the_same_methods_everywhere() {
     shared_between_threads::<XdpError>();
 }
 
+#[test]
+fn ingest_has_the_same_methods_everywhere() {
+    let _: fn(&IngestConfig, &XdpConfig) -> Answer<Ingest> = Ingest::open;
+    let _: fn(&Ingest, u32) -> Answer<Receiver> = Ingest::receiver;
+    let _: fn(&Ingest) -> &IngestMode = Ingest::mode;
+    let _: fn(&Ingest) -> Option<&Selection> = Ingest::selection;
+    let _: fn(&Ingest) -> Option<&str> = Ingest::classic_reason;
+    let _: fn(&Ingest) -> Answer<u32> = Ingest::receive_buffer;
+    let _: fn(&Ingest) -> Answer<IngestStats> = Ingest::stats;
+    let _: fn(&Ingest) -> u32 = Ingest::partitions;
+    let _: fn(&Ingest) -> &[u32] = Ingest::cores;
+    let _: fn(&Ingest, u32) -> Option<u32> = Ingest::owner;
+    let _: fn(&Ingest, u32, u32) -> Answer<()> = Ingest::move_partition;
+    let _: fn(&Receiver) -> u32 = Receiver::core;
+    let _: fn(&Receiver) -> Answer<()> = Receiver::pin_thread;
+    let _ = |receiver: &mut Receiver| receiver.receive(Duration::ZERO, |_| {});
+    let _ = |receiver: &mut Receiver| receiver.handle_left(|_| {});
+    const { assert!(Receiver::BATCH <= Receiver::MOST_HELD) };
+    #[cfg(unix)]
+    {
+        use laminar_xdp::Offer;
+        use std::os::unix::net::UnixStream;
+        let _: fn(&IngestConfig, &XdpConfig, &UnixStream) -> Answer<Ingest> = Ingest::take_over;
+        let _: for<'a> fn(&Ingest, &'a UnixStream) -> Answer<Offer<'a>> = Ingest::offer;
+        let _: fn(&mut Ingest, Offer<'_>) -> Answer<()> = Ingest::hand_over;
+    }
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Ingest>();
+    fn sent_to_threads<T: Send>() {}
+    sent_to_threads::<Receiver>();
+}
+
 #[cfg(any(laminar_xdp_unsupported, not(target_os = "linux")))]
 #[test]
 fn every_load_says_that_the_platform_is_not_supported() {
@@ -33,8 +69,6 @@ fn every_load_says_that_the_platform_is_not_supported() {
     assert!(matches!(error, XdpError::UnsupportedPlatform { .. }));
     assert!(error.to_string().contains("not supported on this platform"), "{error}");
 
-    let fell_back = XdpLoader::load_or_fall_back(&config, &[0]).unwrap();
-    assert!(matches!(fell_back, Startup::Sockets(XdpError::UnsupportedPlatform { .. })));
-    let strict = XdpConfig { fallback_on_error: false, ..config };
-    assert!(XdpLoader::load_or_fall_back(&strict, &[0]).is_err());
+    let error = Ingest::open(&IngestConfig::new([0]), &config).unwrap_err();
+    assert!(matches!(error, XdpError::UnsupportedPlatform { .. }));
 }

@@ -140,12 +140,12 @@ pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
     Ok(own(link)?)
 }
 
-/// Whether an interface of this thread's namespace carries an XDP program.
-pub fn carries_xdp(interface: &str) -> Result<bool> {
+/// The id of the XDP program on an interface of this thread's namespace.
+pub fn attached_program(interface: &str) -> Result<Option<u32>> {
     let mut id = 0;
     // SAFETY: writes the id and nothing else.
     check(unsafe { sys::bpf_xdp_query_id(interface_index(interface)?, 0, &mut id) })?;
-    Ok(id != 0)
+    Ok(Some(id).filter(|id| *id != 0))
 }
 
 /// Loads the one XDP program of somebody's object file, with none of its maps

@@ -8,6 +8,11 @@ pub fn is_at_least(major: u32, minor: u32) -> bool {
     release() >= (major, minor)
 }
 
+/// The loopback interface carries datagrams that the kernel merged as one.
+pub fn loopback_keeps_merged() -> bool {
+    is_at_least(5, 11)
+}
+
 /// Generic mode delivers what is redirected to a CPU map; before, it loses it.
 pub fn generic_mode_redirects() -> bool {
     is_at_least(5, 15)

@@ -8,10 +8,12 @@ pub mod frame;
 pub mod kernel;
 mod namespace;
 pub mod seccomp;
+mod shared;
 mod wire;
 mod witness;
 
 pub use namespace::Namespace;
+pub use shared::SharedNumbers;
 pub use wire::{Wire, ip};
 pub use witness::CpuWitness;
 
@@ -22,6 +24,12 @@ fn interface_index(name: &str) -> anyhow::Result<i32> {
     let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
     anyhow::ensure!(index != 0, "no interface {name}");
     Ok(index.try_into()?)
+}
+
+/// The CPU that the caller runs on.
+pub fn current_cpu() -> u32 {
+    // SAFETY: has no precondition.
+    unsafe { libc::sched_getcpu() }.try_into().expect("the kernel has getcpu")
 }
 
 /// The ids of the CPUs that are online.
@@ -48,6 +56,37 @@ pub fn on_cpu<T: Send>(cpu: u32, work: impl FnOnce() -> T + Send) -> std::io::Re
             _ => Err(std::io::Error::last_os_error()),
         }
     })
+}
+
+/// Puts the calling thread into a scheduling class that goes before every other thread of
+/// its CPU. Not for long.
+pub fn become_real_time() -> std::io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: concerns this thread only; the parameters outlive the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Has the calling thread, and no other, see /sys as its network namespace has it.
+pub fn see_own_sys() -> std::io::Result<()> {
+    let nothing = std::ptr::null();
+    // SAFETY: the names are C strings; concerns this thread only.
+    let answer = unsafe {
+        let private = (libc::MS_REC | libc::MS_PRIVATE) as libc::c_ulong;
+        match libc::unshare(libc::CLONE_NEWNS) {
+            0 => match libc::mount(nothing, c"/".as_ptr(), nothing, private, nothing.cast()) {
+                0 => {
+                    let (what, on) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
+                    libc::mount(what, on, what, 0, nothing.cast())
+                }
+                error => error,
+            },
+            error => error,
+        }
+    };
+    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// Why the caller cannot make namespaces and load programs; `None` for root.

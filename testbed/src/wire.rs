@@ -98,7 +98,12 @@ impl Wire {
 
     /// Whether any XDP program is attached at the receiver.
     pub fn carries_xdp(&self) -> Result<bool> {
-        self.receiver.enter(|| bpf::carries_xdp(Wire::INTERFACE))
+        Ok(self.attached_program()?.is_some())
+    }
+
+    /// The id of the XDP program at the receiver.
+    pub fn attached_program(&self) -> Result<Option<u32>> {
+        self.receiver.enter(|| bpf::attached_program(Wire::INTERFACE))
     }
 }
 

@@ -233,7 +233,7 @@ impl std::fmt::Display for Range {
 
 #[cfg(test)]
 mod tests {
-    use laminar_xdp_prebuilt::ProgramFacts;
+    use laminar_xdp_prebuilt::Layer;
 
     use super::*;
 
@@ -242,6 +242,7 @@ mod tests {
         let object = |since: &str| ObjectEntry {
             file: format!("{since}.o"),
             sha256: since.into(),
+            layer: Layer::Xdp,
             target: since.into(),
             byte_order: ByteOrder::Bpfel,
             abi_version: 1,
@@ -250,7 +251,7 @@ mod tests {
             compiler: String::new(),
             flags: vec![],
             license: String::new(),
-            program: ProgramFacts { name: String::new(), section: String::new(), instructions: 1 },
+            programs: vec![],
             maps: vec![],
         };
         let objects = vec![object("5.9"), object("4.15")];

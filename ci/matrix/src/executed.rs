@@ -40,9 +40,10 @@ pub struct ExecutedObject {
     pub file: String,
     /// SHA-256 of the bytes that were executed.
     pub sha256: String,
-    /// `steers`, `filters` or `refused`.
+    /// What it does in native mode: `steers`, `filters` or `refused`; an object for
+    /// sockets `chooses` behind XDP in any mode.
     pub native: String,
-    /// `steers`, `filters` or `refused`.
+    /// The same in generic mode.
     pub generic: String,
 }
 

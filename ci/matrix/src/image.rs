@@ -66,7 +66,7 @@ fn init(module: &str) -> String {
     format!(
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /bin\n\
-         export PATH=/bin LD_LIBRARY_PATH=/lib RUST_BACKTRACE=0\n\
+         export PATH=/bin LD_LIBRARY_PATH=/lib RUST_BACKTRACE=0 LAMINAR_XDP_DATAGRAMS=1500\n\
          mount -t proc proc /proc\n\
          mount -t sysfs sys /sys\n\
          mount -t devtmpfs dev /dev\n\

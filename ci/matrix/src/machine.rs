@@ -14,7 +14,7 @@ use crate::image;
 use crate::kernels::Architecture;
 
 /// A machine that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Lines of the console that a failure shows.
 const TAIL: usize = 30;
 

@@ -1,74 +1,37 @@
-//! The program on an interface: whose turn it is, attaching, detaching.
+//! The program on an interface: attaching, replacing, detaching.
 
-use std::ffi::{CString, c_int};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libbpf_sys as sys;
 
 use crate::config::XdpAttachMode;
-use crate::error::{ProgramIdentity, XdpError};
+use crate::error::XdpError;
+use crate::kernel::interface::Interface;
 use crate::kernel::libbpf::{self, interface};
+use crate::kernel::mark::Mark;
 use crate::kernel::{messages, rights};
-
-/// An interface of the network namespace that the thread was in.
-#[derive(Debug, Clone)]
-pub struct Interface {
-    pub name: String,
-    index: c_int,
-    /// The driver's name, if it tells one.
-    pub driver: Option<String>,
-}
-
-impl Interface {
-    pub fn find(name: &str) -> Result<Interface, XdpError> {
-        let not_found = || XdpError::InterfaceNotFound { interface: name.into() };
-        let c_name = CString::new(name).map_err(|_| not_found())?;
-        let index = interface::index(&c_name).ok_or_else(not_found)?;
-        Ok(Interface { name: name.into(), index, driver: interface::driver(&c_name) })
-    }
-
-    /// Fails if any program is attached, whoever's it is.
-    pub fn check_free(&self) -> Result<(), XdpError> {
-        match interface::attached_program(self.index) {
-            Ok(None) => Ok(()),
-            Ok(Some(id)) => Err(self.busy(id)),
-            Err(reason) => Err(XdpError::Kernel {
-                action: format!("ask which XDP program {} carries", self.name),
-                reason,
-            }),
-        }
-    }
-
-    fn busy(&self, id: u32) -> XdpError {
-        let info =
-            libbpf::program_by_id(id).and_then(|program| libbpf::program_info(&program)).ok();
-        let (name, tag) = match info {
-            Some((_, name, tag)) => {
-                (Some(name), Some(tag.iter().map(|byte| format!("{byte:02x}")).collect()))
-            }
-            None => (None, None),
-        };
-        XdpError::Busy { interface: self.name.clone(), holder: ProgramIdentity { id, name, tag } }
-    }
-}
 
 /// A program on an interface. Dropping it detaches.
 #[derive(Debug)]
 pub struct Attachment {
     interface: Interface,
-    mode_flag: u32,
+    mode: XdpAttachMode,
     /// None once it is detached.
     hold: Option<Hold>,
+    /// The program of another process that holds it too: it is not ours to detach, and
+    /// if it does not become ours, that program is put back.
+    former: Option<OwnedFd>,
 }
 
 /// What keeps the program attached.
 #[derive(Debug)]
-enum Hold {
+pub enum Hold {
     /// The kernel detaches when the process ends, however it ends.
     Link(OwnedFd),
-    /// Before Linux 5.9: the interface itself, until somebody detaches.
-    Netlink { program: OwnedFd },
+    /// Before Linux 5.9: the interface itself, until somebody detaches. The mark tells
+    /// others that its owner lives.
+    Netlink { program: OwnedFd, mark: Mark },
 }
 
 /// Why the interface does not take the program in one mode.
@@ -91,12 +54,8 @@ impl Attachment {
         steers: bool,
     ) -> Result<Attachment, AttachFailure> {
         let explain = |error, said| explain(interface, mode, steers, error, said);
-        let mode_flag = match mode {
-            XdpAttachMode::Generic => sys::XDP_FLAGS_SKB_MODE,
-            _ => sys::XDP_FLAGS_DRV_MODE,
-        };
-        let attached =
-            |hold| Attachment { interface: interface.clone(), mode_flag, hold: Some(hold) };
+        let mode_flag = mode_flag(mode);
+        let attached = |hold| Attachment::held(interface.clone(), mode, hold);
 
         let error = match interface::create_xdp_link(program, interface.index, mode_flag) {
             Ok(link) => return Ok(attached(Hold::Link(link))),
@@ -112,10 +71,13 @@ impl Attachment {
         let (result, messages) = messages::capture(|| {
             let program = program.try_clone_to_owned()?;
             let flags = mode_flag | sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
-            interface::attach_xdp(interface.index, program.as_fd(), flags)?;
-            Ok(attached(Hold::Netlink { program }))
+            // First, so that nobody takes it for one without an owner.
+            let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+            let mark = Mark::set(interface.index).ok_or_else(busy)?;
+            interface::attach_xdp(interface.index, program.as_fd(), flags, None)?;
+            Ok(attached(Hold::Netlink { program, mark }))
         });
-        let said = messages.trim().rsplit_once("message: ").map(|(_, text)| text.to_string());
+        let said = kernel_words(&messages);
         match result {
             Ok(attachment) if no_links => Ok(attachment),
             // What was in the way is gone. Taken off again, since without a link it
@@ -129,6 +91,73 @@ impl Attachment {
         }
     }
 
+    fn held(interface: Interface, mode: XdpAttachMode, hold: Hold) -> Attachment {
+        Attachment { interface, mode, hold: Some(hold), former: None }
+    }
+
+    /// What another process attached, with its program. Dropping this, or what replaced
+    /// it, leaves that one at work, until [`Attachment::own`].
+    pub fn provisional(
+        interface: Interface,
+        mode: XdpAttachMode,
+        hold: Hold,
+        former: OwnedFd,
+    ) -> Attachment {
+        Attachment { interface, mode, hold: Some(hold), former: Some(former) }
+    }
+
+    /// From now on it is ours, and ours to detach.
+    pub fn own(&mut self) {
+        self.former = None;
+    }
+
+    /// Puts another program in this one's place, in one step, and gives the attachment
+    /// that holds it, provisional as this one.
+    pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachFailure> {
+        let index = self.interface.index;
+        let replace = || match &self.hold {
+            None => Err(io::ErrorKind::NotConnected.into()),
+            Some(Hold::Link(link)) => {
+                let held = Hold::Link(link.try_clone()?);
+                interface::update_link(link.as_fd(), program)?;
+                Ok(held)
+            }
+            Some(Hold::Netlink { program: old, mark }) => {
+                let copy = program.try_clone_to_owned()?;
+                let held = Hold::Netlink { program: copy, mark: mark.try_clone()? };
+                let flags = mode_flag(self.mode);
+                let atomic = interface::attach_xdp(index, program, flags, Some(old.as_fd()));
+                // Before Linux 5.7 the kernel cannot compare, so we do.
+                if let Err(error) = atomic {
+                    if error.raw_os_error() != Some(libc::EINVAL) || !self.is_there(old)? {
+                        return Err(error);
+                    }
+                    interface::attach_xdp(index, program, flags, None)?;
+                }
+                Ok(held)
+            }
+        };
+        let (result, messages) = messages::capture(|| {
+            let former = self.former.as_ref().map(OwnedFd::try_clone).transpose()?;
+            Ok((replace()?, former))
+        });
+        match result {
+            Ok((hold, former)) => {
+                let (interface, mode) = (self.interface.clone(), self.mode);
+                Ok(Attachment { interface, mode, hold: Some(hold), former })
+            }
+            Err(error) => {
+                let said = kernel_words(&messages);
+                Err(explain(&self.interface, self.mode, steers, error, said))
+            }
+        }
+    }
+
+    /// Native or generic.
+    pub fn mode(&self) -> XdpAttachMode {
+        self.mode
+    }
+
     /// The interface's name.
     pub fn interface(&self) -> &str {
         &self.interface.name
@@ -139,6 +168,37 @@ impl Attachment {
         matches!(self.hold, Some(Hold::Link(_)))
     }
 
+    /// What keeps the program attached; `None` once it is detached.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// The interface.
+    pub fn on(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Puts its program back, where another process replaced it and then failed.
+    pub fn reclaim(&self, program: &OwnedFd) -> io::Result<()> {
+        match &self.hold {
+            None => Ok(()),
+            Some(Hold::Link(link)) => interface::update_link(link.as_fd(), program.as_fd()),
+            Some(Hold::Netlink { program: own, .. }) => {
+                if self.is_there(own)? {
+                    return Ok(());
+                }
+                let Some(other) = self.interface.ours() else { return Ok(()) };
+                let (index, flags) = (self.interface.index, mode_flag(self.mode));
+                interface::attach_xdp(index, own.as_fd(), flags, Some(other.as_fd()))
+            }
+        }
+    }
+
+    /// Lets go without detaching: another attachment holds the program's place.
+    pub fn release(&mut self) {
+        (self.hold, self.former) = (None, None);
+    }
+
     /// Takes the program off the interface. A program that somebody put there
     /// since is left alone.
     pub fn detach(&mut self) -> io::Result<()> {
@@ -146,8 +206,9 @@ impl Attachment {
             None => {}
             // Closing the link detaches as well, if a moment later.
             Some(Hold::Link(link)) => drop(interface::detach_link(link.as_fd())),
-            Some(Hold::Netlink { program }) => {
-                let (result, messages) = messages::capture(|| self.detach_netlink(program));
+            Some(Hold::Netlink { program, .. }) => {
+                let (result, messages) =
+                    messages::capture(|| take_off(self.interface.index, program, self.mode));
                 result.inspect_err(|_| tracing::debug!(messages, "detaching through netlink"))?;
             }
         }
@@ -155,28 +216,56 @@ impl Attachment {
         Ok(())
     }
 
-    fn detach_netlink(&self, program: &OwnedFd) -> io::Result<()> {
-        let index = self.interface.index;
-        let result = interface::detach_xdp(index, Some(program.as_fd()), self.mode_flag);
-        let Err(error) = result else { return Ok(()) };
-        let (ours, ..) = libbpf::program_info(program)?;
-        if interface::attached_program(index)? != Some(ours) {
-            return Ok(()); // somebody took it off, or replaced it
-        }
-        match error.raw_os_error() {
-            // Before Linux 5.7 the kernel cannot compare, so we did.
-            Some(libc::EINVAL) => interface::detach_xdp(index, None, self.mode_flag),
-            _ => Err(error),
-        }
+    fn is_there(&self, program: &OwnedFd) -> io::Result<bool> {
+        is_attached(self.interface.index, program)
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        // Where it was not replaced this changes nothing.
+        if let Some(former) = self.former.take() {
+            match self.replaced(former.as_fd(), true) {
+                Ok(mut back) => back.release(),
+                Err(_) => tracing::warn!("the other process's program could not be put back"),
+            }
+            return;
+        }
         if let Err(error) = self.detach() {
             let interface = &self.interface.name;
             tracing::warn!(%interface, %error, "the XDP program could not be detached");
         }
+    }
+}
+
+/// What the kernel said through netlink, out of what libbpf makes of it.
+fn kernel_words(messages: &str) -> Option<String> {
+    messages.trim().rsplit_once("message: ").map(|(_, text)| text.into())
+}
+
+fn mode_flag(mode: XdpAttachMode) -> u32 {
+    match mode {
+        XdpAttachMode::Generic => sys::XDP_FLAGS_SKB_MODE,
+        _ => sys::XDP_FLAGS_DRV_MODE,
+    }
+}
+
+fn is_attached(index: i32, program: &OwnedFd) -> io::Result<bool> {
+    let (id, ..) = libbpf::program_info(program)?;
+    Ok(interface::attached_program(index)? == Some(id))
+}
+
+/// Takes a program that no link holds off an interface, if it is still there.
+pub fn take_off(index: i32, program: &OwnedFd, mode: XdpAttachMode) -> io::Result<()> {
+    let result = interface::detach_xdp(index, Some(program.as_fd()), mode_flag(mode));
+    let Err(error) = result else { return Ok(()) };
+    if !is_attached(index, program)? {
+        return Ok(()); // somebody took it off, or replaced it
+    }
+    match error.raw_os_error() {
+        // Before Linux 5.7 the kernel cannot compare, so we did.
+        Some(libc::EINVAL) => interface::detach_xdp(index, None, mode_flag(mode)),
+        _ => Err(error),
     }
 }
 

@@ -1,14 +1,18 @@
 //! Which object in which mode: the best mode that the interface takes, and in it
 //! the best object that the kernel loads.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::fd::AsFd;
+
+use laminar_xdp_prebuilt::{Layer, abi};
 
 use crate::artifact::{Artifact, ArtifactObject};
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
-use crate::kernel::attach::{AttachFailure, Attachment, Interface};
-use crate::kernel::object::{self, LoadFailure, Loaded, Settings};
+use crate::kernel::attach::{AttachFailure, Attachment};
+use crate::kernel::interface::Interface;
+use crate::kernel::object::{self, LoadFailure, Loaded, Map, Settings};
 use crate::kernel::probe::Probes;
 use crate::kernel::steering::Steering;
 use crate::select::{self, AttachRefusal, Candidate, Outcome, Selection};
@@ -18,6 +22,10 @@ pub struct Attempt<'a> {
     pub config: &'a XdpConfig,
     pub steering: &'a Steering,
     pub interface: &'a Interface,
+    /// Maps that exist already and are to be used, by name.
+    pub existing: &'a [(&'static CStr, &'a Map)],
+    /// A program of ours at work, which is replaced where it is.
+    pub running: Option<&'a Attachment>,
 }
 
 /// A loaded object that found its place.
@@ -47,8 +55,8 @@ impl Attempt<'_> {
     /// and in each mode steering with any object before filtering with the best.
     pub fn try_all(&self, artifact: Artifact) -> Result<(Found, Selection), XdpError> {
         let forced = self.config.force_target.as_deref();
-        let mut trials: Vec<_> =
-            artifact.objects.into_iter().map(|object| Trial::new(object, forced)).collect();
+        let objects = artifact.objects.into_iter().filter(|object| object.layer() == Layer::Xdp);
+        let mut trials: Vec<_> = objects.map(|object| Trial::new(object, forced)).collect();
         let mut probes = Probes::default();
         let mut errors = Vec::new();
         let mut found = None;
@@ -68,8 +76,9 @@ impl Attempt<'_> {
             return Ok((found, selection));
         }
         // Where one mode was asked for, what the best object met there is the answer.
+        let one_mode = self.config.attach_mode != XdpAttachMode::Auto && self.running.is_none();
         match errors.into_iter().next() {
-            Some(error) if self.config.attach_mode != XdpAttachMode::Auto => Err(error),
+            Some(error) if one_mode => Err(error),
             _ => Err(XdpError::NoUsableObject { selection: Box::new(selection) }),
         }
     }
@@ -77,7 +86,7 @@ impl Attempt<'_> {
     /// Modes, and whether to steer, best first. Explicit modes are tried alone.
     fn ways(&self) -> &'static [(XdpAttachMode, bool)] {
         use XdpAttachMode::{Generic, Native};
-        match self.config.attach_mode {
+        match self.running.map_or(self.config.attach_mode, Attachment::mode) {
             XdpAttachMode::Auto => {
                 &[(Native, true), (Generic, true), (Native, false), (Generic, false)]
             }
@@ -139,6 +148,7 @@ impl Attempt<'_> {
             port: self.config.port,
             partitions: self.steering.partitions(),
             cpu_slots: self.steering.cpu_slots(),
+            existing: self.existing,
         };
         match object::load(&object.bytes, &settings) {
             Ok(loaded) => Ok(State::Loaded(loaded)),
@@ -155,16 +165,17 @@ impl Attempt<'_> {
         steers: bool,
     ) -> Result<Attachment, AttachFailure> {
         let Loaded { cpu_map, steering, program, .. } = loaded;
-        match steers {
-            // A queue first: before Linux 5.3 a packet for none is lost.
-            true => self
-                .steering
-                .create_queues(cpu_map, self.config.cpu_queue_size)
-                .and_then(|()| self.steering.assign_all(steering)),
-            false => self.steering.assign_none(steering),
+        // A queue first: before Linux 5.3 a packet for none is lost. Those that exist
+        // hold packets, and stay.
+        if steers && !self.existing.iter().any(|(name, _)| *name == abi::LAMINAR_MAP_CPU) {
+            let queues = self.steering.create_queues(cpu_map, self.config.cpu_queue_size);
+            queues.map_err(AttachFailure::Final)?;
         }
-        .map_err(AttachFailure::Final)?;
-        Attachment::attach(self.interface, program.as_fd(), mode, steers)
+        self.steering.write_all(steering, steers).map_err(AttachFailure::Final)?;
+        match self.running {
+            None => Attachment::attach(self.interface, program.as_fd(), mode, steers),
+            Some(running) => running.replaced(program.as_fd(), steers),
+        }
     }
 
     /// Why an object filters without steering in a mode; `None` if it steers.

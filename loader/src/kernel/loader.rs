@@ -1,12 +1,19 @@
 //! pick -> load -> attach -> steer -> count.
 
+use std::ffi::CStr;
+use std::io;
+use std::sync::Arc;
+
+use laminar_xdp_prebuilt::{Layer, abi};
+
 use crate::artifact::Artifact;
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
-use crate::kernel::attach::{Attachment, Interface};
+use crate::kernel::attach::Attachment;
 use crate::kernel::attempt::{Attempt, Found};
-use crate::kernel::object::Loaded;
-use crate::kernel::steering::Steering;
+use crate::kernel::interface::Interface;
+use crate::kernel::object::{Loaded, Map};
+use crate::kernel::steering::{self, Owner, Steering};
 use crate::kernel::{libbpf, probe, rights};
 use crate::select::Selection;
 use crate::stats::XdpStats;
@@ -21,7 +28,7 @@ pub struct XdpLoader {
     // Dropped first: the maps must outlive the program on the interface.
     attachment: Attachment,
     loaded: Loaded,
-    steering: Steering,
+    steering: Arc<Steering>,
     selection: Selection,
     mode: XdpAttachMode,
     steers: bool,
@@ -41,20 +48,32 @@ impl XdpLoader {
     ///
     /// # Errors
     /// Any [`XdpError`]. The interface is then as it was before; a program of
-    /// somebody else on it is never displaced.
+    /// somebody else on it is never displaced. One that a killed process of ours left
+    /// (before Linux 5.9) is taken off, and one warning says so.
     pub fn load_and_attach(config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader, XdpError> {
         if !config.enabled {
             return Err(XdpError::Disabled);
         }
         config.validate()?;
-        let steering = Steering::new(config, cores)?;
-        let artifact = Artifact::find(&config.bpf_object_path)?;
+        let steering = Arc::new(Steering::new(config, cores)?);
+        Self::load(config, steering, Artifact::find(&config.bpf_object_path)?, &[])
+    }
+
+    /// The same with what others share: owners, and maps that exist already.
+    pub(super) fn load(
+        config: &XdpConfig,
+        steering: Arc<Steering>,
+        artifact: Artifact,
+        existing: &[(&'static CStr, &Map)],
+    ) -> Result<XdpLoader, XdpError> {
         check_forced_target(config, &artifact)?;
         rights::check()?;
         probe::bpf_available()?;
         let interface = Interface::find(&config.interface)?;
-        interface.check_free()?;
-        let attempt = Attempt { config, steering: &steering, interface: &interface };
+        interface.make_free()?;
+        let (interface, steering_table) = (&interface, &*steering);
+        let attempt =
+            Attempt { config, steering: steering_table, interface, existing, running: None };
         let (found, selection) = attempt.try_all(artifact)?;
         let Found { attachment, loaded, mode, steers } = found;
         tracing::info!(interface = %interface.name, %mode, steers, "XDP program attached");
@@ -62,6 +81,63 @@ impl XdpLoader {
             tracing::warn!(interface = %interface.name, "XDP filters, but does not steer");
         }
         Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
+    }
+
+    /// Puts the best object in the place of one that another process attached, and goes
+    /// on with its maps; where none can be put there, with that one itself. The other
+    /// process keeps its hold until [`XdpLoader::own`].
+    pub(super) fn take_over(
+        config: &XdpConfig,
+        steering: Arc<Steering>,
+        artifact: Artifact,
+        (mut attachment, loaded, steers): (Attachment, Loaded, bool),
+    ) -> Result<XdpLoader, XdpError> {
+        check_forced_target(config, &artifact)?;
+        let mut existing = vec![
+            (abi::LAMINAR_MAP_STATS, &loaded.stats),
+            (abi::LAMINAR_MAP_STEERING, &loaded.steering),
+        ];
+        // Without steering it has no queues.
+        if steers {
+            existing.push((abi::LAMINAR_MAP_CPU, &loaded.cpu_map));
+        }
+        let (interface, existing) = (attachment.on(), &existing[..]);
+        let running = Some(&attachment);
+        let attempt = Attempt { config, steering: &steering, interface, existing, running };
+        match attempt.try_all(artifact) {
+            Ok((Found { attachment: replacing, loaded, mode, steers }, selection)) => {
+                attachment.release();
+                let attachment = replacing;
+                Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
+            }
+            Err(XdpError::NoUsableObject { selection }) => {
+                tracing::warn!(%selection, "the program of the process before stays");
+                steering.write_all(&loaded.steering, steers)?;
+                let (selection, mode) = (*selection, attachment.mode());
+                Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What was taken over is this process's alone.
+    pub(super) fn own(&mut self) {
+        self.attachment.own();
+    }
+
+    /// Puts this program back in its place, whatever program of ours is there.
+    pub(super) fn reclaim(&self) -> io::Result<()> {
+        self.attachment.reclaim(&self.loaded.program)
+    }
+
+    /// Lets go without detaching: another process has taken over.
+    pub(super) fn release(&mut self) {
+        self.attachment.release();
+    }
+
+    /// What another process needs to take over.
+    pub(super) fn estate(&self) -> (&Attachment, &Loaded, bool) {
+        (&self.attachment, &self.loaded, self.steers)
     }
 
     /// Reads the counters from the kernel.
@@ -80,6 +156,7 @@ impl XdpLoader {
     /// Moves a partition to another of the CPUs that were named at loading. The
     /// next packet follows; packets already in the old CPU's queue are still
     /// processed there, so for a moment two CPUs may work on one partition.
+    /// [`crate::Ingest::move_partition`] keeps their order.
     ///
     /// # Errors
     /// [`XdpError::Config`] for a partition or CPU that does not exist or has no
@@ -88,7 +165,19 @@ impl XdpLoader {
         if !self.steers {
             return Err(XdpError::FilterOnly);
         }
-        self.steering.reassign(&self.loaded.steering, partition, cpu)
+        let owner = self.steering.check_move(partition, cpu)?;
+        let entry = Owner { queue: Some(cpu), socket: cpu };
+        steering::write(&self.loaded.steering, partition, entry)?;
+        self.steering.set_owner(partition, owner);
+        Ok(())
+    }
+
+    pub(super) fn interface(&self) -> &Interface {
+        self.attachment.on()
+    }
+
+    pub(super) fn cpu_map(&self) -> &Map {
+        &self.loaded.cpu_map
     }
 
     /// Takes the program off the interface, now and with an answer; dropping the
@@ -148,6 +237,7 @@ impl XdpLoader {
 fn check_forced_target(config: &XdpConfig, artifact: &Artifact) -> Result<(), XdpError> {
     let Some(forced) = &config.force_target else { return Ok(()) };
     let targets = artifact.objects.iter().filter_map(|object| object.entry.as_ref());
+    let targets = targets.filter(|entry| entry.layer == Layer::Xdp);
     let mut targets: Vec<_> = targets.map(|entry| entry.target.as_str()).collect();
     targets.dedup();
     if targets.contains(&forced.as_str()) {

@@ -3,12 +3,18 @@
 
 mod attach;
 mod attempt;
+mod ingest;
+mod interface;
 mod libbpf;
 mod loader;
+mod mark;
 mod messages;
 mod object;
 mod probe;
 mod rights;
+mod shape;
+mod sockets;
 mod steering;
 
+pub use ingest::{Ingest, Offer, Receiver};
 pub use loader::XdpLoader;

@@ -4,25 +4,26 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use laminar_xdp_prebuilt::abi;
-use libbpf_sys as sys;
+use laminar_xdp_prebuilt::{Layer, abi};
 
 use crate::error::VerifierLog;
-use crate::kernel::libbpf::object::{MapDefinition, Object, ProgramDefinition};
-use crate::kernel::messages;
+use crate::kernel::libbpf::object::Object;
+use crate::kernel::{messages, shape};
 
 pub use crate::kernel::libbpf::object::Map;
 
 /// What the loader decides about an object before the kernel sees it.
-pub struct Settings {
+pub struct Settings<'a> {
     /// UDP port, host byte order.
     pub port: u16,
     pub partitions: u32,
-    /// Slots of the CPU map.
+    /// Slots of the map that is keyed by CPU.
     pub cpu_slots: u32,
+    /// Maps to use instead of new ones, by name.
+    pub existing: &'a [(&'static CStr, &'a Map)],
 }
 
-/// A program that the kernel accepted, with its maps. Closing all of it unloads
+/// An XDP program that the kernel accepted, with its maps. Closing all of it unloads
 /// the program, unless it is attached.
 #[derive(Debug)]
 pub struct Loaded {
@@ -30,6 +31,16 @@ pub struct Loaded {
     /// Whether it takes packets that lie in several buffers.
     pub multi_buffer: bool,
     pub cpu_map: Map,
+    pub stats: Map,
+    pub steering: Map,
+}
+
+/// The programs of the sockets' layer, with their maps.
+#[derive(Debug)]
+pub struct LoadedForSockets {
+    pub select: OwnedFd,
+    pub filter: OwnedFd,
+    pub sockets: Map,
     pub stats: Map,
     pub steering: Map,
 }
@@ -42,9 +53,42 @@ pub struct LoadFailure {
     pub verifier_log: VerifierLog,
 }
 
-/// Loads an object, which may come from anywhere.
+/// Loads an XDP object, which may come from anywhere.
 pub fn load(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
-    let (result, messages) = messages::capture(|| load_quietly(elf, settings));
+    load_layer(elf, Layer::Xdp, settings, |object, multi_buffer| {
+        Ok(Loaded {
+            program: object.program(abi::LAMINAR_PROGRAM)?,
+            multi_buffer,
+            cpu_map: object.map(abi::LAMINAR_MAP_CPU)?,
+            stats: object.map(abi::LAMINAR_MAP_STATS)?,
+            steering: object.map(abi::LAMINAR_MAP_STEERING)?,
+        })
+    })
+}
+
+/// Loads an object of the sockets' layer.
+pub fn load_for_sockets(elf: &[u8], settings: &Settings) -> Result<LoadedForSockets, LoadFailure> {
+    load_layer(elf, Layer::Sockets, settings, |object, _| {
+        Ok(LoadedForSockets {
+            select: object.program(abi::LAMINAR_PROGRAM_SELECT)?,
+            filter: object.program(abi::LAMINAR_PROGRAM_FILTER)?,
+            sockets: object.map(abi::LAMINAR_MAP_SOCKETS)?,
+            stats: object.map(abi::LAMINAR_MAP_STATS)?,
+            steering: object.map(abi::LAMINAR_MAP_STEERING)?,
+        })
+    })
+}
+
+fn load_layer<T>(
+    elf: &[u8],
+    layer: Layer,
+    settings: &Settings,
+    take: impl FnOnce(&Object, bool) -> io::Result<T>,
+) -> Result<T, LoadFailure> {
+    let (result, messages) = messages::capture(|| {
+        let (object, multi_buffer) = load_quietly(elf, layer, settings)?;
+        take(&object, multi_buffer).map_err(failed("its descriptors cannot be duplicated"))
+    });
     result.map_err(|mut failure| {
         // Where the verifier spoke, libbpf only repeats it.
         let said = messages.lines().map(|line| line.trim_start_matches("libbpf: ").trim());
@@ -57,26 +101,41 @@ pub fn load(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
     })
 }
 
-fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> {
+/// Gives the loaded object, and whether it takes packets in several buffers.
+fn load_quietly(
+    elf: &[u8],
+    layer: Layer,
+    settings: &Settings,
+) -> Result<(Object, bool), LoadFailure> {
     let mut object = Object::open(elf)
         .map_err(failed("the file is damaged, reinstall it: the ELF file cannot be read"))?;
-    let multi_buffer = *check_shape(&object)?.section == *c"xdp.frags";
+    let programs = shape::check(&object, layer).map_err(|problem| {
+        failed("it is not an object of laminar-xdp")(io::Error::other(problem))
+    })?;
+    let multi_buffer = programs.iter().any(|program| *program.section == *c"xdp.frags");
 
     let has_global_data = object.maps().iter().any(|m| *m.name == *abi::LAMINAR_MAP_RODATA);
     let data = settings_bytes(settings);
+    let keyed_by_cpu = match layer {
+        Layer::Xdp => abi::LAMINAR_MAP_CPU,
+        Layer::Sockets => abi::LAMINAR_MAP_SOCKETS,
+    };
     object
-        .resize_map(abi::LAMINAR_MAP_CPU, settings.cpu_slots)
-        .map_err(failed("the CPU map cannot be resized"))?;
+        .resize_map(keyed_by_cpu, settings.cpu_slots)
+        .map_err(failed("the map of CPUs cannot be resized"))?;
     object
         .resize_map(abi::LAMINAR_MAP_STEERING, settings.partitions)
         .map_err(failed("the steering table cannot be resized"))?;
+    for (name, map) in settings.existing {
+        object.reuse_map(name, map).map_err(failed("a map cannot be taken over"))?;
+    }
     if has_global_data {
         object
             .set_global_data(abi::LAMINAR_MAP_RODATA, &data)
             .map_err(failed("the settings cannot be written"))?;
     }
 
-    object.load(abi::LAMINAR_PROGRAM).map_err(|(error, log)| LoadFailure {
+    object.load().map_err(|(error, log)| LoadFailure {
         verifier_log: VerifierLog::new(log),
         ..explain_load(error, settings)
     })?;
@@ -87,72 +146,7 @@ fn load_quietly(elf: &[u8], settings: &Settings) -> Result<Loaded, LoadFailure> 
             .and_then(|map| map.update(0, &data))
             .map_err(failed("the settings cannot be written"))?;
     }
-    let loaded = || -> io::Result<Loaded> {
-        Ok(Loaded {
-            program: object.program(abi::LAMINAR_PROGRAM)?,
-            multi_buffer,
-            cpu_map: object.map(abi::LAMINAR_MAP_CPU)?,
-            stats: object.map(abi::LAMINAR_MAP_STATS)?,
-            steering: object.map(abi::LAMINAR_MAP_STEERING)?,
-        })
-    };
-    loaded().map_err(failed("its descriptors cannot be duplicated"))
-}
-
-/// Refuses whatever is not our program with our maps, before it reaches the
-/// kernel: other maps could be pinned ones of somebody else. Gives the program.
-fn check_shape(object: &Object) -> Result<ProgramDefinition, LoadFailure> {
-    let refuse = |problem: String| {
-        Err(failed("it is not an object of laminar-xdp")(io::Error::other(problem)))
-    };
-    let is_our_program = |program: &ProgramDefinition| {
-        program.kind == sys::BPF_PROG_TYPE_XDP && *program.name == *abi::LAMINAR_PROGRAM
-    };
-    let program = match <[_; 1]>::try_from(object.programs()) {
-        Ok([program]) if is_our_program(&program) => program,
-        other => {
-            return refuse(format!("it has not one XDP program laminar_ingress, but {other:?}"));
-        }
-    };
-    let maps = object.maps();
-    for map in &maps {
-        if map.pinned || map.key_size != 4 || !is_our_map(map) {
-            return refuse(format!(
-                "its map {:?} (type {}, {} byte keys, {} byte values, {} entries, pinned: {}) is \
-                 none of ours",
-                map.name, map.kind, map.key_size, map.value_size, map.entries, map.pinned
-            ));
-        }
-    }
-    let has = |name: &CStr| maps.iter().any(|map| *map.name == *name);
-    let required = [abi::LAMINAR_MAP_CPU, abi::LAMINAR_MAP_STATS, abi::LAMINAR_MAP_STEERING];
-    if let Some(missing) = required.into_iter().find(|name| !has(name)) {
-        return refuse(format!("it has no map {missing:?}"));
-    }
-    match has(abi::LAMINAR_MAP_RODATA) != has(abi::LAMINAR_MAP_SETTINGS) {
-        true => Ok(program),
-        false => refuse("it has no place for the settings, or two".into()),
-    }
-}
-
-fn is_our_map(map: &MapDefinition) -> bool {
-    const SETTINGS_SIZE: u32 = size_of::<abi::laminar_settings>() as u32;
-    const REASONS: u32 = abi::LAMINAR_REASON_COUNT;
-    // Name, type, value sizes, and the entries where the loader sets none.
-    type Known = (&'static CStr, sys::bpf_map_type, &'static [u32], Option<u32>);
-    let known: [Known; 5] = [
-        (abi::LAMINAR_MAP_CPU, sys::BPF_MAP_TYPE_CPUMAP, &[4, 8], None),
-        (abi::LAMINAR_MAP_STATS, sys::BPF_MAP_TYPE_PERCPU_ARRAY, &[8], Some(REASONS)),
-        (abi::LAMINAR_MAP_STEERING, sys::BPF_MAP_TYPE_ARRAY, &[4], None),
-        (abi::LAMINAR_MAP_SETTINGS, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
-        (abi::LAMINAR_MAP_RODATA, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
-    ];
-    known.iter().any(|(name, kind, value_sizes, entries)| {
-        *map.name == **name
-            && map.kind == *kind
-            && value_sizes.contains(&map.value_size)
-            && entries.is_none_or(|entries| map.entries == entries)
-    })
+    Ok((object, multi_buffer))
 }
 
 /// `struct laminar_settings` as it stands in memory.

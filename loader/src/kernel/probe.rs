@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use laminar_xdp_prebuilt::Feature;
 use libbpf_sys as sys;
@@ -59,6 +59,7 @@ impl Probes {
 fn probe(feature: Feature) -> Support {
     let answer = match feature {
         Feature::Cpumap => map(sys::BPF_MAP_TYPE_CPUMAP, 4),
+        Feature::SkReuseport => map(sys::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 4),
         Feature::Jmp32 => jmp32(),
         Feature::GlobalData => global_data(),
         Feature::RedirectVerdict => return redirect_verdict().unwrap_or_else(unknown),
@@ -68,9 +69,12 @@ fn probe(feature: Feature) -> Support {
         _ => Err(io::ErrorKind::Unsupported.into()),
     };
     // The same without the feature: if that fails too, the answer says nothing.
-    let control = || {
-        map(sys::BPF_MAP_TYPE_ARRAY, 4)?;
-        program(sys::BPF_PROG_TYPE_XDP, 0, &NOTHING)
+    let control = || match feature {
+        Feature::SkReuseport => map(sys::BPF_MAP_TYPE_ARRAY, 4),
+        _ => {
+            map(sys::BPF_MAP_TYPE_ARRAY, 4)?;
+            program(sys::BPF_PROG_TYPE_XDP, 0, &NOTHING)
+        }
     };
     match answer {
         Ok(()) => Support::Yes,
@@ -115,21 +119,27 @@ fn global_data() -> io::Result<()> {
 /// Older kernels load the program all the same, so it has to run: they abort.
 fn redirect_verdict() -> io::Result<Support> {
     let cpu_map = create_map(sys::BPF_MAP_TYPE_CPUMAP, 4, 1)?;
-    let [map, upper] = load_map(MAP_FD, &cpu_map);
+    let program = redirect_program(&cpu_map, 0)?;
+    match run_program(program.as_fd(), &[0; 64])? {
+        sys::XDP_PASS => Ok(Support::Yes),
+        verdict => Ok(Support::No(format!("verdict {verdict} for a CPU without a queue"))),
+    }
+}
+
+/// An XDP program that redirects whatever comes to the queue of one CPU, and passes it
+/// where there is none.
+pub fn redirect_program(cpu_map: &impl AsFd, cpu: u32) -> io::Result<OwnedFd> {
+    let [map, upper] = load_map(MAP_FD, cpu_map);
     let code = [
         map,
         upper,
-        (MOV, 2, 0, 0),
+        (MOV, 2, 0, cpu as i32),
         (MOV, 3, 0, sys::XDP_PASS as i32),
         (CALL, 0, 0, sys::BPF_FUNC_redirect_map as i32),
         (EXIT, 0, 0, 0),
     ]
     .map(|(code, to, from, i)| instruction(code, to, from, i));
-    let program = load_program(sys::BPF_PROG_TYPE_XDP, 0, &code)?;
-    match run_program(program.as_fd(), &[0; 64])? {
-        sys::XDP_PASS => Ok(Support::Yes),
-        verdict => Ok(Support::No(format!("verdict {verdict} for a CPU without a queue"))),
-    }
+    load_program(sys::BPF_PROG_TYPE_XDP, 0, &code)
 }
 
 /// Loads a map, or its value's address, into register 1.

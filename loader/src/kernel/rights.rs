@@ -33,6 +33,12 @@ pub fn check() -> Result<(), XdpError> {
     Err(XdpError::MissingCapability { capability, purpose })
 }
 
+/// Whether this thread has the capability to load programs for sockets.
+pub fn may_load() -> bool {
+    let bit = |capability: u32| 1 << capability;
+    effective_capabilities().is_none_or(|set| set & (bit(CAP_BPF) | bit(CAP_SYS_ADMIN)) != 0)
+}
+
 /// What an EPERM means after [`check`] found nothing: the capabilities count only
 /// in a user namespace of their own, or it is not about capabilities.
 pub fn denied(purpose: &'static str) -> XdpError {

@@ -1,7 +1,8 @@
-//! Which CPU owns which partition, and the two maps that make it so.
+//! Which CPU owns which partition, and the maps that make it so.
 
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use laminar_xdp_prebuilt::abi;
 
@@ -9,11 +10,12 @@ use crate::config::XdpConfig;
 use crate::error::XdpError;
 use crate::kernel::object::Map;
 
-/// The CPUs in use and the number of partitions that they share.
+/// The CPUs in use and the partitions that they share.
 #[derive(Debug)]
 pub struct Steering {
     cores: Vec<u32>,
-    partitions: u32,
+    /// For each partition the index of its owner in `cores`.
+    owners: Vec<AtomicU32>,
 }
 
 impl Steering {
@@ -47,12 +49,19 @@ impl Steering {
                 ));
             }
         }
-        let partitions = partitions(config.partitions, core_count)?;
-        Ok(Steering { cores: cores.to_vec(), partitions })
+        if let Some(core) = cores.iter().find(|core| **core >= u32::from(u16::MAX)) {
+            return refuse(format!("CPU {core} is beyond what a steering table can name"));
+        }
+        Ok(Self::with_default_owners(cores, partitions(config.partitions, core_count)?))
+    }
+
+    fn with_default_owners(cores: &[u32], partitions: u32) -> Steering {
+        let owner = |partition| AtomicU32::new(partition % cores.len() as u32);
+        Steering { cores: cores.to_vec(), owners: (0..partitions).map(owner).collect() }
     }
 
     pub fn partitions(&self) -> u32 {
-        self.partitions
+        self.owners.len() as u32
     }
 
     pub fn cores(&self) -> &[u32] {
@@ -78,43 +87,70 @@ impl Steering {
         Ok(())
     }
 
-    /// Writes the default table: core index `partition % cores`.
-    pub fn assign_all(&self, table: &Map) -> Result<(), XdpError> {
-        for (partition, &core) in (0..self.partitions).zip(self.cores.iter().cycle()) {
-            assign(table, partition, core)?;
+    /// The index in [`Steering::cores`] of a partition's owner.
+    pub fn owner(&self, partition: u32) -> usize {
+        self.owners
+            .get(partition as usize)
+            .map_or(0, |owner| owner.load(Ordering::Relaxed) as usize)
+    }
+
+    /// The owner of each partition, likewise.
+    pub fn owners(&self) -> Vec<usize> {
+        (0..self.partitions()).map(|partition| self.owner(partition)).collect()
+    }
+
+    /// Notes a partition's new owner, which the tables have already.
+    pub fn set_owner(&self, partition: u32, core_index: usize) {
+        if let Some(owner) = self.owners.get(partition as usize) {
+            owner.store(core_index as u32, Ordering::Relaxed);
         }
-        Ok(())
     }
 
-    /// Takes every partition's owner away, so that valid packets pass.
-    pub fn assign_none(&self, table: &Map) -> Result<(), XdpError> {
-        (0..self.partitions).try_for_each(|partition| write(table, partition, 0))
+    /// Writes every partition's owner. Without queues valid packets pass XDP, and their
+    /// owners are the sockets' business alone.
+    pub fn write_all(&self, table: &Map, queues: bool) -> Result<(), XdpError> {
+        (0..self.partitions()).try_for_each(|partition| {
+            let core = self.cores[self.owner(partition)];
+            write(table, partition, Owner { queue: queues.then_some(core), socket: core })
+        })
     }
 
-    /// Moves one partition to another CPU of the list.
-    pub fn reassign(&self, table: &Map, partition: u32, core: u32) -> Result<(), XdpError> {
-        if partition >= self.partitions {
+    /// Gives the index of a CPU that a partition is to move to.
+    pub fn check_move(&self, partition: u32, core: u32) -> Result<usize, XdpError> {
+        if partition >= self.partitions() {
             return Err(XdpError::config(
                 "partition",
-                format!("{partition} does not exist, there are {} of them", self.partitions),
+                format!("{partition} does not exist, there are {} of them", self.partitions()),
             ));
         }
-        if !self.cores.contains(&core) {
-            return Err(XdpError::config(
-                "cpu",
-                format!("CPU {core} has no queue; it must be one of {:?}", self.cores),
-            ));
-        }
-        assign(table, partition, core)
+        self.cores.iter().position(|other| *other == core).ok_or_else(|| {
+            let problem = format!("CPU {core} has no queue; it must be one of {:?}", self.cores);
+            XdpError::config("cpu", problem)
+        })
     }
 }
 
-fn assign(table: &Map, partition: u32, core: u32) -> Result<(), XdpError> {
-    write(table, partition, core + 1)
+/// An entry of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The CPU whose queue XDP hands a partition's packets to.
+    pub queue: Option<u32>,
+    /// The CPU whose socket receives them, unless they come out of that queue.
+    pub socket: u32,
 }
 
-fn write(table: &Map, partition: u32, entry: u32) -> Result<(), XdpError> {
-    table.update(partition, &entry.to_ne_bytes()).map_err(|reason| XdpError::Kernel {
+/// Writes one entry, in one step.
+pub fn write(table: &Map, partition: u32, owner: Owner) -> Result<(), XdpError> {
+    let Owner { queue, socket } = owner;
+    let entry = |core: u32| (core as u16 + 1).to_ne_bytes();
+    let mut owner = [0; size_of::<abi::laminar_owner>()];
+    let (queue_at, socket_at) = (
+        std::mem::offset_of!(abi::laminar_owner, queue),
+        std::mem::offset_of!(abi::laminar_owner, socket),
+    );
+    owner[queue_at..queue_at + 2].copy_from_slice(&queue.map_or([0; 2], entry));
+    owner[socket_at..socket_at + 2].copy_from_slice(&entry(socket));
+    table.update(partition, &owner).map_err(|reason| XdpError::Kernel {
         action: format!("write the owner of partition {partition}"),
         reason,
     })
@@ -133,6 +169,11 @@ fn partitions(wanted: Option<u32>, cores: u32) -> Result<u32, XdpError> {
         "partitions",
         format!("{partitions} is not a multiple of the number of cores, {cores}; {advice}"),
     ))
+}
+
+/// Whether a CPU is online; true where the kernel does not say.
+pub fn is_online(core: u32) -> bool {
+    cpu_list("online").map_or(true, |online| contains(&online, core))
 }
 
 /// One of the kernel's CPU lists, such as `0-3,8`, as inclusive ranges.
@@ -177,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_cpu_map_reaches_the_highest_id() {
-        let slots = |cores: &[u32]| Steering { cores: cores.into(), partitions: 64 }.cpu_slots();
+        let slots = |cores: &[u32]| Steering::with_default_owners(cores, 64).cpu_slots();
         assert_eq!((slots(&[0]), slots(&[3, 96, 7]), slots(&[200, 0])), (1, 97, 201));
     }
 

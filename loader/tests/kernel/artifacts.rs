@@ -150,11 +150,11 @@ fn manifests_that_cannot_be_trusted() -> Result<()> {
             other => panic!("{other:?}"),
         }
     };
-    for malformed in ["", "[[object", "format_version = 1", "format_version = 1\nobject = []"] {
+    for malformed in ["", "[[object", "format_version = 2", "format_version = 2\nobject = []"] {
         assert!(matches!(source(malformed.into()), ManifestError::Malformed(_)), "{malformed:?}");
     }
-    let future = good.replace("format_version = 1", "format_version = 2");
-    assert_eq!(source(future), ManifestError::FormatVersion { found: 2 });
+    let future = good.replace("format_version = 2", "format_version = 3");
+    assert_eq!(source(future), ManifestError::FormatVersion { found: 3 });
     for name in ["../laminar_xdp.o", "/etc/passwd", "a/b.o", ".hidden", "", "nul\\u0000.o"] {
         let text = good.replace(&format!("file = \"{best}\""), &format!("file = \"{name}\""));
         assert_ne!(text, good);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
-use laminar_xdp::{Startup, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
+use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
 use testbed::{CpuWitness, Wire, bpf, seccomp};
 use xshell::{Shell, cmd};
@@ -31,8 +31,8 @@ tests! {
     netlink_says_what_the_kernel_has_against_it,
     netlink_leaves_alone_what_came_after,
     netlink_serves_where_there_are_no_links,
+    what_a_tool_attached_is_left_alone,
     three_capabilities_are_enough,
-    falling_back_is_a_value,
 }
 
 /// The argument with which the test program holds an attachment until it is
@@ -291,6 +291,22 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
     Ok(())
 }
 
+/// Even if it is one of our objects: nobody's process left it there.
+fn what_a_tool_attached_is_left_alone() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.receiver.enter(|| -> Result<()> {
+        let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+        let object = prebuilt().join(object_of(BASELINE));
+        cmd!(shell, "ip link set dev {interface} xdpdrv obj {object} sec xdp").quiet().run()?;
+        Ok(())
+    })?;
+    let before = wire.show_interface()?;
+    let error = load(&wire, &config().build()?, &cores()).unwrap_err();
+    assert!(matches!(error, XdpError::Busy { .. }), "{error}");
+    assert_eq!(wire.show_interface()?, before);
+    Ok(())
+}
+
 fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
     let wire = Wire::new()?;
     wire.set_mtu(9000)?;
@@ -329,7 +345,7 @@ fn netlink_leaves_alone_what_came_after() -> Result<()> {
 }
 
 /// Of the kernel's `enum bpf_cmd`.
-const BPF_LINK_CREATE: u32 = 28;
+pub const BPF_LINK_CREATE: u32 = 28;
 
 fn three_capabilities_are_enough() -> Result<()> {
     let wire = Wire::new()?;
@@ -342,21 +358,6 @@ fn three_capabilities_are_enough() -> Result<()> {
         wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1, "{target}");
     }
-    Ok(())
-}
-
-fn falling_back_is_a_value() -> Result<()> {
-    let wire = Wire::new()?;
-    let start =
-        |config: XdpConfig| wire.receiver.enter(|| XdpLoader::load_or_fall_back(&config, &cores()));
-    assert!(matches!(start(config().build()?)?, Startup::Xdp(_)));
-    let missing = config().interface("missing0");
-    let fell_back = start(missing.clone().build()?)?;
-    assert!(matches!(fell_back, Startup::Sockets(XdpError::InterfaceNotFound { .. })));
-    let refused = start(missing.clone().fallback_on_error(false).build()?);
-    assert!(matches!(refused, Err(XdpError::InterfaceNotFound { .. })));
-    let off = start(missing.enabled(false).fallback_on_error(false).build()?)?;
-    assert!(matches!(off, Startup::Sockets(XdpError::Disabled)));
     Ok(())
 }
 

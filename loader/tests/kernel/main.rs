@@ -4,12 +4,21 @@
 
 mod artifacts;
 mod bad_input;
+mod ingest;
 mod lifecycle;
+mod moving;
+mod receiving;
 mod selection;
 mod steering;
+mod stream;
+mod succession;
 mod support;
 mod traffic;
+mod trouble;
 mod verdicts;
+
+#[path = "../../examples/thread_per_core/runtime.rs"]
+mod runtime;
 
 use std::fs::File;
 use std::io;
@@ -22,12 +31,27 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(lifecycle::HOLD) {
         lifecycle::hold();
     }
+    let given: Vec<_> = std::env::args().skip(1).collect();
+    if let Some((succession::OWN, rest)) = given.split_first().map(|(own, rest)| (&**own, rest)) {
+        return match succession::own(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:?}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::from_args();
     let missing = testbed::missing_rights();
     let tests = [
         verdicts::TESTS,
         traffic::TESTS,
         steering::TESTS,
+        ingest::TESTS,
+        succession::TESTS,
+        moving::TESTS,
+        receiving::TESTS,
+        trouble::TESTS,
         lifecycle::TESTS,
         artifacts::TESTS,
         selection::TESTS,
@@ -37,8 +61,9 @@ fn main() -> ExitCode {
         .into_iter()
         .flatten()
         .map(|&(name, test)| Trial::test(name, move || run(test, File::lock_shared)));
-    let alone = bad_input::ALONE
-        .iter()
+    let alone = [bad_input::ALONE, receiving::ALONE, moving::ALONE]
+        .into_iter()
+        .flatten()
         .map(|&(name, test)| Trial::test(name, move || run(test, File::lock)));
     let trials = shared.chain(alone).map(|trial| {
         trial.with_ignored_flag(missing.is_some()).with_kind(missing.unwrap_or_default())

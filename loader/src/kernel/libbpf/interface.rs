@@ -10,10 +10,12 @@ use libbpf_sys as sys;
 use super::{check, own};
 
 /// The index of an interface in this thread's network namespace.
-pub fn index(name: &CStr) -> Option<c_int> {
+pub fn index(name: &CStr) -> io::Result<c_int> {
     // SAFETY: the name is a C string.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    c_int::try_from(index).ok().filter(|index| *index != 0)
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => c_int::try_from(index).map_err(io::Error::other),
+    }
 }
 
 /// Attaches through a bpf_link, which detaches when its last descriptor closes.
@@ -33,20 +35,38 @@ pub fn detach_link(link: BorrowedFd) -> io::Result<()> {
     check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
-/// Attaches through netlink; the attachment outlives the process.
-pub fn attach_xdp(interface: c_int, program: BorrowedFd, flags: u32) -> io::Result<()> {
-    // SAFETY: plain values; the options are none.
-    check(unsafe { sys::bpf_xdp_attach(interface, program.as_raw_fd(), flags, ptr::null()) })
+/// Puts another program behind a link, in one step.
+pub fn update_link(link: BorrowedFd, program: BorrowedFd) -> io::Result<()> {
+    // SAFETY: a plain system call on descriptors; the options are none.
+    check(unsafe { sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), ptr::null()) })
         .map(drop)
+}
+
+/// Attaches through netlink; the attachment outlives the process. In the place of `old`
+/// (Linux 5.7) in one step.
+pub fn attach_xdp(
+    interface: c_int,
+    program: BorrowedFd,
+    flags: u32,
+    old: Option<BorrowedFd>,
+) -> io::Result<()> {
+    let options = old.map(replaces);
+    let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the options are null or complete.
+    check(unsafe { sys::bpf_xdp_attach(interface, program.as_raw_fd(), flags, options) }).map(drop)
+}
+
+fn replaces(old: BorrowedFd) -> sys::bpf_xdp_attach_opts {
+    sys::bpf_xdp_attach_opts {
+        sz: size_of::<sys::bpf_xdp_attach_opts>() as _,
+        old_prog_fd: old.as_raw_fd(),
+        ..Default::default()
+    }
 }
 
 /// Detaches through netlink, if `only` (where given; Linux 5.7) is attached.
 pub fn detach_xdp(interface: c_int, only: Option<BorrowedFd>, flags: u32) -> io::Result<()> {
-    let options = only.map(|program| sys::bpf_xdp_attach_opts {
-        sz: size_of::<sys::bpf_xdp_attach_opts>() as _,
-        old_prog_fd: program.as_raw_fd(),
-        ..Default::default()
-    });
+    let options = only.map(replaces);
     let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the options are null or complete.
     check(unsafe { sys::bpf_xdp_detach(interface, flags, options) }).map(drop)

@@ -1,9 +1,12 @@
-//! Safe wrappers, each around one call of libbpf, of bpf(2) or about an interface.
+//! Safe wrappers, each around one call of libbpf, of bpf(2) or about an interface or a
+//! socket.
 //! With `messages` this is all the `unsafe` there is; what to do with the calls is
 //! decided in `object`, `attach` and `probe`.
 
+pub mod datagrams;
 pub mod interface;
 pub mod object;
+pub mod socket;
 
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -88,10 +91,44 @@ pub fn run_program(program: BorrowedFd, packet: &[u8]) -> io::Result<u32> {
     Ok(options.retval)
 }
 
+/// Runs an XDP program once on a frame as if that had just arrived, so that what it
+/// redirects really goes there (Linux 5.18). Older kernels only ask the program, which
+/// shows in the answer: false.
+pub fn run_live(program: BorrowedFd, frame: &[u8]) -> io::Result<bool> {
+    let mut options = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as _,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        flags: sys::BPF_F_TEST_XDP_LIVE_FRAMES,
+        repeat: 1,
+        batch_size: 1,
+        ..Default::default()
+    };
+    // SAFETY: the frame has the stated length and is only read.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    Ok(options.retval != sys::XDP_REDIRECT)
+}
+
 /// A descriptor of a loaded program; takes CAP_SYS_ADMIN.
 pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: a plain system call.
     own(unsafe { sys::bpf_prog_get_fd_by_id(id) })
+}
+
+/// The maps that a loaded program uses, but no more than 16; takes CAP_SYS_ADMIN.
+pub fn program_maps(program: &OwnedFd) -> io::Result<Vec<OwnedFd>> {
+    let mut ids = [0u32; 16];
+    let mut info = sys::bpf_prog_info {
+        nr_map_ids: ids.len() as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut size = size_of::<sys::bpf_prog_info>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes, and as many ids as there is room for.
+    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
+    let count = ids.len().min(info.nr_map_ids as usize);
+    // SAFETY: a plain system call.
+    ids[..count].iter().map(|id| own(unsafe { sys::bpf_map_get_fd_by_id(*id) })).collect()
 }
 
 /// A loaded program's id, name and tag.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use libbpf_sys as sys;
@@ -143,6 +143,14 @@ impl Object {
         check(unsafe { sys::bpf_map__set_max_entries(map.as_ptr(), entries) }).map(drop)
     }
 
+    /// Has the object use a map that exists, instead of making its own; before loading.
+    /// The verifier sees the map as it is.
+    pub fn reuse_map(&mut self, name: &CStr, map: &Map) -> io::Result<()> {
+        let own = self.find_map(name)?;
+        // SAFETY: a map of this object; libbpf duplicates the descriptor.
+        check(unsafe { sys::bpf_map__reuse_fd(own.as_ptr(), map.fd.as_raw_fd()) }).map(drop)
+    }
+
     /// Sets the content of global data, before loading; libbpf refuses another
     /// size than the map's.
     pub fn set_global_data(&mut self, name: &CStr, data: &[u8]) -> io::Result<()> {
@@ -152,19 +160,28 @@ impl Object {
         check(unsafe { sys::bpf_map__set_initial_value(map.as_ptr(), start, size) }).map(drop)
     }
 
-    /// Creates the maps and has the verifier check `program`. A failure comes
-    /// with the verifier's log, empty if it did not come to that.
-    pub fn load(&mut self, program: &CStr) -> Result<(), (io::Error, String)> {
+    /// Creates the maps and has the verifier check the programs, in which libbpf stops
+    /// at the first that is refused. A failure comes with the verifier's log, empty if
+    /// it did not come to that.
+    pub fn load(&mut self) -> Result<(), (io::Error, String)> {
         self.verifier_log = vec![0; VERIFIER_LOG_SIZE];
         let log = &mut self.verifier_log;
         let (start, size) = (log.as_mut_ptr().cast(), log.len() as _);
-        let result = self.find_program(program).and_then(|program| {
+        let mut program = ptr::null_mut();
+        let result = loop {
+            // SAFETY: the object is open, and `program` is null or the last one.
+            program = unsafe { sys::bpf_object__next_program(self.raw.as_ptr(), program) };
+            if program.is_null() {
+                // SAFETY: the object is open.
+                break check(unsafe { sys::bpf_object__load(self.raw.as_ptr()) });
+            }
             // SAFETY: a program of this object, which owns the buffer until it
             // is closed and does not touch it meanwhile.
-            check(unsafe { sys::bpf_program__set_log_buf(program.as_ptr(), start, size) })?;
-            // SAFETY: the object is open.
-            check(unsafe { sys::bpf_object__load(self.raw.as_ptr()) })
-        });
+            let set = unsafe { sys::bpf_program__set_log_buf(program, start, size) };
+            if let Err(error) = check(set) {
+                break Err(error);
+            }
+        };
         result.map(drop).map_err(|error| {
             let text = CStr::from_bytes_until_nul(&self.verifier_log).unwrap_or_default();
             (error, text.to_string_lossy().into_owned())
@@ -218,7 +235,26 @@ pub struct Map {
     per_cpu: bool,
 }
 
+impl AsFd for Map {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Map {
+    /// A map that somebody else made, of this type and with values of one of these sizes.
+    pub fn of(fd: OwnedFd, kind: sys::bpf_map_type, value_sizes: &[u32]) -> io::Result<Map> {
+        let mut info = sys::bpf_map_info::default();
+        let mut size = size_of::<sys::bpf_map_info>() as u32;
+        // SAFETY: the kernel writes at most `size` bytes.
+        check(unsafe { sys::bpf_map_get_info_by_fd(fd.as_raw_fd(), &mut info, &mut size) })?;
+        if info.type_ != kind || info.key_size != 4 || !value_sizes.contains(&info.value_size) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let per_cpu = info.type_ == sys::BPF_MAP_TYPE_PERCPU_ARRAY;
+        Ok(Map { fd, key_size: info.key_size, value_size: info.value_size as usize, per_cpu })
+    }
+
     /// Bytes of a value.
     pub fn value_size(&self) -> usize {
         self.value_size
@@ -235,6 +271,20 @@ impl Map {
             sys::bpf_map_update_elem(self.fd.as_raw_fd(), key, value, u64::from(sys::BPF_ANY))
         })
         .map(drop)
+    }
+
+    /// Reads one value, in the machine's byte order.
+    pub fn lookup(&self, key: u32) -> io::Result<Vec<u8>> {
+        if self.key_size != 4 || self.per_cpu {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut value = vec![0; self.value_size];
+        // SAFETY: the kernel writes as many bytes as a value has.
+        check(unsafe {
+            let (key, value) = (ptr::from_ref(&key).cast(), value.as_mut_ptr().cast());
+            sys::bpf_map_lookup_elem(self.fd.as_raw_fd(), key, value)
+        })?;
+        Ok(value)
     }
 
     /// Reads a `u64` of a per-CPU map: one number for each possible CPU, then 0.

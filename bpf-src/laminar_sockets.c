@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The same promise for sockets: laminar_select gives each datagram to the
+ * socket of the CPU that owns its partition, laminar_filter keeps from a socket
+ * what is not LaminarDB's protocol. They hold with XDP and without it.
+ *
+ * Two programs, because what the first one drops is answered with an ICMP
+ * error; and because the kernel may hand it several datagrams as one, which it
+ * takes apart before it runs the second.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "laminar_abi.h"
+#include "tables.h"
+
+/* Both programs find a UDP header at the start of their data. */
+#define HEADER sizeof(struct udphdr)
+
+#define WHOLE_DATAGRAM 0xffffffff
+
+struct {
+	__uint(type, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY);
+	__uint(max_entries, LAMINAR_DEFAULT_CPUS);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+SEC("sk_reuseport")
+int laminar_select(struct sk_reuseport_md *ctx)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct laminar_header header;
+	struct laminar_owner *owner;
+
+	if (bpf_skb_load_bytes(ctx, HEADER, &header, sizeof(header)))
+		return SK_PASS; /* too short: any socket's filter drops it */
+	owner = owner_of(header.partition_key);
+	if (!owner || !owner->socket)
+		return SK_PASS;
+
+	/*
+	 * XDP's queue decides, so that packets which it handed over before and
+	 * after a move reach the old and the new owner, in their order. It
+	 * knows IPv4 only.
+	 */
+	if (ctx->eth_protocol != bpf_htons(ETH_P_IP) || owner->queue != cpu + 1)
+		cpu = owner->socket - 1;
+	bpf_sk_select_reuseport(ctx, &sockets, &cpu, 0);
+	return SK_PASS;
+}
+
+static __always_inline __u32 judge(struct __sk_buff *skb)
+{
+	struct laminar_header header;
+
+	if (bpf_skb_load_bytes(skb, HEADER, &header, sizeof(header)))
+		return LAMINAR_REASON_DROPPED_SHORT;
+	if (header.magic != bpf_htonl(LAMINAR_MAGIC))
+		return LAMINAR_REASON_DROPPED_MAGIC;
+	if (bpf_ntohl(header.payload_len) != skb->len - HEADER - sizeof(header))
+		return LAMINAR_REASON_DROPPED_LENGTH;
+	return LAMINAR_REASON_ACCEPTED;
+}
+
+SEC("socket")
+int laminar_filter(struct __sk_buff *skb)
+{
+	__u32 reason = judge(skb);
+
+	count(reason);
+	return reason == LAMINAR_REASON_ACCEPTED ? WHOLE_DATAGRAM : 0;
+}
+
+char LICENSE[] SEC("license") = LAMINAR_LICENSE;

@@ -1,0 +1,65 @@
+//! Classic BPF for kernels or users that may not load programs: no rights, no maps, no
+//! counters. The kernel verifies and copies what is made here.
+
+use crate::kernel::libbpf::socket::ClassicInstruction as Instruction;
+use laminar_xdp_prebuilt::abi;
+
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const LOAD_LENGTH: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_LEN;
+const TO_X: u32 = libc::BPF_MISC | libc::BPF_TAX;
+const SUBTRACT: u32 = libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K;
+const MODULO: u32 = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const IF_EQUAL_X: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_X;
+const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
+
+const WHOLE_DATAGRAM: u32 = u32::MAX;
+const UDP_HEADER: u32 = 8;
+const HEADER: u32 = size_of::<abi::laminar_header>() as u32;
+const MAGIC_AT: u32 = std::mem::offset_of!(abi::laminar_header, magic) as u32;
+const PARTITION_KEY_AT: u32 = std::mem::offset_of!(abi::laminar_header, partition_key) as u32;
+const PAYLOAD_LEN_AT: u32 = std::mem::offset_of!(abi::laminar_header, payload_len) as u32;
+
+fn instruction(code: u32, k: u32) -> Instruction {
+    jump(code, k, 0, 0)
+}
+
+/// Skips `yes` instructions if the condition holds, else `no`.
+fn jump(code: u32, k: u32, yes: u8, no: u8) -> Instruction {
+    Instruction { code: code as u16, jt: yes, jf: no, k }
+}
+
+/// A filter that takes nothing.
+pub fn closed() -> Vec<Instruction> {
+    vec![instruction(RETURN, 0)]
+}
+
+/// The filter on each socket: what XDP drops, it drops. Its data begin with the UDP
+/// header.
+pub fn filter() -> Vec<Instruction> {
+    vec![
+        instruction(LOAD_LENGTH, 0),
+        jump(IF_AT_LEAST, UDP_HEADER + HEADER, 0, 7),
+        instruction(SUBTRACT, UDP_HEADER + HEADER),
+        instruction(TO_X, 0),
+        instruction(LOAD, UDP_HEADER + MAGIC_AT),
+        jump(IF_EQUAL, abi::LAMINAR_MAGIC, 0, 3),
+        instruction(LOAD, UDP_HEADER + PAYLOAD_LEN_AT),
+        jump(IF_EQUAL_X, 0, 0, 1),
+        instruction(RETURN, WHOLE_DATAGRAM),
+        instruction(RETURN, 0),
+    ]
+}
+
+/// Chooses a socket by its place in the group, which is its core's among the cores: where
+/// partitions start. Its data begin with the payload.
+pub fn selection(cores: u32, partitions: u32) -> Vec<Instruction> {
+    vec![
+        instruction(LOAD, PARTITION_KEY_AT),
+        instruction(MODULO, partitions),
+        instruction(MODULO, cores),
+        instruction(RETURN_A, 0),
+    ]
+}

@@ -1,0 +1,197 @@
+//! What keeps the order while a partition moves, each with the race made certain: without
+//! it the test fails.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{IngestConfig, XdpAttachMode, XdpConfig, XdpError};
+use testbed::Wire;
+use testbed::frame::datagram;
+
+use crate::artifacts::Set;
+use crate::ingest::{Way, two_cores, without_sockets_object};
+use crate::receiving::PORT;
+use crate::runtime::{Handler, ThreadPerCoreRuntime};
+use crate::support::{config, steering_modes, tests, with_cpu_offline};
+
+tests! {
+    what_waits_in_the_queue_comes_first,
+    what_waits_in_the_socket_comes_first,
+    both_layers_follow_a_move,
+    no_move_where_order_cannot_be_kept,
+}
+
+tests! { ALONE: no_move_to_a_cpu_that_is_offline }
+
+/// The partition that moves, from the first core to the second.
+const PARTITION: u32 = 0;
+
+/// Handles each datagram by adding its first byte; `0` takes a while.
+fn start(wire: &Wire, config: &XdpConfig) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let handler = |_| -> Handler {
+        let handled = handled.clone();
+        Box::new(move |datagram| {
+            if datagram.payload == b"\0" {
+                std::thread::sleep(Duration::from_millis(150));
+            }
+            handled.lock().unwrap().extend(datagram.payload);
+        })
+    };
+    let ingest = IngestConfig::new(two_cores());
+    let start = || ThreadPerCoreRuntime::with_xdp(&ingest, config, handler);
+    Ok((wire.receiver.enter(start)?, handled))
+}
+
+/// Sends while the partition moves: some before, some as soon as the new owner may get
+/// them. Fails unless all of them are handled in order.
+fn send_and_move(
+    wire: &Wire,
+    config: &XdpConfig,
+    first: u8,
+    prepare: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    const EACH: u8 = 20;
+    let (runtime, handled) = start(wire, config)?;
+    let sender = wire.sending_socket()?;
+    let send = |byte: u8| sender.send_to(&datagram(PARTITION, &[byte]), Wire::destination(PORT));
+    prepare()?;
+    let last = first + 2 * EACH;
+    (first..first + EACH).try_for_each(|byte| send(byte).map(drop))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let moving = scope.spawn(|| runtime.move_partition(PARTITION, two_cores()[1]));
+        for byte in first + EACH..last {
+            std::thread::sleep(Duration::from_millis(2));
+            send(byte)?;
+        }
+        Ok(moving.join().expect("no panic")?)
+    })?;
+    let begin = Instant::now();
+    while handled.lock().unwrap().len() < 2 * EACH as usize {
+        ensure!(begin.elapsed() < Duration::from_secs(5), "{:?}", handled.lock().unwrap());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let handled = handled.lock().unwrap().clone();
+    ensure!(handled == (first..last).collect::<Vec<_>>(), "{handled:?}");
+    Ok(())
+}
+
+/// A thread of a higher class keeps the old CPU from its queue, which fills; the new
+/// owner's is free.
+fn what_waits_in_the_queue_comes_first() -> Result<()> {
+    let objects = without_sockets_object()?;
+    let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
+    for way in modes.chain([Way::XdpAndClassic]) {
+        let wire = Wire::new()?;
+        let [old, new] = two_cores()[..] else { unreachable!() };
+        let (begin, at_work) = (Instant::now(), AtomicBool::new(false));
+        let busy = |until: Duration| {
+            testbed::become_real_time()?;
+            at_work.store(true, Ordering::Release);
+            while begin.elapsed() < until {
+                std::hint::spin_loop();
+            }
+            std::io::Result::Ok(())
+        };
+        std::thread::scope(|scope| -> Result<()> {
+            let mut hog = None;
+            // The sender's CPU is the one that runs XDP for a veth.
+            let sent = testbed::on_cpu(new, || {
+                send_and_move(&wire, &way.config(&objects).build()?, 1, || {
+                    let until = begin.elapsed() + Duration::from_millis(150);
+                    let at_work = &at_work;
+                    hog = Some(scope.spawn(move || testbed::on_cpu(old, || busy(until))));
+                    while !at_work.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    Ok(())
+                })
+            })?;
+            hog.context("it was started")?.join().expect("no panic")??;
+            sent.with_context(|| format!("{way:?}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The old owner is at one datagram for long; the others wait in its socket.
+fn what_waits_in_the_socket_comes_first() -> Result<()> {
+    let objects = Set::new()?;
+    for way in [Way::Sockets, Way::Xdp(XdpAttachMode::Native)] {
+        let wire = Wire::new()?;
+        send_and_move(&wire, &way.config(&objects).build()?, 0, || Ok(()))
+            .with_context(|| format!("{way:?}"))?;
+    }
+    Ok(())
+}
+
+/// The kernel processes on the new owner's CPU. (Behind classic BPF it goes on where the
+/// partition started.)
+fn both_layers_follow_a_move() -> Result<()> {
+    let objects = without_sockets_object()?;
+    for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
+        let wire = Wire::new()?;
+        let (mut to, config) = (IngestConfig::new(two_cores()), way.config(&objects).build()?);
+        to.address = Wire::RECEIVER.into();
+        let ingest = wire.receiver.enter(|| laminar_xdp::Ingest::open(&to, &config))?;
+        let [old, new] = two_cores()[..] else { unreachable!() };
+        let mut receivers = [ingest.receiver(old)?, ingest.receiver(new)?];
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let work = scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    for receiver in &mut receivers {
+                        receiver.receive(Duration::from_millis(1), |_| {}).unwrap();
+                    }
+                }
+            });
+            let moved = ingest.move_partition(PARTITION, new);
+            stop.store(true, Ordering::Release);
+            work.join().expect("no panic");
+            Ok(moved?)
+        })?;
+        // The kernel keeps account of the CPU for connected sockets.
+        let sender = wire.sending_socket()?;
+        receivers[1].socket().connect(sender.local_addr()?)?;
+        sender.send_to(&datagram(PARTITION, b""), Wire::destination(PORT))?;
+        let mut seen = 0;
+        let begin = Instant::now();
+        while seen == 0 && begin.elapsed() < Duration::from_secs(5) {
+            seen += receivers[1].receive(Duration::from_millis(10), |_| {})?;
+        }
+        let processed_on = socket2::SockRef::from(receivers[1].socket()).cpu_affinity()?;
+        ensure!((seen, processed_on) == (1, new as usize), "{way:?}: {seen}, CPU {processed_on}");
+    }
+    Ok(())
+}
+
+/// Receive packet steering mixes what the queues keep apart.
+fn no_move_where_order_cannot_be_kept() -> Result<()> {
+    let wire = Wire::new()?;
+    let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
+    let to = two_cores()[1];
+    wire.receiver.enter(|| -> Result<()> {
+        testbed::see_own_sys()?;
+        let mask = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", Wire::INTERFACE);
+        std::fs::write(&mask, "3").context(mask.clone())?;
+        let error = runtime.move_partition(PARTITION, to).unwrap_err();
+        assert!(error.to_string().contains("receive packet steering"), "{error}");
+        assert!(matches!(error, XdpError::NotMoved { .. }));
+        std::fs::write(&mask, "0")?;
+        runtime.move_partition(PARTITION, to)?;
+        Ok(())
+    })
+}
+
+fn no_move_to_a_cpu_that_is_offline() -> Result<()> {
+    let wire = Wire::new()?;
+    let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
+    let to = two_cores()[1];
+    let error = with_cpu_offline(to, || runtime.move_partition(PARTITION, to).unwrap_err())?;
+    assert!(error.to_string().contains("is offline"), "{error}");
+    runtime.move_partition(PARTITION, to)?;
+    Ok(())
+}
