@@ -17,6 +17,8 @@ DEFAULT_TARGET := $(shell sed -n 's/^default_target = "\(.*\)"/\1/p' bpf-prebuil
 # Where cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
+LAMINARDB = examples/laminardb-ingest/Cargo.toml
+
 # apt and cargo take turns.
 .NOTPARALLEL:
 
@@ -53,6 +55,13 @@ check: packages-bpf ## Fail if the objects are not what the sources give, or cla
 bpf: packages-bpf ## Compile what changed in bpf-src/ into bpf-prebuilt/
 	$(BUILD_TOOLS) bindings
 	$(BUILD_TOOLS) bpf
+
+# LaminarDB's some 350 crates are built apart: for minutes, the first time.
+.PHONY: laminardb
+laminardb: packages ## Feed an embedded LaminarDB with real datagrams and compare its answer (root)
+	$(CARGO) fmt --manifest-path $(LAMINARDB) --check
+	$(CARGO) build --locked --manifest-path $(LAMINARDB) --target-dir $(TARGET)/laminardb
+	$(SUDO) $(TARGET)/laminardb/debug/laminardb-ingest
 
 .PHONY: cost
 cost: packages-cost ## Measure each verdict in ns over an empty program (root)
