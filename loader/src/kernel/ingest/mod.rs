@@ -1,9 +1,10 @@
 //! Sockets, with XDP in front of them where it can be: the one entry point.
 
 mod choice;
+mod estate;
 mod fence;
-mod handover;
 mod moving;
+mod peer;
 mod receiver;
 mod succession;
 mod turns;
@@ -90,7 +91,7 @@ impl Ingest {
             }),
             false => Err(XdpError::Disabled),
         };
-        let terms = handover::terms(config.address, port, &steering);
+        let terms = succession::terms(config.address, port, &steering);
         Self::with(xdp, group, turns, steering, terms, xdp_config)
     }
 
@@ -130,7 +131,7 @@ impl Ingest {
     pub fn receiver(&self, core: u32) -> Result<Receiver, XdpError> {
         let index = self.steering.check_move(0, core)?;
         if self.handed_over {
-            return Err(handover::failed("this process has handed over".into()));
+            return Err(peer::failed("this process has handed over".into()));
         }
         let socket = self.group.sockets()[index].clone();
         Receiver::new(core, index, socket, self.turns.clone()).ok_or_else(|| {

@@ -1,5 +1,20 @@
-//! Both sides of a hand-over; what they say to each other is in `handover`.
+//! One process takes over from another. Over a Unix stream the old one (`offer` and
+//! `hand_over`) and the new one (`take_over`) say:
+//!
+//! ```text
+//! new: terms                          what it was configured for
+//! old: what there is, descriptors
+//! new: ready                          its own programs are in place
+//! old: yours                          it has stopped reading
+//! new: mine                           it begins
+//! ```
+//!
+//! Each may say "refused" instead, and why.
+//!
+//! Before "mine" the old process can go on whatever happens to the new one: both hold
+//! everything, and programs of either work on the same tables.
 
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -9,12 +24,23 @@ use crate::artifact::Artifact;
 use crate::config::XdpConfig;
 use crate::error::XdpError;
 use crate::ingest::IngestConfig;
-use crate::kernel::ingest::handover::{self, Estate, Peer, XdpEstate};
+use crate::kernel::ingest::estate::{self, Estate, XdpEstate};
+use crate::kernel::ingest::peer::{Peer, failed};
 use crate::kernel::ingest::turns::{Desk, Turns, lock};
 use crate::kernel::ingest::{Ingest, Stage, choice};
 use crate::kernel::loader::XdpLoader;
 use crate::kernel::sockets::Group;
 use crate::kernel::steering::Steering;
+
+/// What both processes have to be configured for alike.
+pub fn terms(address: IpAddr, port: u16, steering: &Steering) -> String {
+    format!(
+        "laminar-xdp hand-over 1, ABI {}, port {port} on {address}, {} partitions, CPUs {:?}",
+        abi::LAMINAR_ABI_VERSION,
+        steering.partitions(),
+        steering.cores()
+    )
+}
 
 /// A process that is ready to take over ([`Ingest::offer`]). Dropped, it is turned away
 /// and everything goes on as before.
@@ -83,10 +109,10 @@ impl Ingest {
         peer: &Peer,
     ) -> Result<(Ingest, Option<XdpEstate>), XdpError> {
         let artifact = Artifact::find(&xdp_config.bpf_object_path)?;
-        let terms = handover::terms(config.address, xdp_config.port, &steering);
+        let terms = terms(config.address, xdp_config.port, &steering);
         peer.say(&terms)?;
         let Estate { sockets, drops_before, owners, object, xdp } =
-            handover::take(peer, &steering, xdp_config.port)?;
+            estate::take(peer, &steering, xdp_config.port)?;
         let turns = Arc::new(Turns::new(config.cores.len(), &owners)?);
         // Behind classic BPF the kernel knows only where partitions started.
         if object.is_some() {
@@ -134,7 +160,7 @@ impl Ingest {
         let wanted = peer.hear()?;
         let refuse = |problem: String| {
             peer.refuse(&problem);
-            Err(handover::failed(problem))
+            Err(failed(problem))
         };
         if wanted != self.terms {
             return refuse(format!("it wants {wanted:?}, this is {:?}", self.terms));
@@ -155,7 +181,7 @@ impl Ingest {
             Offer { peer, stage: self.stage.clone(), accepted: false }
         };
         let xdp = self.xdp.as_ref().map(XdpLoader::estate);
-        handover::give(&offer.peer, self.turns.owners(), &self.group, xdp)?;
+        estate::give(&offer.peer, self.turns.owners(), &self.group, xdp)?;
         offer.peer.expect("ready").inspect_err(|_| self.reclaim())?;
         Ok(offer)
     }
@@ -185,11 +211,11 @@ impl Ingest {
         ] {
             let mut desks = self.cores().iter().zip(0..);
             if let Some((core, _)) = desks.find(|(_, index)| is_so(self.turns.desk(*index))) {
-                return Err(handover::failed(format!("the receiver of CPU {core} {what}")));
+                return Err(failed(format!("the receiver of CPU {core} {what}")));
             }
         }
         if !Arc::ptr_eq(&offer.stage, &self.stage) {
-            return Err(handover::failed("the offer is another ingest's".into()));
+            return Err(failed("the offer is another ingest's".into()));
         }
         let answer = offer.peer.say("yours").and_then(|()| offer.peer.expect("mine"));
         answer.inspect_err(|_| self.reclaim())?;
