@@ -110,6 +110,11 @@ enum laminar_reason {
 	LAMINAR_REASON_REDIRECTED,
 	/** Accepted by the filter of a socket, in the sockets' layer only. */
 	LAMINAR_REASON_ACCEPTED,
+	/**
+	 * Dropped: sent to a broadcast or multicast address, which the kernel
+	 * delivers to every socket; in the sockets' layer only, once a socket.
+	 */
+	LAMINAR_REASON_DROPPED_MULTICAST,
 	/** Number of counters. */
 	LAMINAR_REASON_COUNT,
 };

@@ -10,6 +10,10 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/stddef.h>
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -53,6 +57,28 @@ int laminar_select(struct sk_reuseport_md *ctx)
 	return SK_PASS;
 }
 
+/*
+ * Of a datagram to a broadcast or multicast address the kernel gives every
+ * socket a copy, and asks nobody which.
+ */
+static __always_inline int is_for_every_socket(struct __sk_buff *skb)
+{
+	__u32 destination = offsetof(struct iphdr, daddr);
+	__u8 multicast = 224, first;
+
+	/* A network's own broadcast address can be told by the frame's only. */
+	if (skb->pkt_type == PACKET_BROADCAST)
+		return 1;
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		destination = offsetof(struct ipv6hdr, daddr);
+		multicast = 0xff;
+	}
+	if (bpf_skb_load_bytes_relative(skb, destination, &first, sizeof(first),
+					BPF_HDR_START_NET))
+		return 0;
+	return first >= multicast;
+}
+
 static __always_inline __u32 judge(struct __sk_buff *skb)
 {
 	struct laminar_header header;
@@ -63,6 +89,8 @@ static __always_inline __u32 judge(struct __sk_buff *skb)
 		return LAMINAR_REASON_DROPPED_MAGIC;
 	if (bpf_ntohl(header.payload_len) != skb->len - HEADER - sizeof(header))
 		return LAMINAR_REASON_DROPPED_LENGTH;
+	if (is_for_every_socket(skb))
+		return LAMINAR_REASON_DROPPED_MULTICAST;
 	return LAMINAR_REASON_ACCEPTED;
 }
 

@@ -121,8 +121,11 @@ pub const LAMINAR_REASON_DROPPED_LENGTH: laminar_reason = 5;
 pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 6;
 /// Accepted by the filter of a socket, in the sockets' layer only.
 pub const LAMINAR_REASON_ACCEPTED: laminar_reason = 7;
+/** Dropped: sent to a broadcast or multicast address, which the kernel
+ delivers to every socket; in the sockets' layer only, once a socket.*/
+pub const LAMINAR_REASON_DROPPED_MULTICAST: laminar_reason = 8;
 /// Number of counters.
-pub const LAMINAR_REASON_COUNT: laminar_reason = 8;
+pub const LAMINAR_REASON_COUNT: laminar_reason = 9;
 /** Why a packet got its verdict, and the key of its counter in `stats`. The
  reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
  pass. Sockets know DROPPED_* and ACCEPTED only.*/

@@ -1,8 +1,8 @@
 //! Which object serves on this kernel, in which mode, and why not the others.
 //!
 //! Makes two network namespaces joined by a veth pair, loads there in every mode and
-//! prints what was chosen; then each object by itself, also those for sockets. `--json` prints the same for
-//! scripts. Nothing of the machine's own network is touched.
+//! prints what was chosen; then each object by itself, also those for sockets. `--json`
+//! prints the same for scripts. Nothing of the machine's own network is touched.
 
 use std::process::ExitCode;
 

@@ -20,8 +20,7 @@ pub struct IngestConfig {
     /// address of the machine, IPv4 ones among them.
     pub address: IpAddr,
     /// Bytes that each socket holds until they are read, as `SO_RCVBUF` counts them, 1 to
-    /// 2^30:
-    /// a datagram takes some 400 bytes more than its length. Beyond
+    /// 2^30: a datagram takes some 400 bytes more than its length. Beyond
     /// `net.core.rmem_max` it takes CAP_NET_ADMIN; what the kernel grants
     /// ([`crate::Ingest::receive_buffer`]) may be less, and one warning says so.
     /// Default: 4 MiB.
@@ -75,9 +74,10 @@ pub struct IngestStats {
     /// packets that it leaves alone (IPv6) are counted only where a filter drops them.
     /// Where no program can be loaded, `dropped_unsorted` is all there is.
     pub verdicts: XdpStats,
-    /// Datagrams that a socket's filter accepted, of whatever way; `None` where no
-    /// program counts. What `verdicts.redirected` has more was lost in a CPU's queue or
-    /// by the network stack behind it.
+    /// Datagrams that a socket's filter accepted, whether XDP redirected or passed them;
+    /// `None` where no program counts. If everything comes through XDP,
+    /// `verdicts.redirected` minus this was lost in a CPU's queue or by the network stack
+    /// behind it.
     pub accepted: Option<u64>,
     /// Datagrams lost behind the filter: the receive buffer was full, or the checksum
     /// wrong. `None` where the kernel does not tell them from junk.
@@ -110,22 +110,24 @@ impl IngestStats {
             return stats;
         };
         let count = |reason: u32| by_reason[reason as usize];
-        let (short, magic, length) = (
-            count(abi::LAMINAR_REASON_DROPPED_SHORT),
-            count(abi::LAMINAR_REASON_DROPPED_MAGIC),
-            count(abi::LAMINAR_REASON_DROPPED_LENGTH),
-        );
-        verdicts.dropped_short += short;
-        verdicts.dropped_magic += magic;
-        verdicts.dropped_length += length;
-        verdicts.dropped += short + magic + length;
+        let mut junk = 0;
+        for (total, reason) in [
+            (&mut verdicts.dropped_short, abi::LAMINAR_REASON_DROPPED_SHORT),
+            (&mut verdicts.dropped_magic, abi::LAMINAR_REASON_DROPPED_MAGIC),
+            (&mut verdicts.dropped_length, abi::LAMINAR_REASON_DROPPED_LENGTH),
+            (&mut verdicts.dropped_multicast, abi::LAMINAR_REASON_DROPPED_MULTICAST),
+        ] {
+            *total += count(reason);
+            junk += count(reason);
+        }
+        verdicts.dropped += junk;
         let accepted = count(abi::LAMINAR_REASON_ACCEPTED);
         if xdp.is_none() {
             verdicts.passed_no_queue = accepted;
             verdicts.passed = accepted;
         }
         stats.accepted = Some(accepted);
-        stats.overflowed = Some(dropped.saturating_sub(short + magic + length));
+        stats.overflowed = Some(dropped.saturating_sub(junk));
         stats
     }
 }
@@ -156,17 +158,18 @@ mod tests {
             (abi::LAMINAR_REASON_DROPPED_SHORT, 1),
             (abi::LAMINAR_REASON_DROPPED_MAGIC, 2),
             (abi::LAMINAR_REASON_DROPPED_LENGTH, 3),
+            (abi::LAMINAR_REASON_DROPPED_MULTICAST, 4),
             (abi::LAMINAR_REASON_ACCEPTED, 100),
         ] {
             by_reason[reason as usize] = count;
         }
         let xdp = XdpStats { redirected: 90, dropped_magic: 5, dropped: 5, ..Default::default() };
-        let both = IngestStats::new(Some(xdp), Some(by_reason), 10, 0);
-        assert_eq!((both.verdicts.dropped, both.verdicts.dropped_magic), (11, 7));
+        let both = IngestStats::new(Some(xdp), Some(by_reason), 14, 0);
+        assert_eq!((both.verdicts.dropped, both.verdicts.dropped_magic), (15, 7));
         assert_eq!((both.verdicts.redirected, both.verdicts.passed), (90, 0));
         assert_eq!((both.accepted, both.overflowed), (Some(100), Some(4)));
-        let sockets = IngestStats::new(None, Some(by_reason), 6, 0);
-        assert_eq!((sockets.verdicts.passed, sockets.verdicts.total()), (100, 106));
+        let sockets = IngestStats::new(None, Some(by_reason), 10, 0);
+        assert_eq!((sockets.verdicts.passed, sockets.verdicts.total()), (100, 110));
         let classic = IngestStats::new(None, None, 7, 0);
         assert_eq!((classic.verdicts.dropped, classic.verdicts.dropped_unsorted), (7, 7));
         assert_eq!((classic.accepted, classic.overflowed), (None, None));

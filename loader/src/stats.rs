@@ -28,6 +28,9 @@ pub struct XdpStats {
     pub dropped_magic: u64,
     /// Part of `dropped`: the payload length is not what the datagram carries.
     pub dropped_length: u64,
+    /// Part of `dropped`: to a broadcast or multicast address, by the filters of sockets.
+    /// The kernel gives each socket a copy, so each such datagram counts as often.
+    pub dropped_multicast: u64,
     /// Part of `dropped`: by the classic filter of a socket, which cannot say why; zero
     /// wherever programs can be loaded. Among them are datagrams that found a socket's
     /// buffer full.
@@ -55,6 +58,7 @@ impl XdpStats {
             dropped_short,
             dropped_magic,
             dropped_length,
+            dropped_multicast: 0,
             dropped_unsorted: 0,
             passed_fragment,
             passed_no_queue,
@@ -80,7 +84,7 @@ mod tests {
         })
         .unwrap();
         seen.sort_unstable();
-        // The last one is the sockets' own.
+        // The last ones are the sockets' own.
         assert_eq!(seen, (0..abi::LAMINAR_REASON_ACCEPTED).collect::<Vec<_>>());
         assert_eq!(stats.total(), 0x01_01_01_01_01_01_01);
     }

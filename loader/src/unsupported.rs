@@ -3,6 +3,8 @@
 
 use std::net::UdpSocket;
 #[cfg(unix)]
+use std::os::fd::BorrowedFd;
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -205,6 +207,12 @@ impl Receiver {
 
     /// Never called.
     pub fn socket(&self) -> &UdpSocket {
+        match self.never {}
+    }
+
+    /// Never called.
+    #[cfg(unix)]
+    pub fn attention(&self) -> BorrowedFd<'_> {
         match self.never {}
     }
 

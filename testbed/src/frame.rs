@@ -31,6 +31,11 @@ pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The same to another IPv4 address, in a frame to the receiver all the same.
+pub fn udp_to(address: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
+    ipv4(port, payload, |header| header.destination = address)
+}
+
 /// The same with `options` (a multiple of 4 bytes) in the IP header.
 pub fn udp_with_options(port: u16, payload: &[u8], options: &[u8]) -> Vec<u8> {
     let options = Ipv4Options::try_from(options).expect("options of a legal length");

@@ -18,6 +18,11 @@ pub fn generic_mode_redirects() -> bool {
     is_at_least(5, 15)
 }
 
+/// A test run can put real packets on their way.
+pub fn runs_live_frames() -> bool {
+    is_at_least(5, 18)
+}
+
 /// Packets may lie in several buffers.
 pub fn has_multi_buffer() -> bool {
     is_at_least(5, 18)

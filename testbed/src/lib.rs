@@ -32,6 +32,19 @@ pub fn current_cpu() -> u32 {
     unsafe { libc::sched_getcpu() }.try_into().expect("the kernel has getcpu")
 }
 
+/// The CPUs that the calling thread may run on.
+pub fn allowed_cpus() -> Vec<u32> {
+    // SAFETY: a zeroed set is an empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: concerns this thread only; the set has the stated size.
+    let answer = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    assert_eq!(answer, 0, "sched_getaffinity: {}", std::io::Error::last_os_error());
+    // SAFETY: reads within the set.
+    (0..libc::CPU_SETSIZE as u32)
+        .filter(|c| unsafe { libc::CPU_ISSET(*c as usize, &set) })
+        .collect()
+}
+
 /// The ids of the CPUs that are online.
 pub fn online_cpus() -> Vec<u32> {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("sysfs");

@@ -66,6 +66,7 @@ fn ingest(database: &Database) -> Result<()> {
         .interface(Wire::INTERFACE)
         .bpf_object_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bpf-prebuilt"))
         .partitions(PARTITIONS)
+        .fallback_on_error(false)
         .build()?;
     let config = IngestConfig::new(&cores[..]);
     let start = || {
@@ -91,6 +92,9 @@ fn ingest(database: &Database) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
         answer = database.answer()?;
     }
+    // And no more than that: what is counted twice may come late.
+    std::thread::sleep(Duration::from_millis(200));
+    answer = database.answer()?;
     println!("{ANSWER}\n{}", pretty_format_batches(&answer)?);
     let stats = ingest.xdp_stats()?;
     println!("{stats:?}");

@@ -1,12 +1,13 @@
 //! A thread-per-core runtime on top of `laminar_xdp::Ingest`: a thread bound to each CPU,
 //! one socket each, and a handler for each partition that is called on the CPU that owns
-//! it, never by two at once. A model to copy; tests and benchmarks drive it too.
+//! it, never by two at once. A model to copy; the tests drive it, and so does the example
+//! `laminardb-ingest`.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use laminar_xdp::{Datagram, Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError};
 
@@ -162,10 +163,19 @@ fn pin(receiver: &Receiver) {
     }
 }
 
+/// How often a thread sees to it that it is on its CPU: the kernel lets it go when that
+/// goes offline.
+const PIN_EVERY: Duration = Duration::from_secs(1);
+
 /// What each thread does.
 fn run(mut receiver: Receiver, handlers: &[Mutex<Handler>], stop: &AtomicBool) {
     pin(&receiver);
+    let mut pinned = Instant::now();
     while !stop.load(Ordering::Acquire) {
+        if pinned.elapsed() > PIN_EVERY {
+            receiver.pin_thread().ok(); // offline still
+            pinned = Instant::now();
+        }
         let patience = Duration::from_millis(20);
         let received = receiver.receive(patience, |datagram| handle(handlers, datagram));
         if let Err(error) = received {

@@ -68,12 +68,13 @@ impl Attachment {
         // A kernel without XDP links says EINVAL, as do drivers for reasons of their
         // own: there netlink is the answer to the first and explains the second.
         let no_links = error.raw_os_error() == Some(libc::EINVAL);
+        // First, so that nobody takes it for one without an owner.
+        let Some(mark) = Mark::set(interface.index) else {
+            return Err(if no_links { marked(interface, mode) } else { explain(error, None) });
+        };
         let (result, messages) = messages::capture(|| {
             let program = program.try_clone_to_owned()?;
             let flags = mode_flag | sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
-            // First, so that nobody takes it for one without an owner.
-            let busy = || io::Error::from_raw_os_error(libc::EBUSY);
-            let mark = Mark::set(interface.index).ok_or_else(busy)?;
             interface::attach_xdp(interface.index, program.as_fd(), flags, None)?;
             Ok(attached(Hold::Netlink { program, mark }))
         });
@@ -250,7 +251,8 @@ fn mode_flag(mode: XdpAttachMode) -> u32 {
     }
 }
 
-fn is_attached(index: i32, program: &OwnedFd) -> io::Result<bool> {
+/// Whether this very program is on an interface.
+pub fn is_attached(index: i32, program: &OwnedFd) -> io::Result<bool> {
     let (id, ..) = libbpf::program_info(program)?;
     Ok(interface::attached_program(index)? == Some(id))
 }
@@ -327,6 +329,22 @@ fn explain(
         ),
     };
     failure(XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice })
+}
+
+/// Somebody else says that the interface is theirs, and nothing is on it.
+fn marked(interface: &Interface, mode: XdpAttachMode) -> AttachFailure {
+    let advice = format!(
+        "another process is about to attach there: it holds the Unix socket @{} (`ss -xp` shows \
+         whose it is); end it, or wait until it has detached",
+        Mark::name(interface.index)
+    );
+    AttachFailure::Final(XdpError::Attach {
+        interface: interface.name.clone(),
+        mode,
+        reason: io::Error::from_raw_os_error(libc::EADDRINUSE),
+        kernel_message: None,
+        advice,
+    })
 }
 
 /// What leaves a packet in one buffer differs from driver to driver; 1500 does

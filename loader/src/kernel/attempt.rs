@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::os::fd::AsFd;
 
-use laminar_xdp_prebuilt::{Layer, abi};
+use laminar_xdp_prebuilt::Layer;
 
 use crate::artifact::{Artifact, ArtifactObject};
 use crate::config::{XdpAttachMode, XdpConfig};
@@ -24,8 +24,9 @@ pub struct Attempt<'a> {
     pub interface: &'a Interface,
     /// Maps that exist already and are to be used, by name.
     pub existing: &'a [(&'static CStr, &'a Map)],
-    /// A program of ours at work, which is replaced where it is.
-    pub running: Option<&'a Attachment>,
+    /// A program of ours at work, and whether it steers. It is replaced where it is, by one
+    /// that does the same with its tables, which hold all they need.
+    pub running: Option<(&'a Attachment, bool)>,
 }
 
 /// A loaded object that found its place.
@@ -60,7 +61,7 @@ impl Attempt<'_> {
         let mut probes = Probes::default();
         let mut errors = Vec::new();
         let mut found = None;
-        for &(mode, steers) in self.ways() {
+        for (mode, steers) in self.ways() {
             found = self.try_way(mode, steers, &mut trials, &mut probes, &mut errors)?;
             if found.is_some() {
                 break;
@@ -84,14 +85,17 @@ impl Attempt<'_> {
     }
 
     /// Modes, and whether to steer, best first. Explicit modes are tried alone.
-    fn ways(&self) -> &'static [(XdpAttachMode, bool)] {
+    fn ways(&self) -> Vec<(XdpAttachMode, bool)> {
         use XdpAttachMode::{Generic, Native};
-        match self.running.map_or(self.config.attach_mode, Attachment::mode) {
+        if let Some((running, steers)) = self.running {
+            return vec![(running.mode(), steers)];
+        }
+        match self.config.attach_mode {
             XdpAttachMode::Auto => {
-                &[(Native, true), (Generic, true), (Native, false), (Generic, false)]
+                vec![(Native, true), (Generic, true), (Native, false), (Generic, false)]
             }
-            Generic => &[(Generic, true), (Generic, false)],
-            _ => &[(Native, true), (Native, false)],
+            Generic => vec![(Generic, true), (Generic, false)],
+            _ => vec![(Native, true), (Native, false)],
         }
     }
 
@@ -165,17 +169,16 @@ impl Attempt<'_> {
         steers: bool,
     ) -> Result<Attachment, AttachFailure> {
         let Loaded { cpu_map, steering, program, .. } = loaded;
-        // A queue first: before Linux 5.3 a packet for none is lost. Those that exist
-        // hold packets, and stay.
-        if steers && !self.existing.iter().any(|(name, _)| *name == abi::LAMINAR_MAP_CPU) {
+        if let Some((running, _)) = self.running {
+            return running.replaced(program.as_fd(), steers);
+        }
+        // A queue first: before Linux 5.3 a packet for none is lost.
+        if steers {
             let queues = self.steering.create_queues(cpu_map, self.config.cpu_queue_size);
             queues.map_err(AttachFailure::Final)?;
         }
         self.steering.write_all(steering, steers).map_err(AttachFailure::Final)?;
-        match self.running {
-            None => Attachment::attach(self.interface, program.as_fd(), mode, steers),
-            Some(running) => running.replaced(program.as_fd(), steers),
-        }
+        Attachment::attach(self.interface, program.as_fd(), mode, steers)
     }
 
     /// Why an object filters without steering in a mode; `None` if it steers.

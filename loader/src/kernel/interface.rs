@@ -8,7 +8,7 @@ use laminar_xdp_prebuilt::abi;
 
 use crate::config::XdpAttachMode;
 use crate::error::{ProgramIdentity, XdpError};
-use crate::kernel::attach::take_off;
+use crate::kernel::attach::{is_attached, take_off};
 use crate::kernel::libbpf::{self, interface};
 use crate::kernel::mark::Mark;
 use crate::kernel::{messages, shape};
@@ -99,8 +99,12 @@ impl Interface {
     /// Whether a program could be taken off; one that a link holds cannot.
     fn take_off(&self, program: &OwnedFd) -> bool {
         let modes = [XdpAttachMode::Native, XdpAttachMode::Generic];
-        let take_off = || modes.into_iter().any(|mode| take_off(self.index, program, mode).is_ok());
-        messages::capture(take_off).0
+        // Before Linux 5.7 (by its history) the wrong mode is no error.
+        let is_off = |mode| {
+            take_off(self.index, program, mode).is_ok()
+                && is_attached(self.index, program).is_ok_and(|attached| !attached)
+        };
+        messages::capture(|| modes.into_iter().any(is_off)).0
     }
 }
 

@@ -93,16 +93,14 @@ impl XdpLoader {
         (mut attachment, loaded, steers): (Attachment, Loaded, bool),
     ) -> Result<XdpLoader, XdpError> {
         check_forced_target(config, &artifact)?;
-        let mut existing = vec![
+        let existing = [
             (abi::LAMINAR_MAP_STATS, &loaded.stats),
             (abi::LAMINAR_MAP_STEERING, &loaded.steering),
+            (abi::LAMINAR_MAP_CPU, &loaded.cpu_map),
         ];
-        // Without steering it has no queues.
-        if steers {
-            existing.push((abi::LAMINAR_MAP_CPU, &loaded.cpu_map));
-        }
-        let (interface, existing) = (attachment.on(), &existing[..]);
-        let running = Some(&attachment);
+        // Without steering there are no queues to go on with.
+        let existing = if steers { &existing[..] } else { &existing[..2] };
+        let (interface, running) = (attachment.on(), Some((&attachment, steers)));
         let attempt = Attempt { config, steering: &steering, interface, existing, running };
         match attempt.try_all(artifact) {
             Ok((Found { attachment: replacing, loaded, mode, steers }, selection)) => {
@@ -112,7 +110,6 @@ impl XdpLoader {
             }
             Err(XdpError::NoUsableObject { selection }) => {
                 tracing::warn!(%selection, "the program of the process before stays");
-                steering.write_all(&loaded.steering, steers)?;
                 let (selection, mode) = (*selection, attachment.mode());
                 Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
             }
@@ -176,8 +173,8 @@ impl XdpLoader {
         self.attachment.on()
     }
 
-    pub(super) fn cpu_map(&self) -> &Map {
-        &self.loaded.cpu_map
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     /// Takes the program off the interface, now and with an answer; dropping the

@@ -8,7 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 /// A name in the network namespace's abstract socket addresses. Anybody there may take
-/// it; all that comes of it is that a leftover is taken for somebody's and left alone.
+/// it: then a leftover is taken for somebody's and left alone, and nothing is attached
+/// where that takes a mark.
 #[derive(Debug)]
 pub struct Mark {
     socket: UnixDatagram,
@@ -18,8 +19,7 @@ impl Mark {
     /// Marks an interface of this thread's network namespace; `None` if it is marked. A
     /// process that looks may hold it for a moment.
     pub fn set(interface: i32) -> Option<Mark> {
-        let name = format!("laminar-xdp/attached-to-interface/{interface}");
-        let address = SocketAddr::from_abstract_name(name).ok()?;
+        let address = SocketAddr::from_abstract_name(Mark::name(interface)).ok()?;
         (0..10).find_map(|_| match UnixDatagram::bind_addr(&address) {
             Ok(socket) => Some(Mark { socket }),
             Err(_) => {
@@ -27,6 +27,11 @@ impl Mark {
                 None
             }
         })
+    }
+
+    /// The name, without the zero byte in front.
+    pub fn name(interface: i32) -> String {
+        format!("laminar-xdp/attached-to-interface/{interface}")
     }
 
     /// The mark that another process set, which keeps it as well.

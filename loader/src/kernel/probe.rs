@@ -119,7 +119,7 @@ fn global_data() -> io::Result<()> {
 /// Older kernels load the program all the same, so it has to run: they abort.
 fn redirect_verdict() -> io::Result<Support> {
     let cpu_map = create_map(sys::BPF_MAP_TYPE_CPUMAP, 4, 1)?;
-    let program = redirect_program(&cpu_map, 0)?;
+    let program = redirect_program(&cpu_map, 0, false)?;
     match run_program(program.as_fd(), &[0; 64])? {
         sys::XDP_PASS => Ok(Support::Yes),
         verdict => Ok(Support::No(format!("verdict {verdict} for a CPU without a queue"))),
@@ -127,8 +127,9 @@ fn redirect_verdict() -> io::Result<Support> {
 }
 
 /// An XDP program that redirects whatever comes to the queue of one CPU, and passes it
-/// where there is none.
-pub fn redirect_program(cpu_map: &impl AsFd, cpu: u32) -> io::Result<OwnedFd> {
+/// where there is none. It has to be multi-buffer if the program is that uses the map
+/// already (seen on 6.18: EINVAL).
+pub fn redirect_program(cpu_map: &impl AsFd, cpu: u32, multi_buffer: bool) -> io::Result<OwnedFd> {
     let [map, upper] = load_map(MAP_FD, cpu_map);
     let code = [
         map,
@@ -139,7 +140,8 @@ pub fn redirect_program(cpu_map: &impl AsFd, cpu: u32) -> io::Result<OwnedFd> {
         (EXIT, 0, 0, 0),
     ]
     .map(|(code, to, from, i)| instruction(code, to, from, i));
-    load_program(sys::BPF_PROG_TYPE_XDP, 0, &code)
+    let flags = if multi_buffer { sys::BPF_F_XDP_HAS_FRAGS } else { 0 };
+    load_program(sys::BPF_PROG_TYPE_XDP, flags, &code)
 }
 
 /// Loads a map, or its value's address, into register 1.

@@ -106,12 +106,16 @@ impl Steering {
         }
     }
 
-    /// Writes every partition's owner. Without queues valid packets pass XDP, and their
-    /// owners are the sockets' business alone.
+    /// Writes every partition's owner, unless the table has one already: sockets may be at
+    /// work with it. Without queues valid packets pass XDP, and their owners are the
+    /// sockets' business alone.
     pub fn write_all(&self, table: &Map, queues: bool) -> Result<(), XdpError> {
         (0..self.partitions()).try_for_each(|partition| {
-            let core = self.cores[self.owner(partition)];
-            write(table, partition, Owner { queue: queues.then_some(core), socket: core })
+            let socket = match read(table, partition)? {
+                Some(socket) => socket,
+                None => self.cores[self.owner(partition)],
+            };
+            write(table, partition, Owner { queue: queues.then_some(socket), socket })
         })
     }
 
@@ -124,7 +128,8 @@ impl Steering {
             ));
         }
         self.cores.iter().position(|other| *other == core).ok_or_else(|| {
-            let problem = format!("CPU {core} has no queue; it must be one of {:?}", self.cores);
+            let problem =
+                format!("CPU {core} owns no partitions; it must be one of {:?}", self.cores);
             XdpError::config("cpu", problem)
         })
     }
@@ -137,6 +142,17 @@ pub struct Owner {
     pub queue: Option<u32>,
     /// The CPU whose socket receives them, unless they come out of that queue.
     pub socket: u32,
+}
+
+/// The CPU whose socket receives a partition, if the table says so.
+fn read(table: &Map, partition: u32) -> Result<Option<u32>, XdpError> {
+    let at = std::mem::offset_of!(abi::laminar_owner, socket);
+    let entry = table.lookup(partition).map_err(|reason| XdpError::Kernel {
+        action: format!("read the owner of partition {partition}"),
+        reason,
+    })?;
+    let socket = entry.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
+    Ok(socket.and_then(|bytes| u32::from(u16::from_ne_bytes(bytes)).checked_sub(1)))
 }
 
 /// Writes one entry, in one step.

@@ -8,7 +8,6 @@ use crate::artifact::{Artifact, ArtifactError};
 use crate::config::XdpConfig;
 use crate::kernel::object::{self, LoadedForSockets, Map, Settings};
 use crate::kernel::probe::Probes;
-use crate::kernel::rights;
 use crate::kernel::sockets::Selection;
 use crate::kernel::steering::Steering;
 use crate::select;
@@ -24,7 +23,10 @@ pub fn choose(
         Ok(()) => Ok(loaded),
         Err(error) => Err(error.to_string()),
     });
-    chosen.map_or_else(classic, |loaded| Selection::Object(Box::new(loaded)))
+    match chosen {
+        Ok(loaded) => Selection::Object(Box::new(loaded)),
+        Err(reason) => Selection::Classic(reason),
+    }
 }
 
 /// The same for sockets that another process had, with its object's maps. If no object
@@ -49,14 +51,6 @@ pub fn take_over(
         tracing::warn!(reason, "the sockets' programs of the process before stay");
         running
     })))
-}
-
-fn classic(reason: String) -> Selection {
-    // Who has no rights knows, and is warned where XDP was wanted.
-    if rights::may_load() {
-        tracing::warn!(reason, "classic BPF chooses the sockets, which counts no reasons");
-    }
-    Selection::Classic(reason)
 }
 
 fn choose_with(

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::libbpf::{self, socket};
-use crate::kernel::object::Map;
+use crate::kernel::object::Loaded;
 use crate::kernel::probe;
+use crate::kernel::sockets::classic;
 
 /// The type of frames for local experiments (IEEE 802), which nobody else listens for.
 const ETHER_TYPE: u16 = 0x88b5;
@@ -36,9 +37,9 @@ pub fn running_programs() {
 
 /// Waits until a CPU has processed what lay in its queue when this was called; false if
 /// it does not come to that.
-pub fn queue(cpu_map: &Map, cpu: u32) -> bool {
+pub fn queue(loaded: &Loaded, cpu: u32) -> bool {
     // Twice: of what it takes at once, the CPU may put our frame in front.
-    match send_fence(cpu_map, cpu).and_then(|()| send_fence(cpu_map, cpu)) {
+    match send_fence(loaded, cpu).and_then(|()| send_fence(loaded, cpu)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => false,
         Err(error) => {
@@ -53,18 +54,19 @@ pub fn queue(cpu_map: &Map, cpu: u32) -> bool {
 /// Puts a frame of our own at the end of the queue and waits until it comes out: a
 /// packet socket sees every frame that the CPU has taken. Takes Linux 5.18 and
 /// CAP_NET_RAW. The frame is of the loopback device and goes nowhere.
-fn send_fence(cpu_map: &Map, cpu: u32) -> io::Result<()> {
+fn send_fence(loaded: &Loaded, cpu: u32) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
 
     let protocol = Protocol::from(i32::from(ETHER_TYPE.to_be()));
     let listener = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-    listener.set_read_timeout(Some(RESEND_AFTER))?;
     // Not a number that another process might use at the same time.
     let number = u64::from(std::process::id()) << 32 | NUMBER.fetch_add(1, Ordering::Relaxed);
+    socket::set_classic_filter(listener.as_fd(), &mut classic::loopback_frame(number))?;
+    listener.set_read_timeout(Some(RESEND_AFTER))?;
     let mut frame = [0; FRAME];
     frame[12..HEADER].copy_from_slice(&ETHER_TYPE.to_be_bytes());
-    frame[HEADER..HEADER + 8].copy_from_slice(&number.to_ne_bytes());
-    let program = probe::redirect_program(cpu_map, cpu)?;
+    frame[HEADER..HEADER + 8].copy_from_slice(&number.to_be_bytes());
+    let program = probe::redirect_program(&loaded.cpu_map, cpu, loaded.multi_buffer)?;
     let deadline = Instant::now() + FENCE_PATIENCE;
     while Instant::now() < deadline {
         // Again and again: a queue that is full drops it.
@@ -74,7 +76,7 @@ fn send_fence(cpu_map: &Map, cpu: u32) -> io::Result<()> {
         let mut seen = [0; FRAME];
         match io::Read::read(&mut &listener, &mut seen) {
             Ok(8..) if seen[..8] == frame[HEADER..HEADER + 8] => return Ok(()),
-            Ok(_) => {} // somebody else's
+            Ok(_) => {} // from before the filter was there
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

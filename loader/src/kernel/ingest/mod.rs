@@ -19,7 +19,8 @@ use crate::error::XdpError;
 use crate::ingest::{IngestConfig, IngestMode, IngestStats};
 use crate::kernel::ingest::turns::Turns;
 use crate::kernel::loader::XdpLoader;
-use crate::kernel::sockets::{self, Group, Selection as Choice};
+use crate::kernel::rights;
+use crate::kernel::sockets::{self, Group};
 use crate::kernel::steering::Steering;
 use crate::select::Selection;
 
@@ -58,6 +59,16 @@ enum Stage {
     Serving,
     /// Another process gets ready, or serves already; nothing moves.
     Offered,
+    /// It did not come to that. The other's programs may be in the place of ours, with our
+    /// tables.
+    CalledOff,
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // What is detached has to be ours.
+        drop(self.stage());
+    }
 }
 
 impl Ingest {
@@ -92,7 +103,18 @@ impl Ingest {
             false => Err(XdpError::Disabled),
         };
         let terms = succession::terms(config.address, port, &steering);
-        Self::with(xdp, group, turns, steering, terms, xdp_config)
+        let ingest = Self::with(xdp, group, turns, steering, terms, xdp_config)?;
+        // Where XDP failed, its warning has it; and whoever has no rights knows.
+        let is_told = match &ingest.mode {
+            IngestMode::Sockets(error) => !matches!(error, XdpError::Disabled),
+            _ => false,
+        };
+        if let (false, Some(reason)) = (is_told, ingest.classic_reason())
+            && rights::may_load()
+        {
+            tracing::warn!(reason, "classic BPF chooses the sockets, which counts no reasons");
+        }
+        Ok(ingest)
     }
 
     fn with(
@@ -114,7 +136,8 @@ impl Ingest {
             }
             Err(XdpError::Disabled) => (None, IngestMode::Sockets(XdpError::Disabled)),
             Err(error) if xdp_config.fallback_on_error => {
-                tracing::warn!(%error, "going on without XDP");
+                let classic_bpf_because = group.classic_reason();
+                tracing::warn!(%error, classic_bpf_because, "going on without XDP");
                 (None, IngestMode::Sockets(error))
             }
             Err(error) => return Err(error),
@@ -127,7 +150,7 @@ impl Ingest {
     ///
     /// # Errors
     /// [`XdpError::Config`] if the CPU is not one of those at opening, or its receiver is
-    /// in use.
+    /// in use; [`XdpError::HandOver`] once another process has taken over.
     pub fn receiver(&self, core: u32) -> Result<Receiver, XdpError> {
         let index = self.steering.check_move(0, core)?;
         if self.handed_over {
@@ -153,12 +176,9 @@ impl Ingest {
     /// reason. Behind classic BPF a partition that has moved is still received where it
     /// started, by the kernel and by that CPU's receiver, which hands it on: a classic
     /// program cannot be replaced while packets come (the kernel frees it under them;
-    /// seen on 6.18, which crashed).
+    /// seen on 6.18, which crashed). So it waits too while that CPU's thread is dead.
     pub fn classic_reason(&self) -> Option<&str> {
-        match self.group.selection() {
-            Choice::Object(_) => None,
-            Choice::Classic(reason) => Some(reason),
-        }
+        self.group.classic_reason()
     }
 
     /// Bytes that each socket holds, as the kernel granted them.
@@ -180,11 +200,13 @@ impl Ingest {
             .group
             .counts()
             .map_err(|reason| XdpError::socket("read the counters of the sockets", reason))?;
-        let (handed_on, lost) = self.turns.handed_on();
-        // Behind classic BPF that is how partitions move.
-        let misplaced = if self.group.object().is_some() { handed_on } else { 0 };
+        let misplaced = match self.group.object() {
+            Some(_) => self.turns.handed_on(),
+            // Behind classic BPF they are handed on from where they start.
+            None => self.turns.astray(),
+        };
         let mut stats = IngestStats::new(xdp, counts.by_reason, counts.dropped, misplaced);
-        stats.lost_in_hand = lost;
+        stats.lost_in_hand = self.turns.lost();
         Ok(stats)
     }
 

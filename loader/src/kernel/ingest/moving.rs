@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::error::XdpError;
-use crate::kernel::ingest::turns::lock;
 use crate::kernel::ingest::{Ingest, Stage, fence};
 use crate::kernel::loader::XdpLoader;
 use crate::kernel::steering::{self, Owner};
@@ -18,8 +17,9 @@ impl Ingest {
     /// The new owner holds back what comes to it until the former one has handled what
     /// was under way: in its CPU's queue, which is certain from Linux 5.18 on and with
     /// CAP_NET_RAW (else the queue is given 200 ms), and in its socket. That takes some
-    /// tens of milliseconds. Both CPUs' receivers must be at work, on other threads than
-    /// this one; what they handle goes on meanwhile. Moves wait for each other.
+    /// tens of milliseconds, and some 10 seconds at most. Both CPUs' receivers must be at work,
+    /// on other threads than this one; what they handle goes on meanwhile. Moves wait for
+    /// each other.
     ///
     /// Order is kept for what comes through the interface that XDP is on. While a
     /// partition moves, senders on this machine or behind another interface may be
@@ -29,15 +29,15 @@ impl Ingest {
     /// # Errors
     /// [`XdpError::Config`] for a partition or CPU that does not exist, or while the
     /// partition moves elsewhere. [`XdpError::NotMoved`] if order could not be kept
-    /// (a CPU is offline, or receive packet steering is on), or if the former owner's CPU
+    /// (XDP steers, and a CPU is offline or receive packet steering is on), or if the former owner's CPU
     /// or receiver does not come to what waits there within seconds: then the new owner
     /// holds the datagrams back until the same call is repeated and succeeds.
     /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, core: u32) -> Result<(), XdpError> {
         let to = self.steering.check_move(partition, core)?;
-        let stage = lock(&self.stage);
+        let stage = self.stage();
         if *stage != Stage::Serving {
-            let problem = "another process is taking over, and moves it afterwards".into();
+            let problem = "another process takes over, and moves it from then on".into();
             let from = self.owner(partition).unwrap_or(core);
             return Err(XdpError::NotMoved { partition, from, problem });
         }
@@ -96,7 +96,7 @@ impl Ingest {
                 let written = self.write_owner(partition, Owner { queue, socket: old });
                 written.inspect_err(|_| call_off())?;
                 fence::running_programs();
-                if !fence::queue(xdp.cpu_map(), old) {
+                if !fence::queue(xdp.loaded(), old) {
                     return not_moved(format!(
                         "that CPU has not processed what waits in its queue for 2 s: see what \
                          keeps it busy, then call this again; until then CPU {core} holds back \

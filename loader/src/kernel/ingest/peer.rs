@@ -32,8 +32,6 @@ impl Peer<'_> {
         let peer = Peer(stream);
         let user = || -> io::Result<u32> {
             stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
             peer_user(stream.as_fd())
         };
         let user = user().map_err(broken("see who is there"))?;
@@ -52,8 +50,12 @@ impl Peer<'_> {
         let length = text.len() as u32;
         let mut message = length.to_be_bytes().to_vec();
         message.extend(text.as_bytes());
-        let mut stream = self.0;
-        stream.write_all(&message).map_err(broken("speak to the other process"))
+        let (mut left, deadline) = (&message[..], Instant::now() + PATIENCE);
+        while !left.is_empty() {
+            let sent = self.patiently(deadline, |mut stream| stream.write(left));
+            left = &left[sent.map_err(broken("speak to the other process"))?..];
+        }
+        Ok(())
     }
 
     pub fn hear(&self) -> Result<String, XdpError> {
@@ -73,7 +75,7 @@ impl Peer<'_> {
             io::ErrorKind::UnexpectedEof => {
                 failed("the other process hung up; what it says itself may tell why".into())
             }
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => failed(format!(
+            io::ErrorKind::TimedOut => failed(format!(
                 "the other process gave no answer within {} s; see whether it still runs",
                 PATIENCE.as_secs()
             )),
@@ -83,26 +85,48 @@ impl Peer<'_> {
 
     /// Fills the buffer, whether the bytes come at once or one by one.
     fn read(&self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
-        let mut stream = self.0;
         while !buffer.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            stream.set_read_timeout(Some(left))?;
-            match stream.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => buffer = &mut buffer[count..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.patiently(deadline, |mut stream| stream.read(buffer))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => buffer = &mut buffer[count..],
             }
         }
         Ok(())
     }
 
+    /// Tries until the deadline, and once more: this process may have been stopped, and
+    /// what it waits for be there.
+    fn patiently<T>(
+        &self,
+        deadline: Instant,
+        mut attempt: impl FnMut(&UnixStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = Some(left.max(Duration::from_millis(1)));
+            self.0.set_read_timeout(wait)?;
+            self.0.set_write_timeout(wait)?;
+            match attempt(self.0) {
+                Err(error) if matches!(error.kind(), Interrupted | WouldBlock) => {
+                    if left.is_zero() {
+                        return Err(TimedOut.into());
+                    }
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Tells the other side why this one does not go on. It may be gone.
     pub fn refuse(&self, reason: impl fmt::Display) {
         self.say(&format!("{REFUSED}{reason}")).ok();
+        self.hang_up();
+    }
+
+    /// From now on the other side cannot say anything more; what it has said can still be
+    /// heard.
+    pub fn hang_up(&self) {
         self.0.shutdown(Shutdown::Both).ok();
     }
 
@@ -129,16 +153,19 @@ impl Peer<'_> {
     }
 
     pub fn give(&self, descriptors: &[BorrowedFd]) -> Result<(), XdpError> {
+        let deadline = Instant::now() + PATIENCE;
         let mut batches = descriptors.chunks(MOST_DESCRIPTORS);
         batches
-            .try_for_each(|batch| send_descriptors(self.0.as_fd(), batch))
+            .try_for_each(|batch| {
+                self.patiently(deadline, |stream| send_descriptors(stream.as_fd(), batch))
+            })
             .map_err(broken("give descriptors to the other process"))
     }
 
     pub fn take(&self, count: usize) -> Result<Vec<OwnedFd>, XdpError> {
-        let mut descriptors = Vec::new();
+        let (mut descriptors, deadline) = (Vec::new(), Instant::now() + PATIENCE);
         while descriptors.len() < count {
-            let more = receive_descriptors(self.0.as_fd());
+            let more = self.patiently(deadline, |stream| receive_descriptors(stream.as_fd()));
             let more = more.map_err(broken("take descriptors from the other process"))?;
             if more.is_empty() {
                 return Err(failed("the other process gave fewer descriptors than it said".into()));
@@ -156,4 +183,34 @@ pub fn failed(problem: String) -> XdpError {
 /// Makes the error of what could not be done to its end.
 pub fn broken(what: &str) -> impl Fn(io::Error) -> XdpError {
     move |error| failed(format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_hanging_up_is_heard() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Peer::new(&here).unwrap(), Peer::new(&there).unwrap());
+        there.say("mine").unwrap();
+        here.hang_up();
+        here.expect("mine").unwrap();
+        there.say("mine").unwrap_err();
+        here.expect("mine").unwrap_err();
+    }
+
+    /// As after being stopped for long.
+    #[test]
+    fn what_is_there_is_heard_although_it_is_too_late() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Peer::new(&here).unwrap(), Peer::new(&there).unwrap());
+        let late = Instant::now();
+        there.say("mine").unwrap();
+        let mut message = [0; 8];
+        here.read(&mut message, late).unwrap();
+        assert_eq!(&message, b"\0\0\0\x04mine");
+        let error = here.read(&mut message, late).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

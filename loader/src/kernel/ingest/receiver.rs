@@ -47,8 +47,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The most datagrams that are held back while a partition moves. With more, the
-    /// socket is left alone until it has moved.
+    /// The most datagrams that are held back while partitions move, but for what a
+    /// receive buffer holds more. From then on the socket is left alone until they have
+    /// moved, and what other receivers hand on waits for as long, up to as many again.
     pub const MOST_HELD: usize = 65_536;
 
     /// `None` if the desk is taken.
@@ -73,7 +74,7 @@ impl Receiver {
             held: Vec::new(),
             request: (0, 0, true),
             // The kernel takes it twice, and since Linux 6.18 a little more for each node.
-            capacity: 4 * buffer / LEAST_FOOTPRINT + 1,
+            capacity: (buffer / LEAST_FOOTPRINT).saturating_mul(4) + 4,
         })
     }
 
@@ -102,7 +103,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel refuses, such as for a CPU outside the
-    /// thread's cpuset.
+    /// thread's cpuset or from 1024 on.
     pub fn pin_thread(&self) -> Result<(), XdpError> {
         socket::pin_thread(self.core).map_err(|reason| XdpError::Kernel {
             action: format!("bind a thread to CPU {}", self.core),
@@ -111,9 +112,9 @@ impl Receiver {
     }
 
     /// Handles the datagrams that wait, at most [`Receiver::BATCH`] from the socket in
-    /// one call; if there are none, waits for so long. Gives how many were handled. It
-    /// returns early, with 0, when something else wants attention: call it again and
-    /// again.
+    /// one call; if there are none, waits for so long, in whole milliseconds rounded up,
+    /// or not at all for zero. Gives how many were handled. It returns early, with 0, when
+    /// something else wants attention: call it again and again.
     ///
     /// # Errors
     /// [`XdpError::Socket`] if the socket cannot be read.
@@ -140,7 +141,8 @@ impl Receiver {
     /// handed over by another's, without reading the socket: the last thing to do before
     /// [`crate::Ingest::hand_over`].
     pub fn handle_left(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> usize {
-        self.handle_kept(&mut handle)
+        let asked = self.turns.desk(self.index).asked();
+        self.handle_kept(asked, &mut handle)
     }
 
     /// The most datagrams that one call takes from the socket.
@@ -150,19 +152,24 @@ impl Receiver {
     /// is asked for first: what comes meanwhile is of the next one.
     fn take_turn(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> Result<usize, XdpError> {
         let asked = self.turns.desk(self.index).asked();
-        let handled = self.handle_kept(handle);
+        let handled = self.handle_kept(asked, handle);
         Ok(handled + self.read(asked, handle)?)
     }
 
     /// What came by other ways than the socket.
-    fn handle_kept(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+    fn handle_kept(&mut self, asked: u64, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
         let mut handled = 0;
         for at in (0..self.held.len()).rev() {
-            if self.turns.turn(self.held[at].0, self.index) == Turn::Mine {
-                handled += self.release(at, handle);
+            match self.turns.turn(self.held[at].0, self.index) {
+                Turn::Mine => handled += self.release(at, handle),
+                Turn::Coming => {}
+                // It was called off.
+                Turn::Of(_) => self.left.extend(self.held.swap_remove(at).1),
             }
         }
-        self.left.extend(self.turns.desk(self.index).clear());
+        if !self.pauses(asked) {
+            self.left.extend(self.turns.desk(self.index).clear());
+        }
         while let Some(kept) = self.left.pop_front() {
             handled += self.take(&kept, handle);
         }
@@ -187,23 +194,25 @@ impl Receiver {
         asked: u64,
         handle: &mut impl FnMut(Datagram<'_>),
     ) -> Result<usize, XdpError> {
-        if self.holds_too_much() {
+        if self.pauses(asked) {
             return Ok(0);
         }
-        match self.batch.receive(self.socket.as_fd()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.next = 0;
-                self.answer(asked, true);
-                return Ok(0);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            Err(reason) => {
-                let action = format!("read the socket of CPU {}", self.core);
-                return Err(XdpError::socket(action, reason));
+        // Otherwise a handler that panicked, and was caught, left some of the last batch.
+        if self.next >= self.batch.len() {
+            self.next = 0;
+            match self.batch.receive(self.socket.as_fd()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.answer(asked, true);
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+                Err(reason) => {
+                    let action = format!("read the socket of CPU {}", self.core);
+                    return Err(XdpError::socket(action, reason));
+                }
             }
         }
-        self.next = 0;
         let mut handled = 0;
         while self.next < self.batch.len() {
             let at = self.next;
@@ -250,7 +259,7 @@ impl Receiver {
                 Some(at) => self.held[at].1.push_back(copy()),
                 None => self.held.push((partition, VecDeque::from([copy()]))),
             },
-            Turn::Of(other) => self.turns.hand_on(other, copy()),
+            Turn::Of(other) => self.turns.hand_on(partition, self.index, other, copy()),
         }
         0
     }
@@ -269,13 +278,17 @@ impl Receiver {
         }
     }
 
-    fn holds_too_much(&self) -> bool {
-        self.held.iter().map(|(_, held)| held.len()).sum::<usize>() >= Self::MOST_HELD
+    /// Whether so much is held that no more is taken. But who asks for the socket to be
+    /// emptied gets an answer: what is held may be waiting for just that.
+    fn pauses(&self, asked: u64) -> bool {
+        let (answered, _, is_answered) = self.request;
+        let held: usize = self.held.iter().map(|(_, held)| held.len()).sum();
+        held >= Self::MOST_HELD && is_answered && answered == asked
     }
 
     fn wait(&self, timeout: Duration) -> Result<(), XdpError> {
         let desk = self.turns.desk(self.index);
-        let socket = if self.holds_too_much() { desk.bell() } else { self.socket.as_fd() };
+        let socket = if self.pauses(desk.asked()) { desk.bell() } else { self.socket.as_fd() };
         socket::wait([socket, desk.bell()], timeout).map_err(|reason| {
             XdpError::socket(format!("wait for the socket of CPU {}", self.core), reason)
         })
@@ -303,5 +316,68 @@ impl Drop for Receiver {
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receiver").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Partition 0 is on its way from receiver 0 to this one, which is the other.
+    fn receiver() -> (Arc<Turns>, Receiver) {
+        let turns = Arc::new(Turns::new(2, &[0, 0]).unwrap());
+        turns.set(0, 0, 1);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let receiver = Receiver::new(0, 1, Arc::new(socket), turns.clone()).unwrap();
+        (turns, receiver)
+    }
+
+    fn datagram(number: u32) -> Vec<u8> {
+        let header = LaminarHeader::new(0, 4).to_bytes();
+        [&header[..], &number.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn what_is_held_has_a_limit() {
+        const ROUND: u32 = 60_000;
+        let (turns, mut receiver) = receiver();
+        let sender = SocketAddr::from(([192, 0, 2, 2], 1));
+        for number in 0..5 * ROUND {
+            turns.hand_on(0, 0, 1, Kept { sender, bytes: datagram(number).into() });
+            if number % ROUND == 0 {
+                assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap(), 0);
+            }
+        }
+        let held = receiver.held[0].1.len();
+        assert!((Receiver::MOST_HELD..2 * Receiver::MOST_HELD).contains(&held), "{held}");
+        assert!(turns.lost() > 0);
+        turns.set(0, 1, 1);
+        let mut handled = 0;
+        for _ in 0..2 {
+            handled += receiver.receive(Duration::ZERO, |_| {}).unwrap() as u64;
+        }
+        assert_eq!(handled + turns.lost(), u64::from(5 * ROUND));
+    }
+
+    #[test]
+    fn a_panic_that_is_caught_loses_one_datagram() {
+        let (turns, mut receiver) = receiver();
+        turns.set(0, 1, 1);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = receiver.socket.local_addr().unwrap();
+        for number in 0..10 {
+            sender.send_to(&datagram(number), to).unwrap();
+        }
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let handle = |datagram: Datagram<'_>| match datagram.payload[3] {
+                4 => std::panic::resume_unwind(Box::new("poisoned")),
+                number => seen.push(number),
+            };
+            let receive = || receiver.receive(Duration::from_secs(5), handle).unwrap();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive)).ok();
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 5, 6, 7, 8, 9]);
     }
 }

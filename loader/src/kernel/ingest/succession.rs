@@ -16,7 +16,7 @@
 
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use laminar_xdp_prebuilt::abi;
 
@@ -54,7 +54,7 @@ pub struct Offer<'a> {
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
         if !self.accepted {
-            *lock(&self.stage) = Stage::Serving;
+            *lock(&self.stage) = Stage::CalledOff;
             self.peer.refuse("it was called off");
         }
     }
@@ -66,15 +66,22 @@ impl Ingest {
     /// in them, its owners, its counters, and its place on the interface, where this
     /// process's own program replaces the other's in one step. Nothing is lost, and
     /// nobody is overtaken. Both must be configured for the same port, address,
-    /// partitions and CPUs, and belong to the same user, or the other to root.
+    /// partitions and CPUs, be built with objects of the same ABI version, and belong to
+    /// the same user, or the other to root.
     ///
-    /// Where XDP is off in this configuration, or on another interface, the former
-    /// attachment ends, and what is in its queues may be overtaken. Neither side waits
-    /// longer than 30 seconds for the other; the stream is shut down after a failure.
+    /// What is there is kept as it is, whatever this configuration says: the size of the
+    /// receive buffers and of the CPUs' queues, XDP's mode, and whether it steers. Only
+    /// whether there is XDP is this configuration's: where it is off, the former
+    /// attachment ends, its counters with it, and what is in its queues may be overtaken.
+    ///
+    /// Waits for the other side: at most 30 seconds for each step.
     ///
     /// # Errors
-    /// [`XdpError::HandOver`] if the processes do not agree or one of them fails; the
-    /// running one then goes on. Otherwise those of [`Ingest::open`].
+    /// [`XdpError::HandOver`] if the processes do not agree or one of them fails, and
+    /// otherwise those of [`Ingest::open`], also where that would fall back: if this
+    /// process's objects cannot be trusted or do not go where the running one's are, it
+    /// does not take over. After an error the running process goes on, and the stream is
+    /// shut down.
     pub fn take_over(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -121,31 +128,35 @@ impl Ingest {
         let steering = Arc::new(steering);
         let choice = choice::take_over(xdp_config, &steering, &artifact, object);
         let group = Group::open(sockets, choice, &steering, Some(drops_before))?;
-        let (here, elsewhere) = match xdp {
-            Some(xdp)
-                if xdp_config.enabled && xdp.attachment.interface() == xdp_config.interface =>
-            {
-                (Some(xdp), None)
+        let mut unwanted = None;
+        let loader = match xdp {
+            former if !xdp_config.enabled => {
+                unwanted = former;
+                Err(XdpError::Disabled)
             }
-            other => (None, other),
-        };
-        let loader = match (xdp_config.enabled, here) {
-            (false, _) => Err(XdpError::Disabled),
-            (true, Some(XdpEstate { attachment, loaded, steers })) => {
+            Some(XdpEstate { attachment, loaded, steers }) => {
+                if attachment.interface() != xdp_config.interface {
+                    return Err(failed(format!(
+                        "the running process has XDP on {}, this one is configured for {}; end \
+                         that one and start anew",
+                        attachment.interface(),
+                        xdp_config.interface
+                    )));
+                }
                 let running = (attachment, loaded, steers);
                 Ok(XdpLoader::take_over(xdp_config, steering.clone(), artifact, running)?)
             }
-            (true, None) => {
+            None => {
                 let shared = group.table().map(|table| (abi::LAMINAR_MAP_STEERING, table));
                 XdpLoader::load(xdp_config, steering.clone(), artifact, shared.as_slice())
             }
         };
-        Ok((Self::with(loader, group, turns, steering, terms, xdp_config)?, elsewhere))
+        Ok((Self::with(loader, group, turns, steering, terms, xdp_config)?, unwanted))
     }
 
     /// Gives a process that takes over ([`Ingest::take_over`]) everything that it needs,
-    /// and waits until it is ready. Meanwhile and afterwards everything goes on here,
-    /// except that no partition moves.
+    /// and waits until it is ready, at most 30 seconds for each of its steps. Meanwhile
+    /// and afterwards everything goes on here, except that no partition moves.
     ///
     /// Next, have every receiver's thread stop, let [`crate::Receiver::handle_left`]
     /// handle what lies beside the sockets, drop the receivers, and call
@@ -166,7 +177,7 @@ impl Ingest {
             return refuse(format!("it wants {wanted:?}, this is {:?}", self.terms));
         }
         let offer = {
-            let mut stage = lock(&self.stage);
+            let mut stage = self.stage();
             if *stage != Stage::Serving {
                 return refuse("another process is taking over".into());
             }
@@ -186,6 +197,16 @@ impl Ingest {
         Ok(offer)
     }
 
+    /// Who serves, once everything is as it was if another process did not come to that.
+    pub(super) fn stage(&self) -> MutexGuard<'_, Stage> {
+        let mut stage = lock(&self.stage);
+        if *stage == Stage::CalledOff {
+            self.reclaim();
+            *stage = Stage::Serving;
+        }
+        stage
+    }
+
     /// Puts this process's programs back in their place, where another one that failed
     /// may have put its own.
     fn reclaim(&self) {
@@ -196,8 +217,8 @@ impl Ingest {
         }
     }
 
-    /// Lets the other process begin. Afterwards this one receives nothing any more, and
-    /// dropping it changes nothing.
+    /// Lets the other process begin, and waits for its word, at most 30 seconds.
+    /// Afterwards this one receives nothing any more, and dropping it changes nothing.
     ///
     /// # Errors
     /// [`XdpError::HandOver`] if a receiver is in use, something is left that nobody has
@@ -218,6 +239,11 @@ impl Ingest {
             return Err(failed("the offer is another ingest's".into()));
         }
         let answer = offer.peer.say("yours").and_then(|()| offer.peer.expect("mine"));
+        // One of the two serves: what it may have said at the last moment counts.
+        let answer = answer.or_else(|error| {
+            offer.peer.hang_up();
+            offer.peer.expect("mine").map_err(|_| error)
+        });
         answer.inspect_err(|_| self.reclaim())?;
         self.handed_over = true;
         offer.accepted = true;

@@ -18,6 +18,7 @@ pub struct Turns {
     partitions: Vec<AtomicU32>,
     desks: Vec<Desk>,
     handed_on: AtomicU64,
+    astray: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -62,7 +63,8 @@ impl Turns {
         let desks = desks.map_err(|reason| XdpError::TooManySockets { cores, reason })?;
         let owners = owners.iter().map(|owner| AtomicU32::new(both(*owner, *owner)));
         let partitions = owners.collect();
-        Ok(Turns { partitions, desks, handed_on: AtomicU64::new(0), lost: AtomicU64::new(0) })
+        let [handed_on, astray, lost] = [const { AtomicU64::new(0) }; 3];
+        Ok(Turns { partitions, desks, handed_on, astray, lost })
     }
 
     pub fn partitions(&self) -> u32 {
@@ -98,16 +100,29 @@ impl Turns {
 
     /// Puts a datagram on the right receiver's desk, which has room for so many as wait
     /// for a partition that moves.
-    pub fn hand_on(&self, receiver: usize, datagram: Kept) {
+    pub fn hand_on(&self, partition: u32, from: usize, receiver: usize, datagram: Kept) {
         self.handed_on.fetch_add(1, Ordering::Relaxed);
+        if partition as usize % self.desks.len() != from {
+            self.astray.fetch_add(1, Ordering::Relaxed);
+        }
         if !self.desks[receiver].leave(datagram) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Datagrams that receivers handed on, and those of them for which there was no room.
-    pub fn handed_on(&self) -> (u64, u64) {
-        (self.handed_on.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
+    /// Datagrams that receivers handed on.
+    pub fn handed_on(&self) -> u64 {
+        self.handed_on.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that were not where their partition starts either.
+    pub fn astray(&self) -> u64 {
+        self.astray.load(Ordering::Relaxed)
+    }
+
+    /// Those of them for which there was no room.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -193,10 +208,11 @@ impl Desk {
         self.ringing.load(Ordering::Acquire)
     }
 
-    /// Before looking for what it rang for, so that nothing is missed.
+    /// Before looking for what it rang for, so that nothing is missed. In this order: whoever
+    /// rings in between is either seen with what it rang for, or rings once too often.
     pub fn silence(&self) {
-        self.ringing.store(false, Ordering::Release);
         while self.bell.1.recv(&mut [0]).is_ok() {}
+        self.ringing.swap(false, Ordering::AcqRel);
     }
 
     /// The latest request to empty the socket; 0 is none.
@@ -232,4 +248,36 @@ impl Desk {
 /// Whoever panicked with the lock left what it holds whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::libbpf::socket;
+
+    /// Two ring while one waits, silences and looks, as fast as they can.
+    #[test]
+    fn nobody_rings_in_vain() {
+        const EACH: u64 = 100_000;
+        let (desk, work) = (Desk::new().unwrap(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..EACH {
+                        work.fetch_add(1, Ordering::Release);
+                        desk.ring();
+                        (0..round % 64).for_each(|_| std::hint::spin_loop());
+                    }
+                });
+            }
+            let mut seen = 0;
+            while seen < 2 * EACH {
+                let begin = Instant::now();
+                socket::wait([desk.bell(), desk.bell()], Duration::from_secs(5)).unwrap();
+                assert!(begin.elapsed() < Duration::from_secs(5), "{seen} of {}", 2 * EACH);
+                desk.silence();
+                seen = work.load(Ordering::Acquire);
+            }
+        });
+    }
 }

@@ -132,19 +132,9 @@ pub fn send_descriptors(socket: BorrowedFd, descriptors: &[BorrowedFd]) -> io::R
         (*header).cmsg_len = libc::CMSG_LEN(size_of_val(&numbers[..]) as u32) as _;
         let to = libc::CMSG_DATA(header).cast::<i32>();
         ptr::copy_nonoverlapping(numbers.as_ptr(), to, numbers.len());
-        not_interrupted(|| libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL))
+        libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL)
     };
     if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Calls again what a signal interrupted.
-fn not_interrupted(mut call: impl FnMut() -> isize) -> isize {
-    loop {
-        let answer = call();
-        if answer >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-            return answer;
-        }
-    }
 }
 
 /// Receives one byte and the descriptors that came with it.
@@ -159,9 +149,8 @@ pub fn receive_descriptors(socket: BorrowedFd) -> io::Result<Vec<OwnedFd>> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
     // SAFETY: the header points to buffers of the stated sizes, which outlive the call.
-    let received = unsafe {
-        not_interrupted(|| libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC))
-    };
+    let received =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) };
     let mut descriptors = Vec::new();
     // SAFETY: the kernel filled the control buffer and set its length; the macros walk
     // within it, and each descriptor in it is new and ours.
@@ -184,5 +173,34 @@ pub fn receive_descriptors(socket: BorrowedFd) -> io::Result<Vec<OwnedFd>> {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         1 => Err(io::ErrorKind::InvalidData.into()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn as_many_descriptors_as_go_into_a_message_arrive() {
+        let (here, there) = UnixStream::pair().unwrap();
+        for count in [1, MOST_DESCRIPTORS] {
+            send_descriptors(here.as_fd(), &vec![there.as_fd(); count]).unwrap();
+            let received = receive_descriptors(there.as_fd()).unwrap();
+            assert_eq!(received.len(), count);
+            // Each is the other end.
+            for descriptor in received {
+                io::Write::write_all(&mut UnixStream::from(descriptor), b"!").unwrap();
+                let mut byte = [0];
+                io::Read::read_exact(&mut &here, &mut byte).unwrap();
+            }
+        }
+        for none in [0, MOST_DESCRIPTORS + 1] {
+            send_descriptors(here.as_fd(), &vec![there.as_fd(); none]).unwrap_err();
+        }
+        drop(here);
+        let error = receive_descriptors(there.as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

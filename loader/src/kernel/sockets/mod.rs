@@ -1,7 +1,7 @@
 //! One UDP socket for each core, in one group from which a program chooses by the
 //! partition, and a filter on each that drops what XDP would.
 
-mod classic;
+pub mod classic;
 mod port;
 
 use std::fs;
@@ -156,12 +156,14 @@ pub fn receive_buffer(socket: &UdpSocket) -> io::Result<u32> {
 fn report_buffer(socket: &UdpSocket, wanted: u32) {
     let Ok(granted) = receive_buffer(socket) else { return };
     if granted < wanted {
-        let limit = fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
+        // Older kernels show it in the first network namespace only.
+        let limit = fs::read_to_string("/proc/sys/net/core/rmem_max").ok();
         tracing::warn!(
             wanted,
             granted,
-            "net.core.rmem_max" = limit.trim(),
-            "receive buffers are smaller than asked for: raise the limit, or grant CAP_NET_ADMIN"
+            limit = limit.as_deref().map(str::trim),
+            "receive buffers are smaller than asked for: raise net.core.rmem_max, or grant \
+             CAP_NET_ADMIN"
         );
     }
 }
@@ -233,8 +235,12 @@ impl Group {
         &self.sockets
     }
 
-    pub fn selection(&self) -> &Selection {
-        &self.selection
+    /// Why classic BPF chooses; `None` where an object does.
+    pub fn classic_reason(&self) -> Option<&str> {
+        match &self.selection {
+            Selection::Object(_) => None,
+            Selection::Classic(reason) => Some(reason),
+        }
     }
 
     /// The object that chooses, if one does.
