@@ -2,6 +2,7 @@
 //! with `--cfg laminar_xdp_unsupported`, which is how platforms without it are
 //! tested.
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use laminar_xdp::{
@@ -43,6 +44,7 @@ fn ingest_has_the_same_methods_everywhere() {
     let _: fn(&Ingest, u32) -> Option<u32> = Ingest::owner;
     let _: fn(&Ingest, u32, u32) -> Answer<()> = Ingest::move_partition;
     let _: fn(&Receiver) -> u32 = Receiver::core;
+    let _: fn(&Receiver) -> &UdpSocket = Receiver::socket;
     let _: fn(&Receiver) -> Answer<()> = Receiver::pin_thread;
     let _ = |receiver: &mut Receiver| receiver.receive(Duration::ZERO, |_| {});
     let _ = |receiver: &mut Receiver| receiver.handle_left(|_| {});
@@ -50,7 +52,9 @@ fn ingest_has_the_same_methods_everywhere() {
     #[cfg(unix)]
     {
         use laminar_xdp::Offer;
+        use std::os::fd::BorrowedFd;
         use std::os::unix::net::UnixStream;
+        let _: fn(&Receiver) -> BorrowedFd<'_> = Receiver::attention;
         let _: fn(&IngestConfig, &XdpConfig, &UnixStream) -> Answer<Ingest> = Ingest::take_over;
         let _: for<'a> fn(&Ingest, &'a UnixStream) -> Answer<Offer<'a>> = Ingest::offer;
         let _: fn(&mut Ingest, Offer<'_>) -> Answer<()> = Ingest::hand_over;

@@ -2,7 +2,7 @@
 //! for each sender, in every mode and while partitions move.
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{IngestConfig, XdpConfigBuilder};
+use laminar_xdp::{IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
 use testbed::Wire;
 
 use crate::artifacts::Set;
@@ -24,9 +24,11 @@ pub enum Way {
     /// The same without any rights: classic BPF chooses.
     Classic,
     /// XDP, and the same object for the sockets.
-    Xdp(laminar_xdp::XdpAttachMode),
+    Xdp(XdpAttachMode),
     /// XDP in native mode, and classic BPF for the sockets, as before Linux 4.19.
     XdpAndClassic,
+    /// XDP in generic mode with an object that cannot steer there.
+    FilterOnly,
 }
 
 /// Every way that the kernel has, with how many datagrams are sent on it.
@@ -35,7 +37,7 @@ pub fn ways() -> Vec<(Way, u64)> {
     let sockets = [(Way::Sockets, datagrams())];
     // Enough for every sender to reach every partition.
     let some = (datagrams() / 10).max(1000);
-    let rest = [(Way::Classic, some), (Way::XdpAndClassic, some)];
+    let rest = [Way::Classic, Way::XdpAndClassic, Way::FilterOnly].map(|way| (way, some));
     sockets.into_iter().chain(steering).chain(rest).collect()
 }
 
@@ -47,6 +49,7 @@ impl Way {
             Way::Sockets | Way::Classic => config.enabled(false),
             Way::Xdp(mode) => config.attach_mode(mode),
             Way::XdpAndClassic => config.bpf_object_path(objects.path("")),
+            Way::FilterOnly => config.attach_mode(XdpAttachMode::Generic).force_target("linux-5.3"),
         }
     }
 
@@ -61,8 +64,14 @@ impl Way {
         })?;
         let classic = matches!(self, Way::Classic | Way::XdpAndClassic);
         assert_eq!(runtime.ingest().classic_reason().is_some(), classic, "{self:?}");
-        let xdp = matches!(self, Way::Xdp(_) | Way::XdpAndClassic);
-        assert_eq!(runtime.ingest().selection().is_some(), xdp, "{}", runtime.ingest().mode());
+        let mode = runtime.ingest().mode();
+        let is_it = match self {
+            Way::Sockets | Way::Classic => matches!(mode, IngestMode::Sockets(_)),
+            Way::Xdp(XdpAttachMode::Generic) => matches!(mode, IngestMode::XdpGeneric),
+            Way::Xdp(_) | Way::XdpAndClassic => matches!(mode, IngestMode::XdpNative),
+            Way::FilterOnly => matches!(mode, IngestMode::FilterOnly(XdpAttachMode::Generic)),
+        };
+        assert!(is_it, "{self:?}: {mode}");
         Ok(runtime)
     }
 }
@@ -92,7 +101,7 @@ fn check_counters(way: Way, runtime: &ThreadPerCoreRuntime, sent: u64) -> Result
     }
     match way {
         Way::Xdp(_) | Way::XdpAndClassic => assert_eq!(stats.verdicts.redirected, sent, "{text}"),
-        Way::Sockets => assert_eq!(stats.verdicts.passed, sent, "{text}"),
+        Way::Sockets | Way::FilterOnly => assert_eq!(stats.verdicts.passed, sent, "{text}"),
         Way::Classic => {}
     }
     Ok(())
@@ -129,9 +138,9 @@ fn in_order_while_partitions_move() -> Result<()> {
         let mut stream = Stream::new(&wire, &log)?;
         stream.go_on_while(datagrams, || {
             for round in 0..times(datagrams) as usize {
-                let partition = round * 29 % PARTITIONS;
                 // Away from where it starts, and in the next round back.
-                let core = two_cores()[(partition + 1 + round / PARTITIONS) % 2];
+                let partition = round / 2 * 29 % PARTITIONS;
+                let core = two_cores()[(partition + 1 + round) % 2];
                 runtime.move_partition(partition as u32, core)?;
                 ensure!(runtime.ingest().owner(partition as u32) == Some(core));
             }

@@ -7,6 +7,7 @@ mod bad_input;
 mod ingest;
 mod lifecycle;
 mod moving;
+mod outages;
 mod receiving;
 mod selection;
 mod steering;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         succession::TESTS,
         moving::TESTS,
         receiving::TESTS,
+        outages::TESTS,
         trouble::TESTS,
         lifecycle::TESTS,
         artifacts::TESTS,
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
         .into_iter()
         .flatten()
         .map(|&(name, test)| Trial::test(name, move || run(test, File::lock_shared)));
-    let alone = [bad_input::ALONE, receiving::ALONE, moving::ALONE]
+    let alone = [bad_input::ALONE, outages::ALONE, moving::ALONE]
         .into_iter()
         .flatten()
         .map(|&(name, test)| Trial::test(name, move || run(test, File::lock)));

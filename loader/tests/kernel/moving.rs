@@ -1,19 +1,19 @@
 //! What keeps the order while a partition moves, each with the race made certain: without
 //! it the test fails.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{IngestConfig, XdpAttachMode, XdpConfig, XdpError};
-use testbed::Wire;
+use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpAttachMode, XdpConfig, XdpError};
 use testbed::frame::datagram;
+use testbed::{Wire, kernel};
 
 use crate::artifacts::Set;
 use crate::ingest::{Way, two_cores, without_sockets_object};
-use crate::receiving::PORT;
+use crate::receiving::{PORT, loopback, receivers};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
 use crate::support::{config, steering_modes, tests, with_cpu_offline};
 
@@ -21,6 +21,7 @@ tests! {
     what_waits_in_the_queue_comes_first,
     what_waits_in_the_socket_comes_first,
     both_layers_follow_a_move,
+    however_much_is_held_back_a_move_goes_on,
     no_move_where_order_cannot_be_kept,
 }
 
@@ -84,8 +85,14 @@ fn send_and_move(
 fn what_waits_in_the_queue_comes_first() -> Result<()> {
     let objects = without_sockets_object()?;
     let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
-    for way in modes.chain([Way::XdpAndClassic]) {
-        let wire = Wire::new()?;
+    let ways = modes.chain([Way::XdpAndClassic]).map(|way| way.config(&objects));
+    // Its CPU map takes no other kind of program, which concerns whoever asks the queue.
+    let native = config().attach_mode(XdpAttachMode::Native);
+    let multi_buffer = kernel::has_multi_buffer().then(|| native.force_target("linux-5.18"));
+    // Where the kernel does not tell that a queue is empty it is given 200 ms.
+    let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
+    for config in ways.chain(multi_buffer) {
+        let (wire, config) = (Wire::new()?, config.build()?);
         let [old, new] = two_cores()[..] else { unreachable!() };
         let (begin, at_work) = (Instant::now(), AtomicBool::new(false));
         let busy = |until: Duration| {
@@ -100,8 +107,8 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
             let mut hog = None;
             // The sender's CPU is the one that runs XDP for a veth.
             let sent = testbed::on_cpu(new, || {
-                send_and_move(&wire, &way.config(&objects).build()?, 1, || {
-                    let until = begin.elapsed() + Duration::from_millis(150);
+                send_and_move(&wire, &config, 1, || {
+                    let until = begin.elapsed() + busy_for;
                     let at_work = &at_work;
                     hog = Some(scope.spawn(move || testbed::on_cpu(old, || busy(until))));
                     while !at_work.load(Ordering::Acquire) {
@@ -111,7 +118,7 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
                 })
             })?;
             hog.context("it was started")?.join().expect("no panic")??;
-            sent.with_context(|| format!("{way:?}"))
+            sent.with_context(|| format!("{config:?}"))
         })?;
     }
     Ok(())
@@ -136,7 +143,7 @@ fn both_layers_follow_a_move() -> Result<()> {
         let wire = Wire::new()?;
         let (mut to, config) = (IngestConfig::new(two_cores()), way.config(&objects).build()?);
         to.address = Wire::RECEIVER.into();
-        let ingest = wire.receiver.enter(|| laminar_xdp::Ingest::open(&to, &config))?;
+        let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
         let [old, new] = two_cores()[..] else { unreachable!() };
         let mut receivers = [ingest.receiver(old)?, ingest.receiver(new)?];
         let stop = AtomicBool::new(false);
@@ -165,6 +172,58 @@ fn both_layers_follow_a_move() -> Result<()> {
         let processed_on = socket2::SockRef::from(receivers[1].socket()).cpu_affinity()?;
         ensure!((seen, processed_on) == (1, new as usize), "{way:?}: {seen}, CPU {processed_on}");
     }
+    Ok(())
+}
+
+/// Behind classic BPF the CPU where a partition starts may hold it back and hand it on at
+/// once: it answers although it has stopped taking more.
+fn however_much_is_held_back_a_move_goes_on() -> Result<()> {
+    const DATAGRAMS: u32 = 66_000;
+    let (namespace, objects) = (loopback()?, without_sockets_object()?);
+    // With rights, for a buffer that holds what is not taken.
+    let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
+    let open = || Ingest::open(&IngestConfig::new(two_cores()), &config);
+    let ingest = namespace.enter(open)?;
+    ensure!(ingest.classic_reason().is_some());
+    let [start, other] = two_cores()[..] else { unreachable!() };
+    let mut receivers = receivers(&ingest)?;
+    // Has these receive while the partition moves.
+    let move_to = |core: u32, receivers: &mut [Receiver], seen: &mut Vec<u32>| -> Result<()> {
+        std::thread::scope(|scope| -> Result<()> {
+            let moving = scope.spawn(|| ingest.move_partition(PARTITION, core));
+            while !moving.is_finished() {
+                for receiver in &mut *receivers {
+                    receiver.receive(Duration::from_millis(1), |datagram| {
+                        seen.extend(datagram.payload.try_into().map(u32::from_be_bytes));
+                    })?;
+                }
+            }
+            Ok(moving.join().expect("no panic")?)
+        })
+    };
+    let mut seen = Vec::new();
+    move_to(other, &mut receivers, &mut seen)?;
+    let error = move_to(start, &mut receivers[..1], &mut seen).unwrap_err();
+    assert!(error.to_string().contains(&format!("the receiver of CPU {other}")), "{error}");
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    for number in 0..DATAGRAMS {
+        sender.send_to(&datagram(PARTITION, &number.to_be_bytes()), ("127.0.0.1", PORT))?;
+        if number % 100 == 0 {
+            // Takes more than a hundred, as long as it takes any.
+            for _ in 0..4 {
+                ensure!(receivers[0].receive(Duration::ZERO, |_| {})? == 0, "it is held back");
+            }
+        }
+    }
+    assert!(seen.is_empty());
+    move_to(start, &mut receivers, &mut seen)?;
+    let begin = Instant::now();
+    while seen.len() < DATAGRAMS as usize && begin.elapsed() < Duration::from_secs(5) {
+        receivers[0].receive(Duration::from_millis(1), |datagram| {
+            seen.extend(datagram.payload.try_into().map(u32::from_be_bytes));
+        })?;
+    }
+    ensure!(seen == (0..DATAGRAMS).collect::<Vec<_>>(), "{} of {DATAGRAMS}", seen.len());
     Ok(())
 }
 

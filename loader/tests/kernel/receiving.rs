@@ -1,33 +1,33 @@
 //! What receivers get, and what is counted, whatever comes and whatever happens to them.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpConfig, XdpError};
+use caps::Capability;
+use laminar_xdp::{Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError};
 use socket2::SockRef;
-use testbed::frame::datagram;
+use testbed::frame::{datagram, udp_to};
 use testbed::{Namespace, Wire, kernel};
 
 use crate::ingest::{Way, two_cores, ways, without_sockets_object};
 use crate::lifecycle::keep_only;
-use crate::runtime::{Handler, ThreadPerCoreRuntime};
-use crate::stream::{Log, PARTITIONS, Stream};
-use crate::support::{config, steering_modes, tests, with_cpu_offline};
+use crate::stream::PARTITIONS;
+use crate::support::{config, steering_modes, tests};
 
 tests! {
     junk_is_counted_alike_in_every_mode,
     both_families,
+    ipv6_beside_xdp,
+    what_is_for_everybody_is_for_nobody,
     processed_and_read_on_the_owners_cpu,
     merged_datagrams_reach_their_partitions,
-    a_thread_that_dies,
-    what_a_dead_thread_left_is_handed_over,
+    one_capability_is_enough_for_sockets,
+    who_waits_elsewhere_is_told,
+    a_socket_that_never_runs_empty,
 }
-
-tests! { ALONE: a_cpu_that_goes_offline }
 
 pub const PORT: u16 = 9999;
 
@@ -129,15 +129,22 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
 /// The unspecified address stands for both; a given one for itself.
 fn both_families() -> Result<()> {
     let namespace = loopback()?;
-    for (address, senders) in [
-        ("::", &["[::1]:0", "127.0.0.1:0"][..]),
-        ("0.0.0.0", &["127.0.0.1:0"]),
-        ("::1", &["[::1]:0"]),
+    let all = "::";
+    for (address, classic, senders) in [
+        (all, false, &["[::1]:0", "127.0.0.1:0"][..]),
+        (all, true, &["[::1]:0", "127.0.0.1:0"]),
+        ("0.0.0.0", false, &["127.0.0.1:0"]),
+        ("::1", false, &["[::1]:0"]),
     ] {
         let mut to = IngestConfig::new(two_cores());
         to.address = address.parse()?;
         let config = sockets_only()?;
-        let ingest = namespace.enter(|| Ingest::open(&to, &config))?;
+        let ingest = namespace.enter(|| {
+            if classic {
+                keep_only(&[]);
+            }
+            Ingest::open(&to, &config)
+        })?;
         let mut receivers = receivers(&ingest)?;
         for sender in senders {
             let sender = namespace.enter(|| UdpSocket::bind(sender))?;
@@ -150,7 +157,77 @@ fn both_families() -> Result<()> {
             assert_eq!(seen.len(), 20, "{address} from {sender:?}");
             assert!(seen.iter().all(|(core, partition, _)| *core == owner_of(*partition)));
         }
-        assert_eq!(ingest.stats()?.verdicts.dropped_short, senders.len() as u64);
+        let stats = ingest.stats()?;
+        assert_eq!((stats.verdicts.dropped, stats.misplaced), (senders.len() as u64, 0));
+    }
+    Ok(())
+}
+
+/// XDP leaves it alone, so the sockets judge, choose and count.
+fn ipv6_beside_xdp() -> Result<()> {
+    let wire = Wire::new()?;
+    let (here, there) = ("2001:db8::1", "2001:db8::2");
+    for (namespace, interface, address) in
+        [(&wire.receiver, Wire::INTERFACE, here), (&wire.sender, Wire::PEER, there)]
+    {
+        namespace.enter(|| -> Result<()> {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            testbed::ip(&format!("address add {address}/64 dev {interface} nodad\n"))
+        })?;
+    }
+    for mode in steering_modes() {
+        let ingest = open(&wire.receiver, &config().attach_mode(*mode).build()?)?;
+        let sender = wire.sender.enter(|| UdpSocket::bind((there, 0)))?;
+        for key in 0..20u32 {
+            sender.send_to(&datagram(key, b"hello"), (here, PORT))?;
+        }
+        sender.send_to(b"junk", (here, PORT))?;
+        let seen = drain(&mut receivers(&ingest)?)?;
+        assert_eq!(seen.len(), 20, "{mode}");
+        assert!(seen.iter().all(|(core, partition, _)| *core == owner_of(*partition)), "{mode}");
+        let IngestStats { verdicts, accepted, .. } = ingest.stats()?;
+        let counted = (verdicts.dropped_short, verdicts.redirected, verdicts.invalid, accepted);
+        assert_eq!(counted, (1, 0, 0, Some(20)), "{mode}: {verdicts:?}");
+    }
+    Ok(())
+}
+
+/// The kernel gives each socket a copy of what is sent to a broadcast or multicast address:
+/// none is received, and each is counted.
+fn what_is_for_everybody_is_for_nobody() -> Result<()> {
+    let objects = without_sockets_object()?;
+    for (way, _) in ways() {
+        let (wire, config) = (Wire::new()?, way.config(&objects).build()?);
+        let mut to = IngestConfig::new(two_cores());
+        // IPv4 multicast does not reach sockets for both families.
+        to.address = "0.0.0.0".parse()?;
+        let ingest = wire.receiver.enter(|| {
+            if way == Way::Classic {
+                keep_only(&[]);
+            }
+            Ingest::open(&to, &config)
+        })?;
+        let message = datagram(0, b"hello");
+        let sender = wire.sending_socket()?;
+        sender.set_broadcast(true)?;
+        SockRef::from(&sender).set_multicast_if_v4(&Wire::SENDER)?;
+        for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
+            sender.send_to(&message, (group, PORT)).context(group)?;
+        }
+        // In a frame that is addressed to this host alone.
+        for group in [[255; 4], [224, 0, 0, 1]] {
+            wire.raw_socket()?.send(&udp_to(group, PORT, &message))?;
+        }
+        sender.send_to(&message, Wire::destination(PORT))?;
+        let seen = drain(&mut receivers(&ingest)?)?;
+        assert_eq!(seen, [(two_cores()[0], 0, b"hello".to_vec())], "{way:?}");
+        let stats = ingest.stats()?;
+        let dropped = match ingest.classic_reason() {
+            None => stats.verdicts.dropped_multicast,
+            Some(_) => stats.verdicts.dropped_unsorted,
+        };
+        assert_eq!((dropped, stats.misplaced), (10, 0), "{way:?}: {stats:?}");
+        assert!(matches!(stats.overflowed, None | Some(0)), "{way:?}: {stats:?}");
     }
     Ok(())
 }
@@ -169,8 +246,12 @@ fn processed_and_read_on_the_owners_cpu() -> Result<()> {
             ingest.receiver(core)?.socket().connect(sender.local_addr()?)?;
             let partition = (0..).find(|p| owner_of(*p) == core).context("a partition")?;
             for round in 0..50u32 {
-                let key = partition + 2 * round;
-                sender.send_to(&datagram(key, b""), Wire::destination(PORT))?;
+                let message = datagram(partition + 2 * round, b"");
+                // Where a veth's packets are processed, if nothing hands them on.
+                let other = two_cores().into_iter().find(|other| *other != core);
+                testbed::on_cpu(other.context("two cores")?, || {
+                    sender.send_to(&message, Wire::destination(PORT))
+                })??;
                 let mut receiver = ingest.receiver(core)?;
                 let read_on = std::thread::scope(|scope| {
                     let read = || -> Result<Vec<u32>> {
@@ -190,6 +271,7 @@ fn processed_and_read_on_the_owners_cpu() -> Result<()> {
                 assert_eq!(processed_on, core as usize, "{mode}");
             }
         }
+        assert_eq!(ingest.stats()?.verdicts.redirected, 100, "{mode}");
     }
     Ok(())
 }
@@ -197,15 +279,24 @@ fn processed_and_read_on_the_owners_cpu() -> Result<()> {
 /// The kernel may hand over many datagrams of a sender as one; the group's choice is made
 /// for the first.
 fn merged_datagrams_reach_their_partitions() -> Result<()> {
+    merged_datagrams(false).context("an object")?;
+    merged_datagrams(true).context("classic BPF")
+}
+
+fn merged_datagrams(classic: bool) -> Result<()> {
     const UDP_SEGMENT: i32 = 103;
-    let namespace = loopback()?;
-    let ingest = open(&namespace, &sockets_only()?)?;
+    let (namespace, config) = (loopback()?, sockets_only()?);
+    let ingest = namespace.enter(|| {
+        if classic {
+            keep_only(&[]);
+        }
+        Ingest::open(&IngestConfig::new(two_cores()), &config)
+    })?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let one = datagram(0, b"payload").len();
     let size = one as libc::c_int;
     // SAFETY: an integer option, which the kernel copies.
     let set = unsafe {
-        use std::os::fd::AsRawFd;
         let (value, length) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as u32);
         libc::setsockopt(sender.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, length)
     };
@@ -222,116 +313,96 @@ fn merged_datagrams_reach_their_partitions() -> Result<()> {
     Ok(())
 }
 
-/// The others go on; what was for it waits, and a new thread goes on behind the datagram
-/// at which it died.
-fn a_thread_that_dies() -> Result<()> {
-    let wire = Wire::new()?;
-    let handled = Arc::new(AtomicU64::new(0));
-    let handler = |partition| -> Handler {
-        let handled = handled.clone();
-        Box::new(move |datagram| {
-            if datagram.payload == b"poison" {
-                // As panic!, but without a message among the tests' results.
-                std::panic::resume_unwind(Box::new("poisoned"));
-            }
-            handled.fetch_add(1u64 << (32 * (partition % 2)), Relaxed);
-        })
-    };
-    let (ingest, xdp) = (IngestConfig::new(two_cores()), config().build()?);
-    let mut runtime =
-        wire.receiver.enter(|| ThreadPerCoreRuntime::with_xdp(&ingest, &xdp, handler))?;
-    let sender = wire.sending_socket()?;
-    let send =
-        |key, payload: &[u8]| sender.send_to(&datagram(key, payload), Wire::destination(PORT));
-    let both = |even: u64, odd: u64| -> Result<()> {
-        let begin = Instant::now();
-        while handled.load(Relaxed) != even | odd << 32 {
-            let now = handled.load(Relaxed);
-            ensure!(begin.elapsed() < Duration::from_secs(5), "{} {}", now as u32, now >> 32);
-            std::thread::sleep(Duration::from_millis(1));
+/// CAP_BPF has an object choose, filter and count.
+fn one_capability_is_enough_for_sockets() -> Result<()> {
+    let (namespace, config) = (loopback()?, sockets_only()?);
+    let ingest = namespace.enter(|| {
+        keep_only(&[Capability::CAP_BPF]);
+        Ingest::open(&IngestConfig::new(two_cores()), &config)
+    })?;
+    assert_eq!(ingest.classic_reason(), None);
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    sender.send_to(b"junk", ("127.0.0.1", PORT))?;
+    assert_eq!(ingest.stats()?.verdicts.dropped_short, 1);
+    Ok(())
+}
+
+/// The socket and [`Receiver::attention`] are enough to wait for: without the latter, a move
+/// would wait until something arrives.
+fn who_waits_elsewhere_is_told() -> Result<()> {
+    let namespace = loopback()?;
+    let ingest = open(&namespace, &sockets_only()?)?;
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let (done, handled) = (AtomicBool::new(false), AtomicU64::new(0));
+    let serve = |mut receiver: Receiver| -> Result<()> {
+        while !done.load(Relaxed) {
+            let descriptors = [receiver.socket().as_raw_fd(), receiver.attention().as_raw_fd()];
+            let mut polled =
+                descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            // SAFETY: two entries, which outlive the call.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, 20_000) };
+            ensure!(ready > 0, "nothing came of waiting: {ready}");
+            let count = receiver.receive(Duration::ZERO, |_| {})?;
+            handled.fetch_add(count as u64, Relaxed);
         }
         Ok(())
     };
-    // In one go, so that datagrams are taken from the socket together with the poison.
-    for number in 0..100 {
-        send(0, if number == 50 { b"poison" } else { b"even" })?;
-    }
-    let begin = Instant::now();
-    while runtime.dead_cores().is_empty() && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(runtime.dead_cores(), [two_cores()[0]]);
-    for _ in 0..100 {
-        send(1, b"odd")?;
-        send(2, b"even")?;
-    }
-    both(50, 100)?;
-    let error = runtime.move_partition(0, two_cores()[1]).unwrap_err();
-    assert!(error.to_string().contains("nobody reads its socket"), "{error}");
-    runtime.restart_dead()?;
-    both(199, 100)?;
-    assert!(runtime.dead_cores().is_empty());
-    runtime.move_partition(0, two_cores()[1])?;
-    Ok(())
-}
-
-/// What it had taken from its socket is handled before another process begins, and on its
-/// CPU, whichever one hands over.
-fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
-    let namespace = loopback()?;
-    let [first, second] = two_cores()[..] else { unreachable!() };
-    let handled = Arc::new(Mutex::new(Vec::new()));
-    let handler = |_| -> Handler {
-        let handled = handled.clone();
-        Box::new(move |datagram| {
-            match datagram.payload {
-                // So long that the rest is taken from the socket together.
-                b"slow" => std::thread::sleep(Duration::from_millis(100)),
-                b"poison" => std::panic::resume_unwind(Box::new("poisoned")),
-                _ => {}
-            }
-            let number = datagram.payload[0];
-            handled.lock().unwrap().push((number, testbed::current_cpu()));
-        })
-    };
-    let (to, config) = (IngestConfig::new(two_cores()), sockets_only()?);
-    let mut runtime = namespace.enter(|| ThreadPerCoreRuntime::with_xdp(&to, &config, handler))?;
-    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
-    let send = |payload: &[u8]| sender.send_to(&datagram(0, payload), "127.0.0.1:9999");
-    send(b"slow")?;
-    send(b"poison")?;
-    (0..20).try_for_each(|number| send(&[number]).map(drop))?;
-    let begin = Instant::now();
-    while runtime.dead_cores().is_empty() && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(*handled.lock().unwrap(), [(b's', first)]);
-    let (here, there) = UnixStream::pair()?;
     std::thread::scope(|scope| -> Result<()> {
-        let next = scope.spawn(|| ThreadPerCoreRuntime::take_over(&to, &config, &there, handler));
-        testbed::on_cpu(second, || runtime.hand_over(&here))??;
-        drop(next.join().expect("no panic")?);
-        Ok(())
+        let serving = receivers(&ingest)?.into_iter().map(|r| scope.spawn(|| serve(r)));
+        let serving: Vec<_> = serving.collect();
+        let moved = ingest.move_partition(0, two_cores()[1]);
+        let some = || {
+            (1..5).try_for_each(|key| {
+                sender.send_to(&datagram(key, b""), ("127.0.0.1", PORT)).map(drop)
+            })
+        };
+        some()?;
+        let begin = Instant::now();
+        while handled.load(Relaxed) < 4 && begin.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        done.store(true, Relaxed);
+        some()?;
+        for thread in serving {
+            thread.join().expect("no panic")?;
+        }
+        Ok(moved?)
     })?;
-    let left: Vec<_> = (0..20).map(|number| (number, first)).collect();
-    assert_eq!(handled.lock().unwrap()[1..], left);
+    assert!(handled.load(Relaxed) >= 4, "they wake up for datagrams too");
     Ok(())
 }
 
-/// The kernel runs its queue and its thread on another CPU: nothing is lost, and nobody
-/// is overtaken. When it is back, so is the queue.
-fn a_cpu_that_goes_offline() -> Result<()> {
-    let objects = without_sockets_object()?;
-    let last = two_cores()[1];
-    for way in [Way::Sockets, Way::Xdp(steering_modes()[0])] {
-        let (wire, log) = (Wire::new()?, Log::new()?);
-        let runtime = way.start(&wire, &objects, &log)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.go_on_while(1000, || {
-            with_cpu_offline(last, || std::thread::sleep(Duration::from_millis(200)))
-        })?;
-        log.check(&stream).with_context(|| format!("{way:?}"))?;
-        drop(runtime);
-    }
+/// A partition moves although the receiver always finds something: by what a socket can
+/// hold it knows that what waited is handled.
+fn a_socket_that_never_runs_empty() -> Result<()> {
+    let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cores()));
+    to.receive_buffer = 4096;
+    let config = sockets_only()?;
+    let ingest = namespace.enter(|| Ingest::open(&to, &config))?;
+    let (done, was_empty) = (AtomicBool::new(false), AtomicBool::new(false));
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let full = || {
+        (0..50).try_for_each(|_| sender.send_to(&datagram(2, b""), ("127.0.0.1", PORT)).map(drop))
+    };
+    let [mut busy, mut idle] = <[Receiver; 2]>::try_from(receivers(&ingest)?).expect("two");
+    full()?;
+    std::thread::scope(|scope| -> Result<()> {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                // Whatever is taken is there again before the next look.
+                let handled = busy.receive(Duration::ZERO, |_| full().expect("lo"));
+                was_empty.fetch_or(handled.expect("it is read") == 0, Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                idle.receive(Duration::from_millis(5), |_| {}).expect("it is read");
+            }
+        });
+        let moved = ingest.move_partition(0, two_cores()[1]);
+        done.store(true, Relaxed);
+        Ok(moved?)
+    })?;
+    assert!(!was_empty.load(Relaxed), "the test is none if the socket runs empty");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! arrived, which outlives the process that receives them.
 
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -29,7 +30,9 @@ const RECEIVED: usize = 0;
 const OUT_OF_ORDER: usize = 1;
 const FIRST_WRONG: usize = 2;
 const CPUS: usize = 3;
-const EXPECTED: usize = CPUS + PARTITIONS;
+/// The first number that came, plus one; 0 while there is none.
+const FIRST: usize = CPUS + PARTITIONS;
+const EXPECTED: usize = FIRST + PARTITIONS * SENDERS;
 
 /// What was received, by any process.
 #[derive(Clone, Debug)]
@@ -63,7 +66,12 @@ impl Log {
     fn add(&self, partition: usize, sender: usize, number: u64) {
         let numbers = self.0.numbers();
         // Only the partition's owner writes these.
-        let expected = &numbers[EXPECTED + partition * SENDERS + sender];
+        let place = partition * SENDERS + sender;
+        let (first, expected) = (&numbers[FIRST + place], &numbers[EXPECTED + place]);
+        if first.load(Relaxed) == 0 {
+            first.store(number + 1, Relaxed);
+            expected.store(number, Relaxed);
+        }
         let in_order = expected.load(Relaxed) == number;
         if !in_order && numbers[OUT_OF_ORDER].fetch_add(1, Relaxed) == 0 {
             let wrong = (partition as u64) << 56 | (sender as u64) << 48 | number;
@@ -83,8 +91,26 @@ impl Log {
         self.0.numbers()[CPUS + partition].load(Relaxed)
     }
 
+    /// What arrived of one sender in one partition.
+    pub fn seen(&self, place: usize) -> Range<u64> {
+        let numbers = self.0.numbers();
+        let first = numbers[FIRST + place].load(Relaxed);
+        first.saturating_sub(1)..numbers[EXPECTED + place].load(Relaxed)
+    }
+
     /// Fails unless everything that was sent arrived once and in order.
     pub fn check(&self, sent: &Stream) -> Result<()> {
+        self.check_order()?;
+        ensure!(self.received() == sent.sent, "{} of {}", self.received(), sent.sent);
+        for (place, sent) in sent.next.iter().enumerate() {
+            let (seen, partition) = (self.seen(place), place / SENDERS);
+            ensure!(seen == (0..*sent), "partition {partition}: {seen:?} of {sent}");
+        }
+        Ok(())
+    }
+
+    /// Fails unless what arrived of each sender in each partition is one piece.
+    pub fn check_order(&self) -> Result<()> {
         let numbers = self.0.numbers();
         let wrong = numbers[OUT_OF_ORDER].load(Relaxed);
         let first = numbers[FIRST_WRONG].load(Relaxed);
@@ -95,11 +121,6 @@ impl Log {
             first >> 48 & 0xff,
             first & 0xffff_ffff_ffff
         );
-        ensure!(self.received() == sent.sent, "{} of {}", self.received(), sent.sent);
-        for (place, sent) in sent.next.iter().enumerate() {
-            let expected = numbers[EXPECTED + place].load(Relaxed);
-            ensure!(expected == *sent, "partition {}: {expected} of {sent}", place / SENDERS);
-        }
         Ok(())
     }
 }
@@ -109,7 +130,7 @@ pub struct Stream {
     sockets: Vec<UdpSocket>,
     log: Log,
     /// The next number of each partition and sender.
-    next: Vec<u64>,
+    pub next: Vec<u64>,
     pub sent: u64,
 }
 
@@ -122,22 +143,28 @@ impl Stream {
     /// Sends so many datagrams, never more at once than the wire holds.
     pub fn send(&mut self, datagrams: u64) -> Result<()> {
         for _ in 0..datagrams {
-            let (sender, partition) = (self.sent as usize % SENDERS, self.sent as usize / SENDERS);
-            // Not in turn: neighbours are of different partitions.
-            let partition = partition * 37 % PARTITIONS;
-            let number = &mut self.next[partition * SENDERS + sender];
-            let mut payload = [0; 9];
-            payload[0] = sender as u8;
-            payload[1..].copy_from_slice(&number.to_be_bytes());
-            let key = partition as u64 + *number % 1000 * PARTITIONS as u64;
-            let datagram = datagram(key as u32, &payload);
-            self.sockets[sender].send_to(&datagram, Wire::destination(9999))?;
-            *number += 1;
-            self.sent += 1;
+            self.send_one()?;
             if self.sent - self.log.received() >= WINDOW {
                 self.wait(WINDOW / 2)?;
             }
         }
+        Ok(())
+    }
+
+    /// Sends one datagram, whether any arrive or not.
+    pub fn send_one(&mut self) -> Result<()> {
+        let (sender, partition) = (self.sent as usize % SENDERS, self.sent as usize / SENDERS);
+        // Not in turn: neighbours are of different partitions.
+        let partition = partition * 37 % PARTITIONS;
+        let number = &mut self.next[partition * SENDERS + sender];
+        let mut payload = [0; 9];
+        payload[0] = sender as u8;
+        payload[1..].copy_from_slice(&number.to_be_bytes());
+        let key = partition as u64 + *number % 1000 * PARTITIONS as u64;
+        let datagram = datagram(key as u32, &payload);
+        self.sockets[sender].send_to(&datagram, Wire::destination(9999))?;
+        *number += 1;
+        self.sent += 1;
         Ok(())
     }
 

@@ -1,28 +1,27 @@
-//! Owners that are replaced: in an orderly way without a gap, and by kill -9.
+//! Owners that are replaced in an orderly way, without a gap.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpError};
+use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfigBuilder, XdpError};
 use tempfile::TempDir;
+use testbed::frame::datagram;
 use testbed::{Wire, seccomp};
 
 use crate::ingest::{Way, two_cores, without_sockets_object};
 use crate::lifecycle::{BPF_LINK_CREATE, keep_only};
 use crate::runtime::ThreadPerCoreRuntime;
 use crate::stream::{Log, PARTITIONS, Stream, datagrams};
-use crate::support::{steering_modes, tests};
+use crate::support::{config, steering_modes, tests};
 
 tests! {
     replaced_ten_times_without_a_gap,
-    kill_9_leaves_sockets,
-    what_a_killed_process_left_is_replaced,
     a_successor_that_fails_changes_nothing,
+    what_a_successor_is_configured_for,
 }
 
 /// The argument with which the test program is an owner until it hands over, is told to
@@ -31,12 +30,13 @@ tests! {
 pub const OWN: &str = "--own-ingest";
 
 /// Ways by name, and whether links are forbidden, as before Linux 5.9.
-const WAYS: [(&str, Way, bool); 6] = [
+const WAYS: [(&str, Way, bool); 7] = [
     ("sockets", Way::Sockets, false),
     ("classic", Way::Classic, false),
     ("native", Way::Xdp(XdpAttachMode::Native), false),
     ("generic", Way::Xdp(XdpAttachMode::Generic), false),
     ("native and classic", Way::XdpAndClassic, false),
+    ("filter only", Way::FilterOnly, false),
     ("native, no links", Way::Xdp(XdpAttachMode::Native), true),
 ];
 
@@ -87,14 +87,14 @@ pub fn own(arguments: &[String]) -> Result<()> {
 }
 
 /// A process that owns the ingest. It ends with this value.
-struct Owner {
-    process: Child,
+pub struct Owner {
+    pub process: Child,
     output: BufReader<ChildStdout>,
     path: PathBuf,
 }
 
 impl Owner {
-    fn start(
+    pub fn start(
         wire: &Wire,
         way: &str,
         log: &Log,
@@ -123,7 +123,7 @@ impl Owner {
     }
 
     /// Waits for its end, which is to be a good one. Gives what it said before.
-    fn end(mut self) -> Result<String> {
+    pub fn end(mut self) -> Result<String> {
         drop(self.process.stdin.take());
         let (mut said, mut line) = (String::new(), self.line()?);
         while line != "done" {
@@ -179,74 +179,11 @@ fn replaced_ten_times_without_a_gap() -> Result<()> {
         let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
         let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
         ensure!(classic || stats.contains(&counted), "{name}: {stats}");
+        // Never without a program: XDP has steered every one of them.
+        let steered = format!(" redirected: {},", stream.sent);
+        let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
+        ensure!(!steers || stats.contains(&steered), "{name}: {stats}");
         ensure!(program()?.is_none(), "{name}: the last one detaches");
-    }
-    Ok(())
-}
-
-/// What was in its buffers is gone, and nothing else: the interface is free, and whoever
-/// comes next receives.
-fn kill_9_leaves_sockets() -> Result<()> {
-    for next in ["sockets", "native"] {
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
-        let mut owner = Owner::start(&wire, "native", &log, folder.path(), None)?;
-        Stream::new(&wire, &log)?.go_on_while(1000, || {
-            std::thread::sleep(Duration::from_millis(50));
-            Ok(())
-        })?;
-        ensure!(wire.carries_xdp()?);
-        owner.process.kill()?; // SIGKILL
-        owner.process.wait()?;
-        let patience = Instant::now() + Duration::from_secs(5);
-        while wire.carries_xdp()? {
-            ensure!(Instant::now() < patience, "a dead program 5 s after kill -9");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let log = Log::new()?;
-        let _owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream)?;
-        ensure!(wire.carries_xdp()? == (next == "native"));
-    }
-    Ok(())
-}
-
-/// Without links the program stays when its process is killed, and hands packets over as
-/// before: nothing is lost behind it, and the next process knows it as ours. One whose
-/// owner lives is left alone.
-fn what_a_killed_process_left_is_replaced() -> Result<()> {
-    for next in ["native, no links", "native", "generic"] {
-        if next == "generic" && steering_modes().len() < 2 {
-            continue;
-        }
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
-        let mut owner = Owner::start(&wire, "native, no links", &log, folder.path(), None)?;
-        let before = wire.attached_program()?;
-        owner.process.kill()?;
-        owner.process.wait()?;
-        std::thread::sleep(Duration::from_millis(100));
-        ensure!(wire.attached_program()? == before, "it stays");
-
-        let log = Log::new()?;
-        let owner = Owner::start(&wire, "sockets", &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream).context("behind what was left")?;
-        drop(owner);
-
-        let log = Log::new()?;
-        let owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream)?;
-        let now = wire.attached_program()?;
-        ensure!(now.is_some() && now != before, "{next}: {before:?}, {now:?}");
-        owner.end()?;
-        ensure!(wire.attached_program()?.is_none());
     }
     Ok(())
 }
@@ -271,8 +208,8 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
             Ok(Ingest::open(&to, &config)?)
         })?;
         let program = wire.attached_program()?;
-        for killed in [false, true] {
-            let before = folder.path().join(format!("before {killed}"));
+        for (killed, called_off) in [(false, true), (true, false), (true, true)] {
+            let before = folder.path().join(format!("before {killed} {called_off}"));
             let listener = UnixListener::bind(&before)?;
             let mut successor = wire.receiver.enter(|| -> Result<Child> {
                 let mut command = Command::new(std::env::current_exe()?);
@@ -285,11 +222,15 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
             if killed {
                 successor.kill()?;
                 successor.wait()?;
-                let handed_over = wire.receiver.enter(|| ingest.hand_over(offer));
-                ensure!(matches!(handed_over, Err(XdpError::HandOver { .. })), "{name}");
-            } else {
+            }
+            if called_off {
                 drop(offer);
                 ensure!(!successor.wait()?.success(), "{name}");
+                // Whatever is next puts things right.
+                wire.receiver.enter(|| ingest.move_partition(1, two_cores()[1]))?;
+            } else {
+                let handed_over = wire.receiver.enter(|| ingest.hand_over(offer));
+                ensure!(matches!(handed_over, Err(XdpError::HandOver { .. })), "{name}");
             }
             let now = wire.attached_program()?;
             ensure!(now == program, "{name}, killed: {killed}: {program:?}, {now:?}");
@@ -314,5 +255,41 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
         wire.receiver.enter(|| drop(runtime));
         ensure!(!wire.carries_xdp()?, "{name}: nothing is left");
     }
+    Ok(())
+}
+
+/// What it finds goes on as it is, steering above all, or it does not take over.
+fn what_a_successor_is_configured_for() -> Result<()> {
+    let wire = Wire::new()?;
+    let to = IngestConfig::new(two_cores());
+    let mode = *steering_modes().last().context("a mode")?;
+    let open = || Ingest::open(&to, &config().attach_mode(mode).build()?);
+    let mut ingest = wire.receiver.enter(open)?;
+    let program = wire.attached_program()?;
+    let mut take_over = |config: XdpConfigBuilder| -> Result<Result<Ingest, XdpError>> {
+        let (config, (here, there)) = (config.build()?, UnixStream::pair()?);
+        std::thread::scope(|scope| {
+            let next =
+                scope.spawn(|| wire.receiver.enter(|| Ingest::take_over(&to, &config, &there)));
+            let offer = wire.receiver.enter(|| ingest.offer(&here));
+            if let Ok(offer) = offer {
+                ingest.hand_over(offer)?;
+            }
+            Ok(next.join().expect("no panic"))
+        })
+    };
+    let refused = take_over(config().interface("other0"))?.unwrap_err();
+    ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
+    ensure!(wire.attached_program()? == program);
+
+    // This target filters only, in generic mode; where there is no steering in that, any
+    // other does.
+    let next = take_over(config().force_target("linux-5.3"))??;
+    let sender = wire.sending_socket()?;
+    (0..20).try_for_each(|key| {
+        sender.send_to(&datagram(key, b""), Wire::destination(9999)).map(drop)
+    })?;
+    let verdicts = next.stats()?.verdicts;
+    ensure!(verdicts.redirected == 20, "{}: {verdicts:?}", next.mode());
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! What the tests share.
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use laminar_xdp::{Outcome, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
@@ -92,6 +94,30 @@ pub fn cores() -> Vec<u32> {
     let cores = testbed::online_cpus();
     assert!(cores.len() >= 2, "steering needs two CPUs, online are {cores:?}");
     cores
+}
+
+/// Runs `work` on this thread and gives what it warns of as well, a line each.
+pub fn warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8_lossy(&said.0.lock().unwrap()).into_owned();
+    (result, text.lines().map(String::from).collect())
 }
 
 /// Runs `work` while a CPU is offline, and brings it back whatever happens.

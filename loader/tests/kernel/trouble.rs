@@ -10,15 +10,18 @@ use socket2::{Domain, Socket, Type};
 use testbed::Wire;
 use testbed::frame::datagram;
 
-use crate::ingest::two_cores;
+use crate::artifacts::Set;
+use crate::ingest::{two_cores, without_sockets_object};
 use crate::lifecycle::keep_only;
 use crate::receiving::{PORT, drain, loopback, open, owner_of, receivers, sockets_only};
 use crate::stream::Log;
 use crate::succession::OWN;
-use crate::support::{config, tests};
+use crate::support::{config, tests, warnings};
 
 tests! {
     falling_back_is_a_mode,
+    one_warning_says_why,
+    objects_that_cannot_be_trusted,
     a_port_that_is_taken,
     more_sockets_than_files,
     receive_buffers_that_are_too_small,
@@ -70,6 +73,72 @@ fn falling_back_is_a_mode() -> Result<()> {
     assert!(seen.iter().all(|(core, partition, _)| *core == owner_of(*partition)));
     let verdicts = ingest.stats()?.verdicts;
     assert_eq!((verdicts.dropped, verdicts.passed_no_queue, verdicts.redirected), (1, 20, 0));
+    Ok(())
+}
+
+/// Whatever keeps XDP away, and whether an object or classic BPF chooses then.
+fn one_warning_says_why() -> Result<()> {
+    let wire = Wire::new()?;
+    let open = |config: XdpConfig, rights: bool| {
+        wire.receiver.enter(|| {
+            if !rights {
+                keep_only(&[]);
+            }
+            let mut to = IngestConfig::new(two_cores());
+            to.receive_buffer = 1 << 16; // which everybody may have
+            let (ingest, warnings) = warnings(|| Ingest::open(&to, &config));
+            anyhow::Ok((ingest?.mode().to_string(), warnings))
+        })
+    };
+    let missing = config().interface("missing0").build()?;
+    let tampered = Set::new()?;
+    tampered.write_manifest("")?;
+    let untrusted = config().bpf_object_path(tampered.path("")).build()?;
+    let objects = without_sockets_object()?;
+    let classic = config().bpf_object_path(objects.path("")).build()?;
+    let off = config().enabled(false).build()?;
+    let usual = config().build()?;
+    for (config, rights, says) in [
+        (missing, true, "there is no interface"),
+        (untrusted, true, "manifest.toml"),
+        (usual.clone(), false, "lacks CAP_BPF"),
+        (off.clone(), true, ""),
+        (off, false, ""),
+    ] {
+        let (mode, warnings) = open(config, rights)?;
+        let expected = usize::from(!says.is_empty());
+        ensure!(warnings.len() == expected, "{mode}: {warnings:#?}");
+        ensure!(mode.contains(says) && warnings.iter().all(|w| w.contains(says)), "{warnings:#?}");
+    }
+    // With XDP at work what is missing behind it is worth one.
+    let (_, warnings) = open(classic, true)?;
+    ensure!(warnings.len() == 1 && warnings[0].contains("no object for sockets"), "{warnings:#?}");
+    // Somebody else's program stays where it is.
+    let other = crate::support::load(&wire, &usual, &two_cores())?;
+    let (mode, warnings) = open(usual, true)?;
+    let id = format!("id {}", other.program_id()?);
+    ensure!(mode.contains(&id), "{mode}");
+    ensure!(warnings.len() == 1 && warnings[0].contains(&id), "{warnings:#?}");
+    Ok(())
+}
+
+/// Nothing of such a set is loaded, and nothing else in its place.
+fn objects_that_cannot_be_trusted() -> Result<()> {
+    let wire = Wire::new()?;
+    let tampered = Set::new()?;
+    tampered.write_manifest("")?;
+    let config = config().bpf_object_path(tampered.path(""));
+    for enabled in [true, false] {
+        let ingest = open(&wire.receiver, &config.clone().enabled(enabled).build()?)?;
+        assert!(ingest.classic_reason().is_some(), "no embedded object instead");
+        assert!(!wire.carries_xdp()?);
+        let mode = ingest.mode();
+        let reason = matches!(mode, IngestMode::Sockets(XdpError::Artifact(_)));
+        assert_eq!(reason, enabled, "{mode}");
+    }
+    let strict = config.fallback_on_error(false).build()?;
+    let error = open(&wire.receiver, &strict).unwrap_err();
+    assert!(matches!(error, XdpError::Artifact(_)), "{error}");
     Ok(())
 }
 
@@ -137,11 +206,13 @@ fn receive_buffers_that_are_too_small() -> Result<()> {
     let with_rights = wire.receiver.enter(|| Ingest::open(&to, &config))?;
     assert_eq!(with_rights.receive_buffer()?, to.receive_buffer);
     drop(with_rights);
-    let without = wire.receiver.enter(|| {
+    let (without, warnings) = wire.receiver.enter(|| {
         keep_only(&[]);
-        Ingest::open(&to, &config)
-    })?;
+        warnings(|| Ingest::open(&to, &config))
+    });
+    let without = without?;
     assert_eq!(without.receive_buffer()?, limit);
+    assert!(warnings.len() == 1 && warnings[0].contains("net.core.rmem_max"), "{warnings:#?}");
     drop(without);
 
     for impossible in [0, u32::MAX] {
@@ -237,7 +308,7 @@ fn successors_that_do_not_fit() -> Result<()> {
         assert!(there.to_string().contains("the other process refuses: it wants"), "{there}");
     }
     // Its objects are not what their manifest says: it does not even begin.
-    let tampered = crate::artifacts::Set::new()?;
+    let tampered = Set::new()?;
     tampered.write_manifest("")?;
     let config = config().enabled(false).partitions(64).bpf_object_path(tampered.path(""));
     let (here, there) = meet(&ingest, &config.build()?);
