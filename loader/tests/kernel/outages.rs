@@ -104,8 +104,14 @@ fn kill_9_in_the_middle() -> Result<()> {
         for (place, (at_work, sent)) in at_work.into_iter().zip(sent).enumerate() {
             let (before, after) = (before.seen(place), after.seen(place));
             let text = format!("{name}: {before:?}, {after:?} of {sent}, at work from {at_work}");
-            ensure!(before.start == 0 && before.end <= after.start, "{text}");
-            ensure!(after.start <= at_work && after.end == sent, "{text}");
+            ensure!(before.start == 0, "{text}");
+            if after.is_empty() {
+                // A slow machine sends few: none in these three tenths of a second.
+                ensure!(sent == at_work && before.end <= sent, "{text}");
+                continue;
+            }
+            ensure!(before.end <= after.start && after.start <= at_work, "{text}");
+            ensure!(after.end == sent, "{text}");
         }
     }
     Ok(())
