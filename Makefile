@@ -72,6 +72,22 @@ cost: packages-cost ## Measure each verdict in ns over an empty program (root)
 matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.2" for others
 	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(MATRIX) $(KERNELS)
 
+# How long `make fuzz` takes; its corpus is model/corpus.
+SECONDS ?= 60
+FUZZ = $(TARGET)/fuzz
+# Packets are aligned to 2 bytes, as on a card; the program knows.
+FUZZ_CC = clang-19 -g -O1 -Wall -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize=alignment -fno-sanitize-recover=all -Imodel/host -Ibpf-src
+
+.PHONY: fuzz
+fuzz: packages-fuzz ## Have libFuzzer try the program on the host; SECONDS=3600 for longer
+	mkdir -p $(FUZZ)/found
+	$(FUZZ_CC) -c model/host/program.c -o $(FUZZ)/plain.o
+	$(FUZZ_CC) -c model/host/program.c -o $(FUZZ)/frags.o -DLAMINAR_FRAGS
+	$(FUZZ_CC) -fsanitize=fuzzer model/host/fuzz.c $(FUZZ)/plain.o $(FUZZ)/frags.o -o $(FUZZ)/fuzz
+	$(FUZZ)/fuzz -max_total_time=$(SECONDS) -max_len=512 -timeout=5 -print_final_stats=1 \
+		-artifact_prefix=$(FUZZ)/ $(FUZZ)/found model/corpus
+
 .PHONY: selection
 selection: packages ## Show which object serves on this kernel, in which mode, and why (root)
 	$(CARGO) build --quiet --locked --target-dir $(TARGET) --package laminar-xdp --example selection
@@ -89,12 +105,14 @@ clean: ## Remove what was built; the checked-in objects stay
 	$(CARGO) clean
 	rm -rf target/bpf
 
-.PHONY: packages packages-bpf packages-cost packages-matrix
+.PHONY: packages packages-bpf packages-cost packages-fuzz packages-matrix
 packages:
 	@SUDO="$(SUDO)" ci/install-packages build
 packages-bpf:
 	@SUDO="$(SUDO)" ci/install-packages build bpf
 packages-cost:
 	@SUDO="$(SUDO)" ci/install-packages build cost
+packages-fuzz:
+	@SUDO="$(SUDO)" ci/install-packages build fuzz
 packages-matrix:
 	@SUDO="$(SUDO)" ci/install-packages build matrix

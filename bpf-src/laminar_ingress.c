@@ -5,9 +5,9 @@
  * leaves everybody else's packets alone.
  *
  * From the bottom up this file is the verdict table: laminar_ingress() answers,
- * judge() and judge_ipv4() find UDP, judge_udp() decides whose datagram it is
- * and whether it is valid, steer() chooses the CPU, and count() of tables.h is
- * the one place that counts.
+ * find_udp() looks for UDP behind VLAN tags and either IP, judge_udp() decides
+ * whose datagram it is and whether it is valid, steer() chooses the CPU, and
+ * count() of tables.h is the one place that counts.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *
@@ -24,6 +24,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -33,7 +34,19 @@
 #include "tables.h"
 
 /* More fragments follow, or this one does not start at 0. */
-#define IP_FRAGMENT bpf_htons(0x2000 | 0x1fff)
+#define IP_FRAGMENT   bpf_htons(0x2000 | 0x1fff)
+#define IPV6_FRAGMENT bpf_htons(0xfff8 | 1)
+
+/* The kinds of IPv6 extension headers that may stand before UDP (IANA). */
+#define NEXTHDR_HOP	 0
+#define NEXTHDR_ROUTING	 43
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_AUTH	 51
+#define NEXTHDR_DEST	 60
+
+/* As many as make sense: one of each kind, and destination options twice. */
+#define MOST_EXTENSIONS 6
+#define MOST_VLAN_TAGS	2
 
 /*
  * What bpf_redirect_map() answers for a CPU without a queue. Before Linux 5.3
@@ -48,6 +61,8 @@
 
 /* Beside the reasons that are counted: nothing to do with us. */
 #define NOT_OURS LAMINAR_REASON_COUNT
+/* None yet: there is UDP. */
+#define FOUND (LAMINAR_REASON_COUNT + 1)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CPUMAP);
@@ -110,7 +125,11 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 	return steer(header->partition_key);
 }
 
-static __always_inline __u32 judge_ipv4(struct cursor *cursor)
+/*
+ * The functions that look for UDP move the cursor to its header, say how much
+ * the IP packet leaves for it, and answer FOUND; or why there is none to judge.
+ */
+static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len)
 {
 	struct iphdr *ip, ip_copy;
 	__u8 version_and_ihl;
@@ -136,23 +155,118 @@ static __always_inline __u32 judge_ipv4(struct cursor *cursor)
 	total_len = bpf_ntohs(ip->tot_len);
 	if (total_len < header_len + sizeof(struct udphdr))
 		return LAMINAR_REASON_INVALID; /* what follows is padding */
-	return judge_udp(cursor, total_len - header_len);
+	*max_len = total_len - header_len;
+	return FOUND;
 }
 
-static __always_inline __u32 judge(struct cursor *cursor)
+/* The first 8 bytes of an IPv6 extension header: no kind has fewer. */
+struct extension {
+	__u8 next;
+	__u8 len;	 /* what it has beyond these, in units of its kind */
+	__be16 fragment; /* offset and flag, in a fragment header */
+	__be32 other;
+};
+
+static __always_inline bool is_extension(__u8 kind)
+{
+	return kind == NEXTHDR_HOP || kind == NEXTHDR_ROUTING ||
+	       kind == NEXTHDR_FRAGMENT || kind == NEXTHDR_AUTH ||
+	       kind == NEXTHDR_DEST;
+}
+
+static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
+{
+	struct extension *extension, extension_copy;
+	struct ipv6hdr *ip, ip_copy;
+	__u32 left, more;
+	__u8 next;
+
+	ip = cursor_take(cursor, &ip_copy, sizeof(*ip));
+	if (!ip)
+		return LAMINAR_REASON_INVALID;
+	if (*(__u8 *)ip >> 4 != 6)
+		return LAMINAR_REASON_INVALID;
+	left = bpf_ntohs(ip->payload_len);
+	next = ip->nexthdr;
+
+#pragma unroll
+	for (int i = 0; i < MOST_EXTENSIONS; i++) {
+		if (!is_extension(next))
+			break;
+		extension = cursor_take(cursor, &extension_copy,
+					sizeof(*extension));
+		if (!extension)
+			return LAMINAR_REASON_INVALID;
+		if (next == NEXTHDR_FRAGMENT &&
+		    extension->fragment & IPV6_FRAGMENT) {
+			/* What a later one begins with nobody can tell. */
+			if (extension->next != IPPROTO_UDP)
+				return NOT_OURS;
+			return LAMINAR_REASON_PASSED_FRAGMENT;
+		}
+		more = extension->len * 8;
+		if (next == NEXTHDR_AUTH)
+			more = extension->len * 4;
+		if (next == NEXTHDR_FRAGMENT)
+			more = 0;
+		next = extension->next;
+		if (left < sizeof(*extension) + more)
+			return LAMINAR_REASON_INVALID;
+		left -= sizeof(*extension) + more;
+		if (!cursor_skip(cursor, more))
+			return LAMINAR_REASON_INVALID;
+	}
+	if (is_extension(next))
+		return LAMINAR_REASON_INVALID; /* more than anybody needs */
+	if (next != IPPROTO_UDP)
+		return NOT_OURS;
+	if (left < sizeof(struct udphdr))
+		return LAMINAR_REASON_INVALID;
+	*max_len = left;
+	return FOUND;
+}
+
+static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len)
 {
 	struct ethhdr ethernet_copy;
-	void *ethernet;
-	__be16 *type;
+	void *ethernet, *tag;
+	__be32 tag_copy;
+	__be16 type;
 
 	ethernet = cursor_take(cursor, &ethernet_copy, sizeof(ethernet_copy));
 	if (!ethernet)
 		return LAMINAR_REASON_INVALID;
 	/* struct ethhdr is packed, which would make this two loads. */
-	type = ethernet + offsetof(struct ethhdr, h_proto);
-	if (*type == bpf_htons(ETH_P_IP))
-		return judge_ipv4(cursor);
+	type = *(__be16 *)(ethernet + offsetof(struct ethhdr, h_proto));
+	if (type == bpf_htons(ETH_P_IP))
+		return find_in_ipv4(cursor, max_len);
+
+#pragma unroll
+	for (int i = 0; i < MOST_VLAN_TAGS; i++) {
+		if (type != bpf_htons(ETH_P_8021Q) &&
+		    type != bpf_htons(ETH_P_8021AD))
+			break;
+		tag = cursor_take(cursor, &tag_copy, sizeof(tag_copy));
+		if (!tag)
+			return LAMINAR_REASON_INVALID;
+		/* Behind the tag's own two bytes stands the next type. */
+		type = *(__be16 *)(tag + sizeof(__be16));
+	}
+	if (type == bpf_htons(ETH_P_IP))
+		return find_in_ipv4(cursor, max_len);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return find_in_ipv6(cursor, max_len);
 	return NOT_OURS;
+}
+
+static __always_inline __u32 judge(struct cursor *cursor)
+{
+	__u32 max_len = 0;
+	__u32 reason = find_udp(cursor, &max_len);
+
+	if (reason != FOUND)
+		return reason;
+	return judge_udp(cursor, max_len);
 }
 
 SEC(XDP_SECTION)

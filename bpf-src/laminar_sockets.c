@@ -48,10 +48,9 @@ int laminar_select(struct sk_reuseport_md *ctx)
 
 	/*
 	 * XDP's queue decides, so that packets which it handed over before and
-	 * after a move reach the old and the new owner, in their order. It
-	 * knows IPv4 only.
+	 * after a move reach the old and the new owner, in their order.
 	 */
-	if (ctx->eth_protocol != bpf_htons(ETH_P_IP) || owner->queue != cpu + 1)
+	if (owner->queue != cpu + 1)
 		cpu = owner->socket - 1;
 	bpf_sk_select_reuseport(ctx, &sockets, &cpu, 0);
 	return SK_PASS;

@@ -71,7 +71,7 @@ pub struct IngestStats {
     /// What became of packets. Junk is counted once, by XDP or by a socket's filter.
     /// Without XDP `passed_no_queue` counts the datagrams that the filters accepted,
     /// whole ones: `passed_fragment`, `redirected` and `invalid` stay 0. With XDP,
-    /// packets that it leaves alone (IPv6) are counted only where a filter drops them.
+    /// packets that it leaves alone are counted only where a filter drops them.
     /// Where no program can be loaded, `dropped_unsorted` is all there is.
     pub verdicts: XdpStats,
     /// Datagrams that a socket's filter accepted, whether XDP redirected or passed them;

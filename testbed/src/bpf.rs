@@ -71,6 +71,34 @@ pub fn program_by_id(id: u32) -> Result<OwnedFd> {
     Ok(own(unsafe { sys::bpf_prog_get_fd_by_id(id) })?)
 }
 
+/// Takes an entry out of a map that a loaded program uses.
+pub fn delete_from_map(program: &OwnedFd, name: &CStr, key: u32) -> Result<()> {
+    let mut ids = [0u32; 16];
+    let mut info = sys::bpf_prog_info {
+        nr_map_ids: ids.len() as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut size = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes at most `size` bytes, and as many ids as there is room for.
+    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
+    for id in &ids[..ids.len().min(info.nr_map_ids as usize)] {
+        // SAFETY: a plain system call.
+        let map = own(unsafe { sys::bpf_map_get_fd_by_id(*id) })?;
+        let mut info = sys::bpf_map_info::default();
+        let mut size = size_of_val(&info) as u32;
+        // SAFETY: the kernel writes at most `size` bytes.
+        check(unsafe { sys::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
+        let found: Vec<u8> = info.name.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+        if found == name.to_bytes() {
+            // SAFETY: the key has the size that keys of our maps have.
+            check(unsafe { sys::bpf_map_delete_elem(map.as_raw_fd(), (&raw const key).cast()) })?;
+            return Ok(());
+        }
+    }
+    anyhow::bail!("it has no map {name:?}")
+}
+
 fn instruction(code: u32, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {
     let mut instruction = sys::bpf_insn { code: code as u8, imm: immediate, ..Default::default() };
     instruction.set_dst_reg(to);

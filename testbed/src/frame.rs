@@ -51,6 +51,34 @@ pub fn fragment(port: u16, payload: &[u8], offset: u16, more: bool) -> Vec<u8> {
     })
 }
 
+/// A frame with a UDP datagram over IPv6, behind extension headers: each its kind and what
+/// it holds behind its first byte, the kind of the next.
+pub fn udp_ipv6(port: u16, payload: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC)
+        .ipv6([0xfd; 16], [0xfe; 16], 64)
+        .udp(40_000, port);
+    let mut whole = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut whole, payload).expect("writing to memory");
+    let (mut frame, udp) = (whole[..IP + 40].to_vec(), &whole[IP + 40..]);
+    let mut kind_at = IP + 6;
+    for (kind, rest) in extensions {
+        frame[kind_at] = *kind;
+        kind_at = frame.len();
+        frame.push(17);
+        frame.extend(*rest);
+    }
+    frame.extend(udp);
+    let length = (frame.len() - IP - 40) as u16;
+    frame[IP + 4..IP + 6].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+/// The frame with VLAN tags of these types, the first one outermost.
+pub fn tagged(frame: &[u8], types: &[u16]) -> Vec<u8> {
+    let tags = types.iter().flat_map(|kind| [kind.to_be_bytes(), [0x20, 7]]).flatten();
+    frame[..IP - 2].iter().copied().chain(tags).chain(frame[IP - 2..].iter().copied()).collect()
+}
+
 /// The frame with its UDP length field set to `length`.
 pub fn with_udp_length(mut frame: Vec<u8>, length: u16) -> Vec<u8> {
     frame[UDP + 4..UDP + 6].copy_from_slice(&length.to_be_bytes());

@@ -6,6 +6,7 @@ mod artifacts;
 mod bad_input;
 mod ingest;
 mod lifecycle;
+mod model;
 mod moving;
 mod outages;
 mod receiving;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let missing = testbed::missing_rights();
     let tests = [
         verdicts::TESTS,
+        model::TESTS,
         traffic::TESTS,
         steering::TESTS,
         ingest::TESTS,

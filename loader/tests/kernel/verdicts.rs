@@ -55,7 +55,6 @@ fn rows(port: u16) -> Vec<Row> {
     let right = (8 + 12 + 5) as u16;
     vec![
         row("not IP: ARP", changed(valid(), 13, 0x06), PASS, None),
-        row("not IPv4: IPv6", changed(changed(valid(), 12, 0x86), 13, 0xdd), PASS, None),
         row("not UDP: TCP", changed(valid(), IP + 9, 6), PASS, None),
         row("not UDP, and malformed", changed(changed(valid(), IP + 9, 6), IP, 0x41), PASS, None),
         row("another port", other_port(), PASS, None),
@@ -165,13 +164,121 @@ fn rows(port: u16) -> Vec<Row> {
     ]
 }
 
+fn rows_of_ipv6(port: u16) -> Vec<Row> {
+    const HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT_HEADER: u8 = 44;
+    const ESP: u8 = 50;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    // Behind the kind of the next header.
+    let (short, long) = (&[0; 7][..], &[&[2][..], &[0; 22]].concat()[..]);
+    let authentication = &[&[4][..], &[0; 22]].concat()[..];
+    let fragment = |offset: u16, more: bool| {
+        [&[0][..], &(offset << 3 | u16::from(more)).to_be_bytes(), &[0; 4]].concat()
+    };
+    let valid =
+        |extensions: &[(u8, &[u8])]| frame::udp_ipv6(port, &datagram(7, b"hello"), extensions);
+    let other_port = || frame::udp_ipv6(port ^ 1, &datagram(7, b"hello"), &[]);
+    let payload_length = |frame: Vec<u8>, length: u16| {
+        changed(changed(frame, IP + 4, (length >> 8) as u8), IP + 5, length as u8)
+    };
+    let right = (8 + 12 + 5) as u16;
+    let six = [(HOP, short); 6];
+    let every = [
+        (HOP, long),
+        (DESTINATION, short),
+        (ROUTING, long),
+        (AUTHENTICATION, authentication),
+        (DESTINATION, long),
+    ];
+    vec![
+        row("IPv6, another port", other_port(), PASS, None),
+        row("IPv6, TCP", changed(valid(&[]), IP + 6, 6), PASS, None),
+        row("IPv6, ESP", valid(&[(ESP, short)]), PASS, None),
+        row("IPv6, an unknown header", valid(&[(HOP, short), (200, short)]), PASS, None),
+        row("IPv6 header cut short", cut(valid(&[]), IP + 39), PASS, INVALID),
+        row("IP version 4 in an IPv6 frame", changed(valid(&[]), IP, 0x45), PASS, INVALID),
+        row("extension cut short", cut(valid(&[(HOP, long)]), IP + 40 + 23), PASS, INVALID),
+        row(
+            "extension beyond the IP packet",
+            payload_length(valid(&[(HOP, long)]), 23),
+            PASS,
+            INVALID,
+        ),
+        row("IPv6, UDP in the padding", payload_length(other_port(), 7), PASS, INVALID),
+        row(
+            "IPv6, UDP length beyond the IP packet",
+            payload_length(frame::padded(valid(&[]), 100), right - 1),
+            PASS,
+            INVALID,
+        ),
+        row("seven extensions", valid(&[(HOP, short); 7]), PASS, INVALID),
+        row(
+            "IPv6, first fragment",
+            valid(&[(FRAGMENT_HEADER, &fragment(0, true))]),
+            PASS,
+            FRAGMENT,
+        ),
+        row(
+            "IPv6, last fragment, behind options",
+            valid(&[(HOP, short), (FRAGMENT_HEADER, &fragment(100, false))]),
+            PASS,
+            FRAGMENT,
+        ),
+        row(
+            "IPv6, fragment of something else",
+            changed(valid(&[(FRAGMENT_HEADER, &fragment(0, true))]), IP + 40, 6),
+            PASS,
+            None,
+        ),
+        row("IPv6, wrong magic", changed(valid(&[]), IP + 40 + 8, b'l'), DROP, MAGIC),
+        row(
+            "IPv6 with extensions, wrong length",
+            changed(valid(&[(HOP, long)]), IP + 40 + 24 + 8 + 11, 4),
+            DROP,
+            LENGTH,
+        ),
+        row("IPv6, 11 bytes", frame::udp_ipv6(port, &[0; 11], &[(HOP, short)]), DROP, SHORT),
+        row("IPv6, valid", valid(&[]), REDIRECT, REDIRECTED),
+        row("IPv6, valid, padded", frame::padded(valid(&[]), 200), REDIRECT, REDIRECTED),
+        row("IPv6, valid, every extension", valid(&every), REDIRECT, REDIRECTED),
+        row("IPv6, valid, six extensions", valid(&six), REDIRECT, REDIRECTED),
+        row(
+            "IPv6, valid, a fragment that is whole",
+            valid(&[(FRAGMENT_HEADER, &fragment(0, false))]),
+            REDIRECT,
+            REDIRECTED,
+        ),
+    ]
+}
+
+fn rows_of_vlans(port: u16) -> Vec<Row> {
+    let valid = frame::udp(port, &datagram(7, b"hello"));
+    let valid_ipv6 = frame::udp_ipv6(port, &datagram(7, b"hello"), &[]);
+    let junk = frame::udp(port, b"junk that is long enough");
+    let two = [0x88a8, 0x8100];
+    vec![
+        row("802.1Q", frame::tagged(&valid, &[0x8100]), REDIRECT, REDIRECTED),
+        row("802.1ad", frame::tagged(&valid, &[0x88a8]), REDIRECT, REDIRECTED),
+        row("two tags", frame::tagged(&valid, &two), REDIRECT, REDIRECTED),
+        row("two tags, IPv6", frame::tagged(&valid_ipv6, &two), REDIRECT, REDIRECTED),
+        row("two tags, wrong magic", frame::tagged(&junk, &two), DROP, MAGIC),
+        row("three tags", frame::tagged(&valid, &[0x8100; 3]), PASS, None),
+        row("a tag and ARP", changed(frame::tagged(&valid, &[0x8100]), 17, 6), PASS, None),
+        row("tag cut short", cut(frame::tagged(&valid, &[0x8100]), 17), PASS, INVALID),
+        row("second tag cut short", cut(frame::tagged(&valid, &two), 21), PASS, INVALID),
+    ]
+}
+
 fn run_table(port: u16) -> Result<()> {
     let wire = Wire::new()?;
     for &target in targets() {
         let config = config().port(port).force_target(target).build()?;
         let loader = load(&wire, &config, &cores())?;
         let program = bpf::program_by_id(loader.program_id()?)?;
-        let rows = rows(port);
+        let rows: Vec<_> =
+            [rows, rows_of_ipv6, rows_of_vlans].iter().flat_map(|r| r(port)).collect();
         for Row { what, frame, verdict, counter } in &rows {
             let before = loader.stats()?;
             let run = bpf::run(&program, frame, 1).with_context(|| format!("{target}: {what}"))?;

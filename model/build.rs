@@ -1,0 +1,17 @@
+//! Compiles the program for the host, in both of its forms.
+
+fn main() {
+    println!("cargo::rerun-if-changed=host");
+    println!("cargo::rerun-if-changed=../bpf-src");
+    #[cfg(feature = "host")]
+    for (name, frags) in [("plain", false), ("frags", true)] {
+        let mut build = cc::Build::new();
+        build.file("host/program.c").include("host").include("../bpf-src");
+        if frags {
+            build.define("LAMINAR_FRAGS", None);
+        }
+        // `#pragma unroll` is clang's.
+        build.flag_if_supported("-Wno-unknown-pragmas");
+        build.opt_level(2).warnings(true).warnings_into_errors(true).compile(name);
+    }
+}

@@ -1,0 +1,14 @@
+//! Writes packets into a folder, as the fuzzer takes them: what `model/corpus` began with.
+
+use verdict_model::Packets;
+
+fn main() -> std::io::Result<()> {
+    let folder = std::env::args().nth(1).expect("name a folder");
+    let mut packets = Packets::new(1, 9999);
+    for number in 0..2000u16 {
+        let split = number as u8;
+        let input = [&[split], packets.next_frame()].concat();
+        std::fs::write(format!("{folder}/{number}"), input)?;
+    }
+    Ok(())
+}

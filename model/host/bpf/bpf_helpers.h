@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* In the place of libbpf's: what the program needs to run on the host. */
+#ifndef HOST_BPF_HELPERS_H
+#define HOST_BPF_HELPERS_H
+
+#include <linux/types.h>
+
+#define SEC(name)
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+#define __uint(name, value) int(*name)[value]
+#define __type(name, value) typeof(value) *name
+
+struct xdp_md;
+
+void *bpf_map_lookup_elem(void *map, const void *key);
+long bpf_redirect_map(void *map, __u64 key, __u64 flags);
+__u64 bpf_xdp_get_buff_len(struct xdp_md *ctx);
+long bpf_xdp_load_bytes(struct xdp_md *ctx, __u32 offset, void *to, __u32 len);
+
+#endif
