@@ -71,25 +71,27 @@ static __always_inline bool cursor_skip(struct cursor *cursor, __u32 len)
 }
 
 /*
- * Moves past the next len bytes and says where they are: in the packet or, if
- * they reach into a later buffer, in copy. Some drivers leave nothing at all in
- * the first one. NULL, and unmoved, if they are not there.
+ * Moves past the next len bytes and says in *taken where they are: in the
+ * packet or, if they reach into a later buffer, in copy. Some drivers leave
+ * nothing at all in the first one. False, and unmoved, if they are not there.
+ * (A pointer that is NULL then would be compared once more for each header.)
  */
-static __always_inline void *cursor_take(struct cursor *cursor, void *copy,
-					 __u32 len)
+static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
+					void *copy, __u32 len)
 {
 	void *start = (void *)(long)cursor->ctx->data;
-	void *taken = cursor->pos;
 
-	if (taken + len > cursor->end) {
+	*taken = cursor->pos;
+	if (cursor->pos + len > cursor->end) {
 		if (!MULTI_BUFFER)
-			return NULL;
-		if (bpf_xdp_load_bytes(cursor->ctx, taken - start, copy, len))
-			return NULL;
-		taken = copy;
+			return false;
+		if (bpf_xdp_load_bytes(cursor->ctx, cursor->pos - start, copy,
+				       len))
+			return false;
+		*taken = copy;
 	}
 	cursor->pos += len;
-	return taken;
+	return true;
 }
 
 #endif

@@ -98,8 +98,7 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 	struct udphdr *udp, udp_copy;
 	__u32 len;
 
-	udp = cursor_take(cursor, &udp_copy, sizeof(*udp));
-	if (!udp)
+	if (!cursor_take(cursor, (void **)&udp, &udp_copy, sizeof(*udp)))
 		return LAMINAR_REASON_INVALID;
 	if (udp->dest != our_port())
 		return NOT_OURS;
@@ -114,8 +113,8 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 		return LAMINAR_REASON_DROPPED_SHORT;
 	len -= sizeof(*header);
 
-	header = cursor_take(cursor, &header_copy, sizeof(*header));
-	if (!header)
+	if (!cursor_take(cursor, (void **)&header, &header_copy,
+			 sizeof(*header)))
 		return LAMINAR_REASON_INVALID; /* cannot be, says len */
 	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
 		return LAMINAR_REASON_DROPPED_MAGIC;
@@ -136,8 +135,7 @@ static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len)
 	__u32 header_len;
 	__u32 total_len;
 
-	ip = cursor_take(cursor, &ip_copy, sizeof(*ip));
-	if (!ip)
+	if (!cursor_take(cursor, (void **)&ip, &ip_copy, sizeof(*ip)))
 		return LAMINAR_REASON_INVALID;
 	if (ip->protocol != IPPROTO_UDP)
 		return NOT_OURS;
@@ -181,8 +179,7 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
 	__u32 left, more;
 	__u8 next;
 
-	ip = cursor_take(cursor, &ip_copy, sizeof(*ip));
-	if (!ip)
+	if (!cursor_take(cursor, (void **)&ip, &ip_copy, sizeof(*ip)))
 		return LAMINAR_REASON_INVALID;
 	if (*(__u8 *)ip >> 4 != 6)
 		return LAMINAR_REASON_INVALID;
@@ -193,9 +190,8 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
 	for (int i = 0; i < MOST_EXTENSIONS; i++) {
 		if (!is_extension(next))
 			break;
-		extension = cursor_take(cursor, &extension_copy,
-					sizeof(*extension));
-		if (!extension)
+		if (!cursor_take(cursor, (void **)&extension, &extension_copy,
+				 sizeof(*extension)))
 			return LAMINAR_REASON_INVALID;
 		if (next == NEXTHDR_FRAGMENT &&
 		    extension->fragment & IPV6_FRAGMENT) {
@@ -233,21 +229,22 @@ static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len)
 	__be32 tag_copy;
 	__be16 type;
 
-	ethernet = cursor_take(cursor, &ethernet_copy, sizeof(ethernet_copy));
-	if (!ethernet)
+	if (!cursor_take(cursor, &ethernet, &ethernet_copy,
+			 sizeof(ethernet_copy)))
 		return LAMINAR_REASON_INVALID;
 	/* struct ethhdr is packed, which would make this two loads. */
 	type = *(__be16 *)(ethernet + offsetof(struct ethhdr, h_proto));
 	if (type == bpf_htons(ETH_P_IP))
 		return find_in_ipv4(cursor, max_len);
+	barrier_var(type); /* most packets are: no search for the other types
+			      first */
 
 #pragma unroll
 	for (int i = 0; i < MOST_VLAN_TAGS; i++) {
 		if (type != bpf_htons(ETH_P_8021Q) &&
 		    type != bpf_htons(ETH_P_8021AD))
 			break;
-		tag = cursor_take(cursor, &tag_copy, sizeof(tag_copy));
-		if (!tag)
+		if (!cursor_take(cursor, &tag, &tag_copy, sizeof(tag_copy)))
 			return LAMINAR_REASON_INVALID;
 		/* Behind the tag's own two bytes stands the next type. */
 		type = *(__be16 *)(tag + sizeof(__be16));

@@ -6,6 +6,7 @@
 #include <linux/types.h>
 
 #define SEC(name)
+#define barrier_var(var)
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #endif
