@@ -65,8 +65,12 @@ static __always_inline int is_for_every_socket(struct __sk_buff *skb)
 	__u32 destination = offsetof(struct iphdr, daddr);
 	__u8 multicast = 224, first;
 
-	/* A network's own broadcast address can be told by the frame's only. */
-	if (skb->pkt_type == PACKET_BROADCAST)
+	/*
+	 * A network's own broadcast address is like any other, but the frame's
+	 * is not; LOOPBACK is a copy of what this host broadcasts.
+	 */
+	if (skb->pkt_type == PACKET_BROADCAST ||
+	    skb->pkt_type == PACKET_LOOPBACK)
 		return 1;
 	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		destination = offsetof(struct ipv6hdr, daddr);

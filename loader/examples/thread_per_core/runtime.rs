@@ -56,7 +56,7 @@ impl ThreadPerCoreRuntime {
             stop: Arc::default(),
             threads: Vec::new(),
         };
-        runtime.start_threads()?;
+        runtime.restart_dead()?;
         Ok(runtime)
     }
 
@@ -78,18 +78,19 @@ impl ThreadPerCoreRuntime {
     /// The CPUs whose threads have died. Until they are started again, the datagrams of
     /// their partitions wait in their sockets, as many as a receive buffer holds.
     pub fn dead_cores(&self) -> Vec<u32> {
-        let dead = self.threads.iter().filter(|(_, thread)| thread.is_finished());
-        dead.map(|(core, _)| *core).collect()
+        let lives = |core: &u32| {
+            self.threads.iter().any(|(other, thread)| other == core && !thread.is_finished())
+        };
+        self.ingest.cores().iter().copied().filter(|core| !lives(core)).collect()
     }
 
-    /// Starts the threads of those CPUs again. They go on with the datagram behind the
+    /// Starts the threads of those CPUs, again if they died. They go on with the datagram behind the
     /// one at which they died.
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
-        for core in self.dead_cores() {
-            self.threads.retain(|(other, _)| *other != core);
-            self.start_thread(core)?;
-        }
-        Ok(())
+        self.threads.retain(|(_, thread)| !thread.is_finished());
+        let started = self.dead_cores().into_iter().map(|core| self.start_thread(core));
+        // All of them, whatever becomes of one.
+        started.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// Has another process take over, which calls [`ThreadPerCoreRuntime::take_over`].
@@ -100,7 +101,7 @@ impl ThreadPerCoreRuntime {
         self.stop_threads();
         let handed_over = self.handle_left().and_then(|()| self.ingest.hand_over(offer));
         if handed_over.is_err() {
-            self.start_threads()?;
+            self.restart_dead()?;
         }
         handed_over
     }
@@ -124,11 +125,6 @@ impl ThreadPerCoreRuntime {
             }
         }
         Ok(())
-    }
-
-    fn start_threads(&mut self) -> Result<(), XdpError> {
-        let cores = self.ingest.cores().to_vec();
-        cores.into_iter().try_for_each(|core| self.start_thread(core))
     }
 
     fn start_thread(&mut self, core: u32) -> Result<(), XdpError> {

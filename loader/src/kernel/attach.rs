@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libbpf_sys as sys;
 
 use crate::config::XdpAttachMode;
-use crate::error::XdpError;
 use crate::kernel::interface::Interface;
 use crate::kernel::libbpf::{self, interface};
 use crate::kernel::mark::Mark;
+use crate::kernel::refusal::{AttachFailure, explain, marked};
 use crate::kernel::{messages, rights};
 
 /// A program on an interface. Dropping it detaches.
@@ -32,17 +32,6 @@ pub enum Hold {
     /// Before Linux 5.9: the interface itself, until somebody detaches. The mark tells
     /// others that its owner lives.
     Netlink { program: OwnedFd, mark: Mark },
-}
-
-/// Why the interface does not take the program in one mode.
-#[derive(Debug)]
-pub enum AttachFailure {
-    /// No other mode or object can help.
-    Final(XdpError),
-    /// Another mode may do, with any object.
-    ThisMode(XdpError),
-    /// Another object may do, or another mode.
-    ThisObject(XdpError),
 }
 
 impl Attachment {
@@ -70,6 +59,7 @@ impl Attachment {
         let no_links = error.raw_os_error() == Some(libc::EINVAL);
         // First, so that nobody takes it for one without an owner.
         let Some(mark) = Mark::set(interface.index) else {
+            interface.check_free().map_err(AttachFailure::Final)?;
             return Err(if no_links { marked(interface, mode) } else { explain(error, None) });
         };
         let (result, messages) = messages::capture(|| {
@@ -115,27 +105,20 @@ impl Attachment {
     /// Puts another program in this one's place, in one step, and gives the attachment
     /// that holds it, provisional as this one.
     pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachFailure> {
-        let index = self.interface.index;
-        let replace = || match &self.hold {
-            None => Err(io::ErrorKind::NotConnected.into()),
-            Some(Hold::Link(link)) => {
-                let held = Hold::Link(link.try_clone()?);
-                interface::update_link(link.as_fd(), program)?;
-                Ok(held)
-            }
-            Some(Hold::Netlink { program: old, mark }) => {
-                let copy = program.try_clone_to_owned()?;
-                let held = Hold::Netlink { program: copy, mark: mark.try_clone()? };
-                let flags = mode_flag(self.mode);
-                let atomic = interface::attach_xdp(index, program, flags, Some(old.as_fd()));
-                // Before Linux 5.7 the kernel cannot compare, so we do.
-                if let Err(error) = atomic {
-                    if error.raw_os_error() != Some(libc::EINVAL) || !self.is_there(old)? {
-                        return Err(error);
-                    }
-                    interface::attach_xdp(index, program, flags, None)?;
+        let replace = || -> io::Result<Hold> {
+            match &self.hold {
+                None => Err(io::ErrorKind::NotConnected.into()),
+                Some(Hold::Link(link)) => {
+                    let held = Hold::Link(link.try_clone()?);
+                    interface::update_link(link.as_fd(), program)?;
+                    Ok(held)
                 }
-                Ok(held)
+                Some(Hold::Netlink { program: old, mark }) => {
+                    let copy = program.try_clone_to_owned()?;
+                    let held = Hold::Netlink { program: copy, mark: mark.try_clone()? };
+                    self.exchange(old, program)?;
+                    Ok(held)
+                }
             }
         };
         let (result, messages) = messages::capture(|| {
@@ -189,8 +172,7 @@ impl Attachment {
                     return Ok(());
                 }
                 let Some(other) = self.interface.ours() else { return Ok(()) };
-                let (index, flags) = (self.interface.index, mode_flag(self.mode));
-                interface::attach_xdp(index, own.as_fd(), flags, Some(other.as_fd()))
+                self.exchange(&other, own.as_fd())
             }
         }
     }
@@ -217,6 +199,18 @@ impl Attachment {
         Ok(())
     }
 
+    /// Puts a program in the place of another through netlink, if that is there.
+    fn exchange(&self, there: &OwnedFd, program: BorrowedFd) -> io::Result<()> {
+        let (index, flags) = (self.interface.index, mode_flag(self.mode));
+        match interface::attach_xdp(index, program, flags, Some(there.as_fd())) {
+            // Before Linux 5.7 the kernel cannot compare, so we do.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.is_there(there)? => {
+                interface::attach_xdp(index, program, flags, None)
+            }
+            answer => answer,
+        }
+    }
+
     fn is_there(&self, program: &OwnedFd) -> io::Result<bool> {
         is_attached(self.interface.index, program)
     }
@@ -224,8 +218,11 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // Where it was not replaced this changes nothing.
         if let Some(former) = self.former.take() {
+            // It was not replaced, or is back already.
+            if self.is_there(&former).unwrap_or(false) {
+                return;
+            }
             match self.replaced(former.as_fd(), true) {
                 Ok(mut back) => back.release(),
                 Err(_) => tracing::warn!("the other process's program could not be put back"),
@@ -269,90 +266,4 @@ pub fn take_off(index: i32, program: &OwnedFd, mode: XdpAttachMode) -> io::Resul
         Some(libc::EINVAL) => interface::detach_xdp(index, None, mode_flag(mode)),
         _ => Err(error),
     }
-}
-
-/// The errnos of attaching that a user meets, translated.
-fn explain(
-    interface: &Interface,
-    mode: XdpAttachMode,
-    steers: bool,
-    reason: io::Error,
-    kernel_message: Option<String>,
-) -> AttachFailure {
-    let name = &interface.name;
-    let instead = match mode {
-        XdpAttachMode::Generic => "use plain sockets",
-        _ => "use generic mode, or plain sockets",
-    };
-    let said = kernel_message.as_deref().unwrap_or_default();
-    let (failure, advice): (fn(XdpError) -> AttachFailure, String) = match reason.raw_os_error() {
-        Some(libc::EBUSY | libc::EEXIST) => match interface.check_free() {
-            Err(busy) => return AttachFailure::Final(busy),
-            Ok(()) => {
-                let advice = format!(
-                    "an interface above {name}, such as a bridge or bond, may carry an XDP program \
-                     (`ip link` shows it); if none does, try again"
-                );
-                (AttachFailure::ThisMode, advice)
-            }
-        },
-        _ if rights::is_denied(&reason) => {
-            return AttachFailure::Final(rights::denied(rights::ATTACH));
-        }
-        Some(libc::ENODEV) => (
-            AttachFailure::Final,
-            format!("{name} was removed meanwhile; `ip link` lists what is there"),
-        ),
-        // With other words it is about the driver's settings.
-        Some(libc::EOPNOTSUPP) if said.is_empty() || said.contains("does not support XDP") => {
-            (AttachFailure::ThisMode, format!("the driver of {name} has no {mode} XDP; {instead}"))
-        }
-        Some(libc::ERANGE | libc::EMSGSIZE) => (AttachFailure::ThisObject, mtu_advice(name)),
-        Some(libc::EINVAL) if mode == XdpAttachMode::Generic && steers => {
-            let advice = "this kernel cannot steer in generic mode, so it refuses the object; \
-                          use native mode, Linux 5.15 and later, or an object that filters \
-                          without steering there (linux-5.3)";
-            (AttachFailure::ThisObject, advice.into())
-        }
-        Some(libc::EINVAL | libc::EOPNOTSUPP) if mode == XdpAttachMode::Native => (
-            AttachFailure::ThisObject,
-            format!(
-                "the driver of {name} refuses its present settings, most often an MTU too large \
-                 for native XDP: {}",
-                mtu_advice(name)
-            ),
-        ),
-        // Drivers have their own, such as ENOSPC for too few queues.
-        _ => (
-            AttachFailure::ThisObject,
-            format!("the driver of {name} refuses {mode} mode; {instead}"),
-        ),
-    };
-    failure(XdpError::Attach { interface: name.clone(), mode, reason, kernel_message, advice })
-}
-
-/// Somebody else says that the interface is theirs, and nothing is on it.
-fn marked(interface: &Interface, mode: XdpAttachMode) -> AttachFailure {
-    let advice = format!(
-        "another process is about to attach there: it holds the Unix socket @{} (`ss -xp` shows \
-         whose it is); end it, or wait until it has detached",
-        Mark::name(interface.index)
-    );
-    AttachFailure::Final(XdpError::Attach {
-        interface: interface.name.clone(),
-        mode,
-        reason: io::Error::from_raw_os_error(libc::EADDRINUSE),
-        kernel_message: None,
-        advice,
-    })
-}
-
-/// What leaves a packet in one buffer differs from driver to driver; 1500 does
-/// everywhere.
-fn mtu_advice(interface: &str) -> String {
-    format!(
-        "lower the MTU of {interface} (of a veth: of its peer) until a packet fits into one \
-         buffer of the driver (`ip link set dev {interface} mtu 1500`), use generic mode, or \
-         Linux 5.18 and later with a driver that has multi-buffer XDP"
-    )
 }

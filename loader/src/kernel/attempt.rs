@@ -10,10 +10,11 @@ use laminar_xdp_prebuilt::Layer;
 use crate::artifact::{Artifact, ArtifactObject};
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
-use crate::kernel::attach::{AttachFailure, Attachment};
+use crate::kernel::attach::Attachment;
 use crate::kernel::interface::Interface;
 use crate::kernel::object::{self, LoadFailure, Loaded, Map, Settings};
 use crate::kernel::probe::Probes;
+use crate::kernel::refusal::AttachFailure;
 use crate::kernel::steering::Steering;
 use crate::select::{self, AttachRefusal, Candidate, Outcome, Selection};
 

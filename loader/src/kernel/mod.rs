@@ -11,6 +11,7 @@ mod mark;
 mod messages;
 mod object;
 mod probe;
+mod refusal;
 mod rights;
 mod shape;
 mod sockets;

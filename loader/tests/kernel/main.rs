@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             }
         };
     }
+    support::heed_warnings();
     let arguments = Arguments::from_args();
     let missing = testbed::missing_rights();
     let tests = [
@@ -72,7 +73,9 @@ fn main() -> ExitCode {
     let trials = shared.chain(alone).map(|trial| {
         trial.with_ignored_flag(missing.is_some()).with_kind(missing.unwrap_or_default())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    support::notes().iter().for_each(|note| println!("{note}"));
+    conclusion.exit_code()
 }
 
 fn run(

@@ -9,7 +9,7 @@ use testbed::{Wire, bpf, kernel};
 use verdict_model::{Answer, Model, Packets, Reason, Verdict, describe};
 
 use crate::stream::datagrams;
-use crate::support::{BASELINE, config, cores, load, targets, tests};
+use crate::support::{BASELINE, config, cores, load, note, targets, tests};
 
 tests! { the_kernel_answers_as_the_model_does }
 
@@ -28,7 +28,7 @@ fn the_kernel_answers_as_the_model_does() -> Result<()> {
     for (seed, (target, without)) in runs.enumerate() {
         compare(target, without, seed as u64, each, &mut answers)?;
     }
-    println!("{answers:?}");
+    note(format!("{packets} packets as the model has them, by counter: {answers:?}"));
     let tried = packets < 10_000 || answers.len() == 8;
     ensure!(tried, "these packets do not try everything: {answers:?}");
     Ok(())

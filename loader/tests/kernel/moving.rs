@@ -18,14 +18,13 @@ use crate::runtime::{Handler, ThreadPerCoreRuntime};
 use crate::support::{config, steering_modes, tests, with_cpu_offline};
 
 tests! {
-    what_waits_in_the_queue_comes_first,
     what_waits_in_the_socket_comes_first,
     both_layers_follow_a_move,
     however_much_is_held_back_a_move_goes_on,
     no_move_where_order_cannot_be_kept,
 }
 
-tests! { ALONE: no_move_to_a_cpu_that_is_offline }
+tests! { ALONE: what_waits_in_the_queue_comes_first, no_move_to_a_cpu_that_is_offline }
 
 /// The partition that moves, from the first core to the second.
 const PARTITION: u32 = 0;

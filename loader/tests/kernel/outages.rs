@@ -78,17 +78,31 @@ fn kill_9_in_the_middle() -> Result<()> {
                 }
                 Ok(())
             });
-            let some = || std::thread::sleep(Duration::from_millis(300));
+            let next = || stream.lock().unwrap().next.clone();
+            // Until each sender has sent to each partition again.
+            let some = || {
+                let (begin, before) = (Instant::now(), next());
+                while before.iter().zip(next()).any(|(before, now)| now < before + 1) {
+                    ensure!(begin.elapsed() < Duration::from_secs(60), "it is hardly sent");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            };
             let mut work = || -> Result<Vec<u64>> {
-                some();
+                some()?;
                 owner.process.kill()?; // SIGKILL
                 owner.process.wait()?;
-                some();
+                std::thread::sleep(Duration::from_millis(100));
                 let _next = Owner::start(&wire, name, &logs[1], folder.path(), None)?;
-                let at_work = stream.lock().unwrap().next.clone();
-                some();
+                let at_work = next();
+                some()?;
                 done.store(true, Relaxed);
-                some();
+                let begin = Instant::now();
+                let arrived = |(place, sent)| logs[1].seen(place).end == sent;
+                while !next().into_iter().enumerate().all(arrived) {
+                    ensure!(begin.elapsed() < Duration::from_secs(10), "{name}: not all arrives");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Ok(at_work)
             };
             let at_work = work();
@@ -104,14 +118,8 @@ fn kill_9_in_the_middle() -> Result<()> {
         for (place, (at_work, sent)) in at_work.into_iter().zip(sent).enumerate() {
             let (before, after) = (before.seen(place), after.seen(place));
             let text = format!("{name}: {before:?}, {after:?} of {sent}, at work from {at_work}");
-            ensure!(before.start == 0, "{text}");
-            if after.is_empty() {
-                // A slow machine sends few: none in these three tenths of a second.
-                ensure!(sent == at_work && before.end <= sent, "{text}");
-                continue;
-            }
-            ensure!(before.end <= after.start && after.start <= at_work, "{text}");
-            ensure!(after.end == sent, "{text}");
+            ensure!(before.start == 0 && before.end <= after.start, "{text}");
+            ensure!(after.start <= at_work && after.end == sent, "{text}");
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfigBuilder, XdpError};
@@ -289,7 +290,12 @@ fn what_a_successor_is_configured_for() -> Result<()> {
     (0..20).try_for_each(|key| {
         sender.send_to(&datagram(key, b""), Wire::destination(9999)).map(drop)
     })?;
-    let verdicts = next.stats()?.verdicts;
+    let begin = Instant::now();
+    let mut verdicts = next.stats()?.verdicts;
+    while verdicts.redirected < 20 && begin.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(1));
+        verdicts = next.stats()?.verdicts;
+    }
     ensure!(verdicts.redirected == 20, "{}: {verdicts:?}", next.mode());
     Ok(())
 }

@@ -96,7 +96,20 @@ pub fn cores() -> Vec<u32> {
     cores
 }
 
-/// Runs `work` on this thread and gives what it warns of as well, a line each.
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Has something said when all tests are done: in between it would disturb their list.
+pub fn note(text: String) {
+    NOTES.lock().unwrap().push(text);
+}
+
+/// What is to be said.
+pub fn notes() -> Vec<String> {
+    std::mem::take(&mut NOTES.lock().unwrap())
+}
+
+/// Runs `work` on this thread and gives what it warns of as well, a line each. Takes
+/// [`heed_warnings`].
 pub fn warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     #[derive(Clone, Default)]
     struct Said(Arc<Mutex<Vec<u8>>>);
@@ -118,6 +131,14 @@ pub fn warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     let result = tracing::subscriber::with_default(subscriber, work);
     let text = String::from_utf8_lossy(&said.0.lock().unwrap()).into_owned();
     (result, text.lines().map(String::from).collect())
+}
+
+/// Has every place in the code that warns be asked each time whether anybody listens.
+/// Otherwise those that a thread without a listener comes to first stay mute.
+pub fn heed_warnings() {
+    let nobody = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+    let nobody = nobody.with_writer(std::io::sink).finish();
+    tracing::subscriber::set_global_default(nobody).expect("the first one");
 }
 
 /// Runs `work` while a CPU is offline, and brings it back whatever happens.

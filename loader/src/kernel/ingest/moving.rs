@@ -29,9 +29,10 @@ impl Ingest {
     /// # Errors
     /// [`XdpError::Config`] for a partition or CPU that does not exist, or while the
     /// partition moves elsewhere. [`XdpError::NotMoved`] if order could not be kept
-    /// (XDP steers, and a CPU is offline or receive packet steering is on), or if the former owner's CPU
-    /// or receiver does not come to what waits there within seconds: then the new owner
-    /// holds the datagrams back until the same call is repeated and succeeds.
+    /// (XDP steers, and a CPU is offline or receive packet steering is on), or if the
+    /// former owner's CPU or receiver does not come to what waits there within seconds:
+    /// then the new owner holds the datagrams back until the same call is repeated and
+    /// succeeds.
     /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, core: u32) -> Result<(), XdpError> {
         let to = self.steering.check_move(partition, core)?;

@@ -49,7 +49,8 @@ pub struct Receiver {
 impl Receiver {
     /// The most datagrams that are held back while partitions move, but for what a
     /// receive buffer holds more. From then on the socket is left alone until they have
-    /// moved, and what other receivers hand on waits for as long, up to as many again.
+    /// moved, and what other receivers hand on waits for as long, up to as many again. Of
+    /// the longest datagrams that Ethernet has that is some 100 MB.
     pub const MOST_HELD: usize = 65_536;
 
     /// `None` if the desk is taken.
@@ -85,7 +86,8 @@ impl Receiver {
 
     /// The socket, to wait for it among others or to ask it something. Who waits for it
     /// elsewhere than in [`Receiver::receive`] has to wait for [`Receiver::attention`]
-    /// too. Who reads it directly gives up the order when partitions move.
+    /// too; while as much as [`Receiver::MOST_HELD`] is held back, the socket stays
+    /// readable. Who reads it directly gives up the order when partitions move.
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
@@ -142,7 +144,7 @@ impl Receiver {
     /// [`crate::Ingest::hand_over`].
     pub fn handle_left(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> usize {
         let asked = self.turns.desk(self.index).asked();
-        self.handle_kept(asked, &mut handle)
+        self.handle_kept(asked, &mut handle) + self.handle_batch(&mut handle)
     }
 
     /// The most datagrams that one call takes from the socket.
@@ -213,6 +215,13 @@ impl Receiver {
                 }
             }
         }
+        let handled = self.handle_batch(handle);
+        self.answer(asked, false);
+        Ok(handled)
+    }
+
+    /// Handles what was taken from the socket, or what is left of it.
+    fn handle_batch(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
         let mut handled = 0;
         while self.next < self.batch.len() {
             let at = self.next;
@@ -232,8 +241,7 @@ impl Receiver {
                 }
             }
         }
-        self.answer(asked, false);
-        Ok(handled)
+        handled
     }
 
     /// Handles a datagram, holds it, or hands it to whom it belongs.
@@ -320,64 +328,4 @@ impl std::fmt::Debug for Receiver {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Partition 0 is on its way from receiver 0 to this one, which is the other.
-    fn receiver() -> (Arc<Turns>, Receiver) {
-        let turns = Arc::new(Turns::new(2, &[0, 0]).unwrap());
-        turns.set(0, 0, 1);
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let receiver = Receiver::new(0, 1, Arc::new(socket), turns.clone()).unwrap();
-        (turns, receiver)
-    }
-
-    fn datagram(number: u32) -> Vec<u8> {
-        let header = LaminarHeader::new(0, 4).to_bytes();
-        [&header[..], &number.to_be_bytes()].concat()
-    }
-
-    #[test]
-    fn what_is_held_has_a_limit() {
-        const ROUND: u32 = 60_000;
-        let (turns, mut receiver) = receiver();
-        let sender = SocketAddr::from(([192, 0, 2, 2], 1));
-        for number in 0..5 * ROUND {
-            turns.hand_on(0, 0, 1, Kept { sender, bytes: datagram(number).into() });
-            if number % ROUND == 0 {
-                assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap(), 0);
-            }
-        }
-        let held = receiver.held[0].1.len();
-        assert!((Receiver::MOST_HELD..2 * Receiver::MOST_HELD).contains(&held), "{held}");
-        assert!(turns.lost() > 0);
-        turns.set(0, 1, 1);
-        let mut handled = 0;
-        for _ in 0..2 {
-            handled += receiver.receive(Duration::ZERO, |_| {}).unwrap() as u64;
-        }
-        assert_eq!(handled + turns.lost(), u64::from(5 * ROUND));
-    }
-
-    #[test]
-    fn a_panic_that_is_caught_loses_one_datagram() {
-        let (turns, mut receiver) = receiver();
-        turns.set(0, 1, 1);
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = receiver.socket.local_addr().unwrap();
-        for number in 0..10 {
-            sender.send_to(&datagram(number), to).unwrap();
-        }
-        let mut seen = Vec::new();
-        for _ in 0..2 {
-            let handle = |datagram: Datagram<'_>| match datagram.payload[3] {
-                4 => std::panic::resume_unwind(Box::new("poisoned")),
-                number => seen.push(number),
-            };
-            let receive = || receiver.receive(Duration::from_secs(5), handle).unwrap();
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive)).ok();
-        }
-        assert_eq!(seen, [0, 1, 2, 3, 5, 6, 7, 8, 9]);
-    }
-}
+mod tests;

@@ -72,7 +72,9 @@ impl Ingest {
     /// What is there is kept as it is, whatever this configuration says: the size of the
     /// receive buffers and of the CPUs' queues, XDP's mode, and whether it steers. Only
     /// whether there is XDP is this configuration's: where it is off, the former
-    /// attachment ends, its counters with it, and what is in its queues may be overtaken.
+    /// attachment ends, its counters with it, and what is in its queues may be overtaken;
+    /// where only this one has it, it begins as with [`Ingest::open`] before the running
+    /// process has handed over, and many cards lose packets for a moment then.
     ///
     /// Waits for the other side: at most 30 seconds for each step.
     ///

@@ -18,8 +18,9 @@ const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
 
 const WHOLE_DATAGRAM: u32 = u32::MAX;
 const UDP_HEADER: u32 = 8;
-/// Of the kernel's `linux/if_packet.h`.
+/// Of the kernel's `linux/if_packet.h`; the second is a copy of what this host broadcasts.
 const PACKET_BROADCAST: u32 = 1;
+const PACKET_LOOPBACK: u32 = 5;
 /// Where a destination address begins in its header.
 const IPV4_DESTINATION: libc::c_int = 16;
 const IPV6_DESTINATION: libc::c_int = 24;
@@ -48,16 +49,17 @@ pub fn closed() -> Vec<Instruction> {
 pub fn filter() -> Vec<Instruction> {
     vec![
         instruction(LOAD_LENGTH, 0),
-        jump(IF_AT_LEAST, UDP_HEADER + HEADER, 0, 15),
+        jump(IF_AT_LEAST, UDP_HEADER + HEADER, 0, 16),
         instruction(SUBTRACT, UDP_HEADER + HEADER),
         instruction(TO_X, 0),
         instruction(LOAD, UDP_HEADER + MAGIC_AT),
-        jump(IF_EQUAL, abi::LAMINAR_MAGIC, 0, 11),
+        jump(IF_EQUAL, abi::LAMINAR_MAGIC, 0, 12),
         instruction(LOAD, UDP_HEADER + PAYLOAD_LEN_AT),
-        jump(IF_EQUAL_X, 0, 0, 9),
-        // A network's own broadcast address can be told by the frame's only.
+        jump(IF_EQUAL_X, 0, 0, 10),
+        // A network's own broadcast address is like any other, but the frame's is not.
         instruction(LOAD, from(libc::SKF_AD_OFF, libc::SKF_AD_PKTTYPE)),
-        jump(IF_EQUAL, PACKET_BROADCAST, 7, 0),
+        jump(IF_EQUAL, PACKET_BROADCAST, 8, 0),
+        jump(IF_EQUAL, PACKET_LOOPBACK, 7, 0),
         instruction(LOAD, from(libc::SKF_AD_OFF, libc::SKF_AD_PROTOCOL)),
         jump(IF_EQUAL, libc::ETH_P_IPV6 as u32, 2, 0),
         instruction(LOAD_BYTE, from(libc::SKF_NET_OFF, IPV4_DESTINATION)),
