@@ -19,16 +19,17 @@ const ETHERNET: usize = 14;
 /// Packets between two looks at the counters.
 const BATCH: usize = 200;
 
-/// 200,000 packets where a stream has a million datagrams.
+/// 250,000 packets where a stream has a million datagrams; some are too short to be run.
 fn the_kernel_answers_as_the_model_does() -> Result<()> {
-    let packets = datagrams() / 5;
+    let packets = datagrams() / 4;
     let runs = targets().iter().flat_map(|target| [(*target, 0), (*target, 1)]);
     let each = packets / runs.clone().count() as u64;
     let mut answers = BTreeMap::new();
     for (seed, (target, without)) in runs.enumerate() {
         compare(target, without, seed as u64, each, &mut answers)?;
     }
-    note(format!("{packets} packets as the model has them, by counter: {answers:?}"));
+    let run: u64 = answers.values().sum();
+    note(format!("the kernel agrees with the model on {run} packets; by counter: {answers:?}"));
     let tried = packets < 10_000 || answers.len() == 8;
     ensure!(tried, "these packets do not try everything: {answers:?}");
     Ok(())
