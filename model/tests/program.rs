@@ -1,6 +1,7 @@
 //! The C program, compiled for the host, gives the model's answer on every packet.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::thread;
 
 use verdict_model::host::Program;
@@ -26,7 +27,9 @@ fn the_program_answers_as_the_model_does() {
             *answers.entry(answer).or_insert(0) += count;
         }
     }
-    println!("{PACKETS} packets: {answers:#?}");
+    // Not by a macro, which would show it only after a failure.
+    let text = format!("the program agrees with the model on {PACKETS} packets: {answers:?}");
+    writeln!(std::io::stderr(), "{text}").expect("stderr");
     // Otherwise the packets are none that try anything.
     assert_eq!(answers.len(), 8, "{answers:?}");
     assert!(answers.values().all(|count| *count > PACKETS / 1000), "{answers:?}");
