@@ -37,14 +37,26 @@ impl CpuWitness {
         Ok(CpuWitness { sockets })
     }
 
-    /// Takes what has arrived until `expected` datagrams are here or nothing came
-    /// for a while, and calls `seen` with each one's CPU and bytes. Gives their
-    /// number.
-    pub fn receive(&self, expected: usize, mut seen: impl FnMut(usize, &[u8])) -> Result<usize> {
-        const PATIENCE: Duration = Duration::from_millis(300);
+    /// Takes what arrives until `expected` datagrams are here, or nothing has come for
+    /// seconds, and calls `seen` with each one's CPU and bytes. Gives their number.
+    pub fn receive(&self, expected: usize, seen: impl FnMut(usize, &[u8])) -> Result<usize> {
+        self.take(expected, Duration::from_secs(3), seen)
+    }
+
+    /// The same for what is too much: whatever arrives until nothing comes for a while.
+    pub fn receive_rest(&self, seen: impl FnMut(usize, &[u8])) -> Result<usize> {
+        self.take(usize::MAX, Duration::from_millis(300), seen)
+    }
+
+    fn take(
+        &self,
+        expected: usize,
+        patience: Duration,
+        mut seen: impl FnMut(usize, &[u8]),
+    ) -> Result<usize> {
         let mut buffer = [0u8; 65_536];
         let (mut received, mut last) = (0, Instant::now());
-        while received < expected && last.elapsed() < PATIENCE {
+        while received < expected && last.elapsed() < patience {
             for (cpu, socket) in self.sockets.iter().enumerate() {
                 match socket.recv(&mut buffer) {
                     Ok(length) => {
