@@ -16,7 +16,7 @@ use crate::ingest::{Way, two_cores, without_sockets_object};
 use crate::receiving::{PORT, loopback, receivers};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
 use crate::stream::datagrams;
-use crate::support::{config, steering_modes, tests, with_cpu_offline};
+use crate::support::{becomes, config, steering_modes, tests, with_cpu_offline};
 
 tests! {
     what_waits_in_the_socket_comes_first,
@@ -70,11 +70,8 @@ fn send_and_move(
         }
         Ok(moving.join().expect("no panic")?)
     })?;
-    let begin = Instant::now();
-    while handled.lock().unwrap().len() < 2 * EACH as usize {
-        ensure!(begin.elapsed() < Duration::from_secs(5), "{:?}", handled.lock().unwrap());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let all = becomes(|| Ok(handled.lock().unwrap().len() >= 2 * EACH as usize))?;
+    ensure!(all, "{:?}", handled.lock().unwrap());
     let handled = handled.lock().unwrap().clone();
     ensure!(handled == (first..last).collect::<Vec<_>>(), "{handled:?}");
     Ok(())

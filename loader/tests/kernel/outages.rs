@@ -16,9 +16,9 @@ use crate::artifacts::Set;
 use crate::ingest::{Way, two_cores, without_sockets_object};
 use crate::receiving::{PORT, loopback, owner_of, sockets_only};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
-use crate::stream::{Log, Stream};
+use crate::stream::{Log, Stream, check_a_thousand};
 use crate::succession::Owner;
-use crate::support::{steering_modes, tests, with_cpu_offline};
+use crate::support::{becomes, steering_modes, tests, with_cpu_offline};
 
 tests! {
     kill_9_leaves_sockets,
@@ -42,17 +42,10 @@ fn kill_9_leaves_sockets() -> Result<()> {
         ensure!(wire.carries_xdp()?);
         owner.process.kill()?; // SIGKILL
         owner.process.wait()?;
-        let patience = Instant::now() + Duration::from_secs(5);
-        while wire.carries_xdp()? {
-            ensure!(Instant::now() < patience, "a dead program 5 s after kill -9");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        ensure!(becomes(|| Ok(!wire.carries_xdp()?))?, "a dead program 5 s after kill -9");
         let log = Log::new()?;
         let _owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream)?;
+        check_a_thousand(&wire, &log)?;
         ensure!(wire.carries_xdp()? == (next == "native"));
     }
     Ok(())
@@ -143,18 +136,12 @@ fn what_a_killed_process_left_is_replaced() -> Result<()> {
 
         let log = Log::new()?;
         let owner = Owner::start(&wire, "sockets", &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream).context("behind what was left")?;
+        check_a_thousand(&wire, &log).context("behind what was left")?;
         drop(owner);
 
         let log = Log::new()?;
         let owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream)?;
+        check_a_thousand(&wire, &log)?;
         let now = wire.attached_program()?;
         ensure!(now.is_some() && now != before, "{next}: {before:?}, {now:?}");
         owner.end()?;
@@ -192,22 +179,16 @@ fn thread_dies(way: Way, objects: &Set) -> Result<()> {
     let send =
         |key, payload: &[u8]| sender.send_to(&datagram(key, payload), Wire::destination(PORT));
     let both = |even: u64, odd: u64| -> Result<()> {
-        let begin = Instant::now();
-        while handled.load(Relaxed) != even | odd << 32 {
-            let now = handled.load(Relaxed);
-            ensure!(begin.elapsed() < Duration::from_secs(5), "{} {}", now as u32, now >> 32);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let in_time = becomes(|| Ok(handled.load(Relaxed) == even | odd << 32))?;
+        let now = handled.load(Relaxed);
+        ensure!(in_time, "{} {}", now as u32, now >> 32);
         Ok(())
     };
     // In one go, so that datagrams are taken from the socket together with the poison.
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
-    let begin = Instant::now();
-    while runtime.dead_cores().is_empty() && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    becomes(|| Ok(!runtime.dead_cores().is_empty()))?;
     assert_eq!(runtime.dead_cores(), [two_cores()[0]]);
     for _ in 0..100 {
         send(1, b"odd")?;
@@ -249,10 +230,7 @@ fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
     send(b"slow")?;
     send(b"poison")?;
     (0..20).try_for_each(|number| send(&[number]).map(drop))?;
-    let begin = Instant::now();
-    while runtime.dead_cores().is_empty() && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    becomes(|| Ok(!runtime.dead_cores().is_empty()))?;
     assert_eq!(*handled.lock().unwrap(), [(b's', first)]);
     let (here, there) = UnixStream::pair()?;
     std::thread::scope(|scope| -> Result<()> {
@@ -260,10 +238,7 @@ fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
         testbed::on_cpu(second, || runtime.hand_over(&here))??;
         let _next = next.join().expect("no panic")?;
         // Had it come late, it would be the next process's.
-        let begin = Instant::now();
-        while handled.lock().unwrap().len() < 21 && begin.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        becomes(|| Ok(handled.lock().unwrap().len() >= 21))?;
         Ok(())
     })?;
     let left: Vec<_> = (0..20).map(|number| (number, first)).collect();

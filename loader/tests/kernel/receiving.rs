@@ -15,7 +15,7 @@ use testbed::{Namespace, Wire, kernel};
 use crate::ingest::{Way, two_cores, ways, without_sockets_object};
 use crate::lifecycle::keep_only;
 use crate::stream::PARTITIONS;
-use crate::support::{config, steering_modes, tests};
+use crate::support::{becomes, config, steering_modes, tests};
 
 tests! {
     junk_is_counted_alike_in_every_mode,
@@ -328,11 +328,7 @@ fn one_capability_is_enough_for_sockets() -> Result<()> {
     assert_eq!(ingest.classic_reason(), None);
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     sender.send_to(b"junk", ("127.0.0.1", PORT))?;
-    let begin = Instant::now();
-    while ingest.stats()?.verdicts.dropped_short < 1 {
-        ensure!(begin.elapsed() < Duration::from_secs(5), "it is not counted");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    ensure!(becomes(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?, "it is not counted");
     Ok(())
 }
 
@@ -366,10 +362,7 @@ fn who_waits_elsewhere_is_told() -> Result<()> {
             })
         };
         some()?;
-        let begin = Instant::now();
-        while handled.load(Relaxed) < 4 && begin.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        becomes(|| Ok(handled.load(Relaxed) >= 4))?;
         done.store(true, Relaxed);
         some()?;
         for thread in serving {

@@ -134,6 +134,14 @@ pub struct Stream {
     pub sent: u64,
 }
 
+/// A thousand datagrams: fails unless each arrives once and in order.
+pub fn check_a_thousand(wire: &Wire, log: &Log) -> Result<()> {
+    let mut stream = Stream::new(wire, log)?;
+    stream.send(1000)?;
+    stream.finish()?;
+    log.check(&stream)
+}
+
 impl Stream {
     pub fn new(wire: &Wire, log: &Log) -> Result<Stream> {
         let sockets = (0..SENDERS).map(|_| wire.sending_socket()).collect::<Result<_>>()?;

@@ -5,7 +5,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfigBuilder, XdpError};
@@ -16,8 +15,8 @@ use testbed::{Wire, seccomp};
 use crate::ingest::{Way, two_cores, without_sockets_object};
 use crate::lifecycle::{BPF_LINK_CREATE, keep_only};
 use crate::runtime::ThreadPerCoreRuntime;
-use crate::stream::{Log, PARTITIONS, Stream, datagrams};
-use crate::support::{config, steering_modes, tests};
+use crate::stream::{Log, PARTITIONS, Stream, check_a_thousand, datagrams};
+use crate::support::{becomes, config, steering_modes, tests};
 
 tests! {
     replaced_ten_times_without_a_gap,
@@ -249,10 +248,7 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
         })?;
         drop(ingest);
         ensure!(wire.carries_xdp()? == program.is_some(), "{name}");
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.send(1000)?;
-        stream.finish()?;
-        log.check(&stream).context(name)?;
+        check_a_thousand(&wire, &log).context(name)?;
         wire.receiver.enter(|| drop(runtime));
         ensure!(!wire.carries_xdp()?, "{name}: nothing is left");
     }
@@ -290,12 +286,8 @@ fn what_a_successor_is_configured_for() -> Result<()> {
     (0..20).try_for_each(|key| {
         sender.send_to(&datagram(key, b""), Wire::destination(9999)).map(drop)
     })?;
-    let begin = Instant::now();
-    let mut verdicts = next.stats()?.verdicts;
-    while verdicts.redirected < 20 && begin.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(1));
-        verdicts = next.stats()?.verdicts;
-    }
+    becomes(|| Ok(next.stats()?.verdicts.redirected >= 20))?;
+    let verdicts = next.stats()?.verdicts;
     ensure!(verdicts.redirected == 20, "{}: {verdicts:?}", next.mode());
     Ok(())
 }

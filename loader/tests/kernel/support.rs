@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use laminar_xdp::{Outcome, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
@@ -94,6 +95,18 @@ pub fn cores() -> Vec<u32> {
     let cores = testbed::online_cpus();
     assert!(cores.len() >= 2, "steering needs two CPUs, online are {cores:?}");
     cores
+}
+
+/// Whether something becomes true within seconds.
+pub fn becomes(mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let begin = Instant::now();
+    while !is_so()? {
+        if begin.elapsed() > Duration::from_secs(5) {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
