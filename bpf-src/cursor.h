@@ -24,8 +24,38 @@
 struct cursor {
 	void *pos;
 	void *end;
+	__u64 beyond; /* bytes in further buffers, once cursor_beyond() asked */
 	struct xdp_md *ctx;
 };
+
+/* Copies the packet's first bytes, most of them at most, and says how many. */
+static __always_inline __u32 packet_copy(struct xdp_md *ctx, __u8 *to,
+					 __u32 most)
+{
+	__u8 *start = (void *)(long)ctx->data;
+	__u8 *end = (void *)(long)ctx->data_end;
+	__u64 len, last;
+
+	if (MULTI_BUFFER) {
+		len = bpf_xdp_get_buff_len(ctx);
+		last = (len < most ? len : most) - 1;
+		/*
+		 * Before Linux 6.8 the verifier learns nothing from "not zero",
+		 * but that one more than something is.
+		 */
+		barrier_var(last);
+		if (last >= most)
+			return 0;
+		len = last + 1;
+		return bpf_xdp_load_bytes(ctx, 0, to, len) ? 0 : len;
+	}
+	for (len = 0; len < most; len++) {
+		if (start + len + 1 > end)
+			break;
+		to[len] = start[len];
+	}
+	return len;
+}
 
 static __always_inline struct cursor cursor_of(struct xdp_md *ctx)
 {
@@ -36,17 +66,33 @@ static __always_inline struct cursor cursor_of(struct xdp_md *ctx)
 	};
 }
 
+/* Bytes of the packet that pointers reach. */
+static __always_inline __u64 cursor_first(const struct cursor *cursor)
+{
+	void *start = (void *)(long)cursor->ctx->data;
+	__u64 first = cursor->end - start;
+
+	barrier_var(first); /* a pointer plus something minus the other one
+			       the verifier refuses */
+	return first;
+}
+
 /*
  * Bytes behind the cursor's end: a large packet goes on in further buffers,
  * which pointers do not reach.
  */
-static __always_inline __s64 cursor_beyond(const struct cursor *cursor)
+static __always_inline __u64 cursor_beyond(struct cursor *cursor)
 {
-	void *start = (void *)(long)cursor->ctx->data;
+	if (MULTI_BUFFER)
+		cursor->beyond = bpf_xdp_get_buff_len(cursor->ctx) -
+				 cursor_first(cursor);
+	return cursor->beyond;
+}
 
-	if (!MULTI_BUFFER)
-		return 0;
-	return bpf_xdp_get_buff_len(cursor->ctx) - (cursor->end - start);
+/* Bytes of the packet, without those beyond if nobody had to ask for them. */
+static __always_inline __u64 cursor_seen(const struct cursor *cursor)
+{
+	return cursor_first(cursor) + cursor->beyond;
 }
 
 /*
@@ -54,11 +100,11 @@ static __always_inline __s64 cursor_beyond(const struct cursor *cursor)
  * out of the packet is compared rather than added to a pointer: older verifiers
  * (Linux 6.12 is one) lose its bounds in the byte swap and refuse the sum.
  */
-static __always_inline bool cursor_holds(const struct cursor *cursor, __u32 len)
+static __always_inline bool cursor_holds(struct cursor *cursor, __u32 len)
 {
 	__s64 left = cursor->end - cursor->pos; /* may have passed the end */
 
-	return len <= left || len <= left + cursor_beyond(cursor);
+	return len <= left || len <= left + (__s64)cursor_beyond(cursor);
 }
 
 /* Moves past the next len bytes; false, and unmoved, if they are not there. */

@@ -14,13 +14,15 @@
 
 /** The XDP program's name in every object of that layer. */
 #define LAMINAR_PROGRAM "laminar_ingress"
+/** The same with features, in XDP objects that have any. */
+#define LAMINAR_PROGRAM_GUARDED "laminar_guarded"
 /** The program that chooses a socket, in every object of the sockets' layer. */
 #define LAMINAR_PROGRAM_SELECT "laminar_select"
 /** The filter on each socket, in the same objects. */
 #define LAMINAR_PROGRAM_FILTER "laminar_filter"
 /** CPU map: a queue per CPU in use, keyed by CPU id. */
 #define LAMINAR_MAP_CPU "cpu_map"
-/** Per-CPU array of __u64: packets seen, keyed by enum laminar_reason. */
+/** Per-CPU array of struct laminar_count, keyed by enum laminar_reason. */
 #define LAMINAR_MAP_STATS "stats"
 /** Array of struct laminar_owner, keyed by partition. */
 #define LAMINAR_MAP_STEERING "steering"
@@ -30,12 +32,24 @@
 #define LAMINAR_MAP_SETTINGS "settings"
 /** Where the same struct lives in objects with global data. */
 #define LAMINAR_MAP_RODATA ".rodata"
+/** Array of one struct laminar_controls, in objects without global data. */
+#define LAMINAR_MAP_CONTROLS "controls"
+/** Where the same struct lives in objects with global data. */
+#define LAMINAR_MAP_DATA ".data"
+/** LRU hash of __u64, the time at which a bucket is full, keyed by source. */
+#define LAMINAR_MAP_SOURCES "sources"
+/** LPM trie: prefixes of sources whose packets are dropped. */
+#define LAMINAR_MAP_DENY "deny"
+/** LPM trie: prefixes of sources that have no limit. */
+#define LAMINAR_MAP_ALLOW "allow"
+/** Ring buffer of struct laminar_sample. */
+#define LAMINAR_MAP_SAMPLES "samples"
 /** The licence that every object declares to the kernel. */
 #define LAMINAR_LICENSE "Dual BSD/GPL"
 
 enum laminar_constant {
 	/** Version of this agreement. */
-	LAMINAR_ABI_VERSION = 2,
+	LAMINAR_ABI_VERSION = 3,
 	/** "LAMI", the first field of every datagram, as a host integer. */
 	LAMINAR_MAGIC = 0x4c414d49,
 	/** UDP port that an unconfigured object filters, host byte order. */
@@ -48,6 +62,26 @@ enum laminar_constant {
 	 * loader sizes the map for the machine.
 	 */
 	LAMINAR_DEFAULT_CPUS = 64,
+	/** Ports that a program can look for. */
+	LAMINAR_MOST_PORTS = 16,
+	/** Bytes of a packet that a sample holds at most. */
+	LAMINAR_SAMPLE_BYTES = 128,
+};
+
+/**
+ * What costs something, and is in the program only if user space wants it: bits
+ * of laminar_settings.features. Objects without these maps have none but PORTS,
+ * and that always.
+ */
+enum laminar_feature {
+	/** Sources in `deny` are dropped, those in `allow` have no limit. */
+	LAMINAR_FEATURE_LISTS = 1,
+	/** Each source has a token bucket. */
+	LAMINAR_FEATURE_LIMIT = 2,
+	/** Some of what is dropped is shown to user space. */
+	LAMINAR_FEATURE_SAMPLES = 4,
+	/** More ports than the first of laminar_controls. */
+	LAMINAR_FEATURE_PORTS = 8,
 };
 
 /** The header of a LaminarDB datagram; the payload follows. */
@@ -65,12 +99,71 @@ struct laminar_header {
  * global data, 0 means the default.
  */
 struct laminar_settings {
-	/** UDP destination port, network byte order. */
-	__be16 port;
-	/** Zero. */
-	__u16 reserved;
 	/** Number of partitions, host byte order. */
 	__u32 partitions;
+	/** Bits of enum laminar_feature, host byte order. */
+	__u32 features;
+};
+
+/**
+ * What user space may change while the program runs. In the map of objects
+ * without global data, no port means the default.
+ */
+struct laminar_controls {
+	/** UDP destination ports, network byte order; the first 0 ends them. */
+	__be16 ports[LAMINAR_MOST_PORTS];
+	/** Nanoseconds in which a source's bucket gains one packet. */
+	__u64 interval;
+	/** Nanoseconds in which an empty bucket gains all but one packet. */
+	__u64 tolerance;
+	/** Of each reason's drops on a CPU one in so many is shown; 0: none. */
+	__u32 sample_every;
+	/** Zero. */
+	__u32 reserved;
+};
+
+/** What was counted for one reason. */
+struct laminar_count {
+	/** Packets. */
+	__u64 packets;
+	/**
+	 * Their bytes: of XDP whole frames, from the Ethernet header on; of
+	 * sockets whole datagrams, from the UDP header on.
+	 */
+	__u64 bytes;
+};
+
+/** Who sent a packet, as its IP header says. */
+struct laminar_source {
+	/** 4 or 6, host byte order. */
+	__u32 family;
+	/** The address, network byte order; behind an IPv4 address zeros. */
+	__u8 address[16];
+};
+
+/** A key of `deny` and `allow`, whose values are one byte without meaning. */
+struct laminar_prefix {
+	/** Bits of `source` that count, host byte order: 32 and the prefix's
+	 * own. */
+	__u32 length;
+	/** The family and the prefix. */
+	struct laminar_source source;
+};
+
+/** A dropped packet that is shown to user space. */
+struct laminar_sample {
+	/** When it was dropped, by CLOCK_MONOTONIC, in nanoseconds. */
+	__u64 time;
+	/** Why: enum laminar_reason. */
+	__u32 reason;
+	/** Bytes of the whole frame. */
+	__u32 length;
+	/** Bytes that are in `packet`. */
+	__u32 captured;
+	/** Zero. */
+	__u32 reserved;
+	/** The frame's first bytes. */
+	__u8 packet[LAMINAR_SAMPLE_BYTES];
 };
 
 /**
@@ -91,7 +184,8 @@ struct laminar_owner {
 /**
  * Why a packet got its verdict, and the key of its counter in `stats`. The
  * reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- * pass. Sockets know DROPPED_* and ACCEPTED only.
+ * pass. Sockets know only ACCEPTED and DROPPED_*, as far as those do not say
+ * otherwise.
  */
 enum laminar_reason {
 	/** Passed: too malformed to tell whether it is ours. */
@@ -115,6 +209,10 @@ enum laminar_reason {
 	 * delivers to every socket; in the sockets' layer only, once a socket.
 	 */
 	LAMINAR_REASON_DROPPED_MULTICAST,
+	/** Dropped: the source is in `deny`. In XDP only. */
+	LAMINAR_REASON_DROPPED_DENIED,
+	/** Dropped: valid, but the source's bucket is empty. In XDP only. */
+	LAMINAR_REASON_DROPPED_RATE,
 	/** Number of counters. */
 	LAMINAR_REASON_COUNT,
 };

@@ -7,7 +7,9 @@
  * From the bottom up this file is the verdict table: laminar_ingress() answers,
  * find_udp() looks for UDP behind VLAN tags and either IP, judge_udp() decides
  * whose datagram it is and whether it is valid, steer() chooses the CPU, and
- * count() of tables.h is the one place that counts.
+ * count() of tables.h is the one place that counts. laminar_guarded() is the
+ * same with the features of sources.h and samples.h, of which the verifier
+ * takes away those that are off: a program without them pays for none.
  *
  * Defines, one per thing that a kernel can or cannot do (see targets.toml):
  *
@@ -18,6 +20,8 @@
  *   LAMINAR_CPUMAP_PROGRAM: CPU map values are 8 bytes long
  *
  *   LAMINAR_FRAGS: a packet may lie in several buffers
+ *
+ *   LAMINAR_FEATURES: constants are folded, and there are ring buffers
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -29,8 +33,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "controls.h"
 #include "cursor.h"
 #include "laminar_abi.h"
+#include "samples.h"
+#include "sources.h"
 #include "tables.h"
 
 /* More fragments follow, or this one does not start at 0. */
@@ -59,8 +66,17 @@
 #define EMPTY_SLOT 0
 #endif
 
+/* Where there is no choice: what costs next to nothing. */
+#ifdef LAMINAR_FEATURES
+#define ALWAYS_ON 0
+#else
+#define ALWAYS_ON LAMINAR_FEATURE_PORTS
+#endif
+
 /* Beside the reasons that are counted: nothing to do with us. */
 #define NOT_OURS LAMINAR_REASON_COUNT
+/* Features that ask who a packet is from. */
+#define SOURCES (LAMINAR_FEATURE_LISTS | LAMINAR_FEATURE_LIMIT)
 /* None yet: there is UDP. */
 #define FOUND (LAMINAR_REASON_COUNT + 1)
 
@@ -92,7 +108,9 @@ static __always_inline __u32 steer(__be32 partition_key)
  * The cursor stands at the UDP header. max_len is the most that the IP packet
  * leaves for UDP: the frame may be padded beyond it.
  */
-static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
+static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len,
+				       const struct laminar_prefix *from,
+				       __u32 features)
 {
 	struct laminar_header *header, header_copy;
 	struct udphdr *udp, udp_copy;
@@ -100,8 +118,10 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 
 	if (!cursor_take(cursor, (void **)&udp, &udp_copy, sizeof(*udp)))
 		return LAMINAR_REASON_INVALID;
-	if (udp->dest != our_port())
+	if (!is_our_port(udp->dest, features & LAMINAR_FEATURE_PORTS))
 		return NOT_OURS;
+	if (features & LAMINAR_FEATURE_LISTS && is_denied(from))
+		return LAMINAR_REASON_DROPPED_DENIED;
 
 	len = bpf_ntohs(udp->len);
 	if (len < sizeof(*udp) || len > max_len)
@@ -121,14 +141,18 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len)
 	if (bpf_ntohl(header->payload_len) != len)
 		return LAMINAR_REASON_DROPPED_LENGTH;
 
+	if (features & LAMINAR_FEATURE_LIMIT && !may_send(from, features))
+		return LAMINAR_REASON_DROPPED_RATE;
 	return steer(header->partition_key);
 }
 
 /*
  * The functions that look for UDP move the cursor to its header, say how much
- * the IP packet leaves for it, and answer FOUND; or why there is none to judge.
+ * the IP packet leaves for it and, where they are asked, who it is from, and
+ * answer FOUND; or why there is none to judge.
  */
-static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len)
+static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len,
+					  struct laminar_prefix *from)
 {
 	struct iphdr *ip, ip_copy;
 	__u8 version_and_ihl;
@@ -154,6 +178,8 @@ static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len)
 	if (total_len < header_len + sizeof(struct udphdr))
 		return LAMINAR_REASON_INVALID; /* what follows is padding */
 	*max_len = total_len - header_len;
+	if (from)
+		note_ipv4(from, ip);
 	return FOUND;
 }
 
@@ -172,7 +198,8 @@ static __always_inline bool is_extension(__u8 kind)
 	       kind == NEXTHDR_DEST;
 }
 
-static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
+static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
+					  struct laminar_prefix *from)
 {
 	struct extension *extension, extension_copy;
 	struct ipv6hdr *ip, ip_copy;
@@ -183,6 +210,8 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
 		return LAMINAR_REASON_INVALID;
 	if (*(__u8 *)ip >> 4 != 6)
 		return LAMINAR_REASON_INVALID;
+	if (from)
+		note_ipv6(from, ip);
 	left = bpf_ntohs(ip->payload_len);
 	next = ip->nexthdr;
 
@@ -222,7 +251,8 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len)
 	return FOUND;
 }
 
-static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len)
+static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len,
+				      struct laminar_prefix *from)
 {
 	struct ethhdr ethernet_copy;
 	void *ethernet, *tag;
@@ -235,7 +265,7 @@ static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len)
 	/* struct ethhdr is packed, which would make this two loads. */
 	type = *(__be16 *)(ethernet + offsetof(struct ethhdr, h_proto));
 	if (type == bpf_htons(ETH_P_IP))
-		return find_in_ipv4(cursor, max_len);
+		return find_in_ipv4(cursor, max_len, from);
 	barrier_var(type); /* most packets are: no search for the other types
 			      first */
 
@@ -250,37 +280,40 @@ static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len)
 		type = *(__be16 *)(tag + sizeof(__be16));
 	}
 	if (type == bpf_htons(ETH_P_IP))
-		return find_in_ipv4(cursor, max_len);
+		return find_in_ipv4(cursor, max_len, from);
 	if (type == bpf_htons(ETH_P_IPV6))
-		return find_in_ipv6(cursor, max_len);
+		return find_in_ipv6(cursor, max_len, from);
 	return NOT_OURS;
 }
 
-static __always_inline __u32 judge(struct cursor *cursor)
-{
-	__u32 max_len = 0;
-	__u32 reason = find_udp(cursor, &max_len);
-
-	if (reason != FOUND)
-		return reason;
-	return judge_udp(cursor, max_len);
-}
-
-SEC(XDP_SECTION)
-int laminar_ingress(struct xdp_md *ctx)
+static __always_inline int ingress(struct xdp_md *ctx, __u32 features)
 {
 	struct cursor cursor = cursor_of(ctx);
-	__u32 reason = judge(&cursor);
+	struct laminar_prefix source,
+		*from = features & SOURCES ? &source : NULL;
+	__u32 max_len = 0;
+	__u32 reason = find_udp(&cursor, &max_len, from);
+	__u64 nth;
 
+	if (reason == FOUND)
+		reason = judge_udp(&cursor, max_len, from, features);
 	if (reason == NOT_OURS)
 		return XDP_PASS;
 
-	count(reason);
+	/* Of all others the datagram's end was looked for. */
+	if (reason <= LAMINAR_REASON_PASSED_FRAGMENT ||
+	    reason == LAMINAR_REASON_DROPPED_DENIED)
+		cursor_beyond(&cursor);
+	nth = count(reason, cursor_seen(&cursor));
 
 	switch (reason) {
 	case LAMINAR_REASON_DROPPED_SHORT:
 	case LAMINAR_REASON_DROPPED_MAGIC:
 	case LAMINAR_REASON_DROPPED_LENGTH:
+	case LAMINAR_REASON_DROPPED_DENIED:
+	case LAMINAR_REASON_DROPPED_RATE:
+		if (features & LAMINAR_FEATURE_SAMPLES)
+			sample(&cursor, reason, nth);
 		return XDP_DROP;
 	case LAMINAR_REASON_REDIRECTED:
 		return XDP_REDIRECT;
@@ -288,5 +321,20 @@ int laminar_ingress(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 }
+
+SEC(XDP_SECTION)
+int laminar_ingress(struct xdp_md *ctx)
+{
+	return ingress(ctx, ALWAYS_ON);
+}
+
+#ifdef LAMINAR_FEATURES
+/* By the question mark nobody loads it who does not ask for it. */
+SEC("?" XDP_SECTION)
+int laminar_guarded(struct xdp_md *ctx)
+{
+	return ingress(ctx, wanted_features());
+}
+#endif
 
 char LICENSE[] SEC("license") = LAMINAR_LICENSE;

@@ -102,7 +102,7 @@ int laminar_filter(struct __sk_buff *skb)
 {
 	__u32 reason = judge(skb);
 
-	count(reason);
+	count(reason, skb->len);
 	return reason == LAMINAR_REASON_ACCEPTED ? WHOLE_DATAGRAM : 0;
 }
 

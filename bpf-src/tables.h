@@ -12,11 +12,21 @@
 
 #include "laminar_abi.h"
 
+/*
+ * In front of a feature's map. In objects without features it is but declared,
+ * and as no code is left that names it, so is nothing else of it.
+ */
+#ifdef LAMINAR_FEATURES
+#define FEATURE_MAP
+#else
+#define FEATURE_MAP extern
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, LAMINAR_REASON_COUNT);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct laminar_count);
 } stats SEC(".maps");
 
 struct {
@@ -29,18 +39,17 @@ struct {
 #ifdef LAMINAR_GLOBAL_DATA
 
 const volatile struct laminar_settings settings = {
-	.port = bpf_htons(LAMINAR_DEFAULT_PORT),
 	.partitions = LAMINAR_DEFAULT_PARTITIONS,
 };
-
-static __always_inline __be16 our_port(void)
-{
-	return settings.port;
-}
 
 static __always_inline __u32 partition_count(void)
 {
 	return settings.partitions;
+}
+
+static __always_inline __u32 wanted_features(void)
+{
+	return settings.features;
 }
 
 #else
@@ -59,15 +68,6 @@ static __always_inline const struct laminar_settings *settings_get(void)
 	return bpf_map_lookup_elem(&settings, &key);
 }
 
-static __always_inline __be16 our_port(void)
-{
-	const struct laminar_settings *set = settings_get();
-
-	if (!set || !set->port)
-		return bpf_htons(LAMINAR_DEFAULT_PORT);
-	return set->port;
-}
-
 static __always_inline __u32 partition_count(void)
 {
 	const struct laminar_settings *set = settings_get();
@@ -77,14 +77,24 @@ static __always_inline __u32 partition_count(void)
 	return set->partitions;
 }
 
+static __always_inline __u32 wanted_features(void)
+{
+	const struct laminar_settings *set = settings_get();
+
+	return set ? set->features : 0;
+}
+
 #endif
 
-static __always_inline void count(__u32 reason)
+/* Gives how many were counted for this reason on this CPU. */
+static __always_inline __u64 count(__u32 reason, __u64 bytes)
 {
-	__u64 *packets = bpf_map_lookup_elem(&stats, &reason);
+	struct laminar_count *counted = bpf_map_lookup_elem(&stats, &reason);
 
-	if (packets)
-		(*packets)++; /* per CPU: nobody else writes it */
+	if (!counted)
+		return 0;
+	counted->bytes += bytes; /* per CPU: nobody else writes it */
+	return ++counted->packets;
 }
 
 static __always_inline struct laminar_owner *owner_of(__be32 partition_key)

@@ -3,6 +3,7 @@
 //! Names, layouts and constants that the program and user space share.
 
 pub const LAMINAR_PROGRAM: &::core::ffi::CStr = c"laminar_ingress";
+pub const LAMINAR_PROGRAM_GUARDED: &::core::ffi::CStr = c"laminar_guarded";
 pub const LAMINAR_PROGRAM_SELECT: &::core::ffi::CStr = c"laminar_select";
 pub const LAMINAR_PROGRAM_FILTER: &::core::ffi::CStr = c"laminar_filter";
 pub const LAMINAR_MAP_CPU: &::core::ffi::CStr = c"cpu_map";
@@ -11,13 +12,21 @@ pub const LAMINAR_MAP_STEERING: &::core::ffi::CStr = c"steering";
 pub const LAMINAR_MAP_SOCKETS: &::core::ffi::CStr = c"sockets";
 pub const LAMINAR_MAP_SETTINGS: &::core::ffi::CStr = c"settings";
 pub const LAMINAR_MAP_RODATA: &::core::ffi::CStr = c".rodata";
+pub const LAMINAR_MAP_CONTROLS: &::core::ffi::CStr = c"controls";
+pub const LAMINAR_MAP_DATA: &::core::ffi::CStr = c".data";
+pub const LAMINAR_MAP_SOURCES: &::core::ffi::CStr = c"sources";
+pub const LAMINAR_MAP_DENY: &::core::ffi::CStr = c"deny";
+pub const LAMINAR_MAP_ALLOW: &::core::ffi::CStr = c"allow";
+pub const LAMINAR_MAP_SAMPLES: &::core::ffi::CStr = c"samples";
 pub const LAMINAR_LICENSE: &::core::ffi::CStr = c"Dual BSD/GPL";
+pub type __u8 = ::core::ffi::c_uchar;
 pub type __u16 = ::core::ffi::c_ushort;
 pub type __u32 = ::core::ffi::c_uint;
+pub type __u64 = ::core::ffi::c_ulonglong;
 pub type __be16 = __u16;
 pub type __be32 = __u32;
 /// Version of this agreement.
-pub const LAMINAR_ABI_VERSION: laminar_constant = 2;
+pub const LAMINAR_ABI_VERSION: laminar_constant = 3;
 /// "LAMI", the first field of every datagram, as a host integer.
 pub const LAMINAR_MAGIC: laminar_constant = 1279348041;
 /// UDP port that an unconfigured object filters, host byte order.
@@ -28,7 +37,23 @@ pub const LAMINAR_DEFAULT_PARTITIONS: laminar_constant = 64;
  slots than its NR_CPUS, so this stays at what small kernels have; the
  loader sizes the map for the machine.*/
 pub const LAMINAR_DEFAULT_CPUS: laminar_constant = 64;
+/// Ports that a program can look for.
+pub const LAMINAR_MOST_PORTS: laminar_constant = 16;
+/// Bytes of a packet that a sample holds at most.
+pub const LAMINAR_SAMPLE_BYTES: laminar_constant = 128;
 pub type laminar_constant = ::core::ffi::c_uint;
+/// Sources in `deny` are dropped, those in `allow` have no limit.
+pub const LAMINAR_FEATURE_LISTS: laminar_feature = 1;
+/// Each source has a token bucket.
+pub const LAMINAR_FEATURE_LIMIT: laminar_feature = 2;
+/// Some of what is dropped is shown to user space.
+pub const LAMINAR_FEATURE_SAMPLES: laminar_feature = 4;
+/// More ports than the first of laminar_controls.
+pub const LAMINAR_FEATURE_PORTS: laminar_feature = 8;
+/** What costs something, and is in the program only if user space wants it: bits
+ of laminar_settings.features. Objects without these maps have none but PORTS,
+ and that always.*/
+pub type laminar_feature = ::core::ffi::c_uint;
 /// The header of a LaminarDB datagram; the payload follows.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -59,12 +84,10 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_settings {
-    /// UDP destination port, network byte order.
-    pub port: __be16,
-    /// Zero.
-    pub reserved: __u16,
     /// Number of partitions, host byte order.
     pub partitions: __u32,
+    /// Bits of enum laminar_feature, host byte order.
+    pub features: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -73,14 +96,151 @@ const _: () = {
         "Alignment of laminar_settings",
     ][::core::mem::align_of::<laminar_settings>() - 4usize];
     [
-        "Offset of field: laminar_settings::port",
-    ][::core::mem::offset_of!(laminar_settings, port) - 0usize];
-    [
-        "Offset of field: laminar_settings::reserved",
-    ][::core::mem::offset_of!(laminar_settings, reserved) - 2usize];
-    [
         "Offset of field: laminar_settings::partitions",
-    ][::core::mem::offset_of!(laminar_settings, partitions) - 4usize];
+    ][::core::mem::offset_of!(laminar_settings, partitions) - 0usize];
+    [
+        "Offset of field: laminar_settings::features",
+    ][::core::mem::offset_of!(laminar_settings, features) - 4usize];
+};
+/** What user space may change while the program runs. In the map of objects
+ without global data, no port means the default.*/
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct laminar_controls {
+    /// UDP destination ports, network byte order; the first 0 ends them.
+    pub ports: [__be16; 16usize],
+    /// Nanoseconds in which a source's bucket gains one packet.
+    pub interval: __u64,
+    /// Nanoseconds in which an empty bucket gains all but one packet.
+    pub tolerance: __u64,
+    /// Of each reason's drops on a CPU one in so many is shown; 0: none.
+    pub sample_every: __u32,
+    /// Zero.
+    pub reserved: __u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_controls"][::core::mem::size_of::<laminar_controls>() - 56usize];
+    [
+        "Alignment of laminar_controls",
+    ][::core::mem::align_of::<laminar_controls>() - 8usize];
+    [
+        "Offset of field: laminar_controls::ports",
+    ][::core::mem::offset_of!(laminar_controls, ports) - 0usize];
+    [
+        "Offset of field: laminar_controls::interval",
+    ][::core::mem::offset_of!(laminar_controls, interval) - 32usize];
+    [
+        "Offset of field: laminar_controls::tolerance",
+    ][::core::mem::offset_of!(laminar_controls, tolerance) - 40usize];
+    [
+        "Offset of field: laminar_controls::sample_every",
+    ][::core::mem::offset_of!(laminar_controls, sample_every) - 48usize];
+    [
+        "Offset of field: laminar_controls::reserved",
+    ][::core::mem::offset_of!(laminar_controls, reserved) - 52usize];
+};
+/// What was counted for one reason.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct laminar_count {
+    /// Packets.
+    pub packets: __u64,
+    /** Their bytes: of XDP whole frames, from the Ethernet header on; of
+ sockets whole datagrams, from the UDP header on.*/
+    pub bytes: __u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_count"][::core::mem::size_of::<laminar_count>() - 16usize];
+    ["Alignment of laminar_count"][::core::mem::align_of::<laminar_count>() - 8usize];
+    [
+        "Offset of field: laminar_count::packets",
+    ][::core::mem::offset_of!(laminar_count, packets) - 0usize];
+    [
+        "Offset of field: laminar_count::bytes",
+    ][::core::mem::offset_of!(laminar_count, bytes) - 8usize];
+};
+/// Who sent a packet, as its IP header says.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct laminar_source {
+    /// 4 or 6, host byte order.
+    pub family: __u32,
+    /// The address, network byte order; behind an IPv4 address zeros.
+    pub address: [__u8; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_source"][::core::mem::size_of::<laminar_source>() - 20usize];
+    ["Alignment of laminar_source"][::core::mem::align_of::<laminar_source>() - 4usize];
+    [
+        "Offset of field: laminar_source::family",
+    ][::core::mem::offset_of!(laminar_source, family) - 0usize];
+    [
+        "Offset of field: laminar_source::address",
+    ][::core::mem::offset_of!(laminar_source, address) - 4usize];
+};
+/// A key of `deny` and `allow`, whose values are one byte without meaning.
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct laminar_prefix {
+    /** Bits of `source` that count, host byte order: 32 and the prefix's
+ own.*/
+    pub length: __u32,
+    /// The family and the prefix.
+    pub source: laminar_source,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_prefix"][::core::mem::size_of::<laminar_prefix>() - 24usize];
+    ["Alignment of laminar_prefix"][::core::mem::align_of::<laminar_prefix>() - 4usize];
+    [
+        "Offset of field: laminar_prefix::length",
+    ][::core::mem::offset_of!(laminar_prefix, length) - 0usize];
+    [
+        "Offset of field: laminar_prefix::source",
+    ][::core::mem::offset_of!(laminar_prefix, source) - 4usize];
+};
+/// A dropped packet that is shown to user space.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct laminar_sample {
+    /// When it was dropped, by CLOCK_MONOTONIC, in nanoseconds.
+    pub time: __u64,
+    /// Why: enum laminar_reason.
+    pub reason: __u32,
+    /// Bytes of the whole frame.
+    pub length: __u32,
+    /// Bytes that are in `packet`.
+    pub captured: __u32,
+    /// Zero.
+    pub reserved: __u32,
+    /// The frame's first bytes.
+    pub packet: [__u8; 128usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of laminar_sample"][::core::mem::size_of::<laminar_sample>() - 152usize];
+    ["Alignment of laminar_sample"][::core::mem::align_of::<laminar_sample>() - 8usize];
+    [
+        "Offset of field: laminar_sample::time",
+    ][::core::mem::offset_of!(laminar_sample, time) - 0usize];
+    [
+        "Offset of field: laminar_sample::reason",
+    ][::core::mem::offset_of!(laminar_sample, reason) - 8usize];
+    [
+        "Offset of field: laminar_sample::length",
+    ][::core::mem::offset_of!(laminar_sample, length) - 12usize];
+    [
+        "Offset of field: laminar_sample::captured",
+    ][::core::mem::offset_of!(laminar_sample, captured) - 16usize];
+    [
+        "Offset of field: laminar_sample::reserved",
+    ][::core::mem::offset_of!(laminar_sample, reserved) - 20usize];
+    [
+        "Offset of field: laminar_sample::packet",
+    ][::core::mem::offset_of!(laminar_sample, packet) - 24usize];
 };
 /** Who owns a partition, as CPU id + 1; 0 means nobody. The two differ while a
  partition moves, when packets of both the old and the new queue are under
@@ -124,9 +284,14 @@ pub const LAMINAR_REASON_ACCEPTED: laminar_reason = 7;
 /** Dropped: sent to a broadcast or multicast address, which the kernel
  delivers to every socket; in the sockets' layer only, once a socket.*/
 pub const LAMINAR_REASON_DROPPED_MULTICAST: laminar_reason = 8;
+/// Dropped: the source is in `deny`. In XDP only.
+pub const LAMINAR_REASON_DROPPED_DENIED: laminar_reason = 9;
+/// Dropped: valid, but the source's bucket is empty. In XDP only.
+pub const LAMINAR_REASON_DROPPED_RATE: laminar_reason = 10;
 /// Number of counters.
-pub const LAMINAR_REASON_COUNT: laminar_reason = 9;
+pub const LAMINAR_REASON_COUNT: laminar_reason = 11;
 /** Why a packet got its verdict, and the key of its counter in `stats`. The
  reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- pass. Sockets know DROPPED_* and ACCEPTED only.*/
+ pass. Sockets know only ACCEPTED and DROPPED_*, as far as those do not say
+ otherwise.*/
 pub type laminar_reason = ::core::ffi::c_uint;

@@ -123,7 +123,7 @@ pub struct MapFacts {
     /// Its symbol, or the section's name for global data.
     pub name: String,
     /// The kernel's name of its type, in lower case: `cpumap`, `array`,
-    /// `percpu_array`, `reuseport_sockarray`.
+    /// `percpu_array`, `reuseport_sockarray`, `lru_hash`, `lpm_trie`, `ringbuf`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Bytes of a key.

@@ -49,6 +49,8 @@ features! {
     GlobalData "global_data" "5.2" "constants in programs";
     /// A verdict of the program's choice for a redirect to an empty slot.
     RedirectVerdict "redirect_verdict" "5.3" "a verdict for CPUs without a queue";
+    /// Ring buffers between programs and user space.
+    Ringbuf "ringbuf" "5.8" "ring buffers";
     /// CPU maps with 8-byte values, which have room for a second-stage program.
     CpumapProgram "cpumap_program" "5.9" "CPU maps with programs";
     /// XDP programs for packets that lie in several buffers.

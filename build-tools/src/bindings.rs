@@ -45,6 +45,8 @@ fn abi(project: &Project) -> Result<String> {
         // Not rustfmt, which need not be there and differs between versions.
         .formatter(bindgen::Formatter::Prettyplease)
         .derive_default(true)
+        // Its array is too long for a derived one, and bindgen's own would be unsafe.
+        .no_default("laminar_sample")
         .use_core()
         .generate()?;
     let module = "//! Names, layouts and constants that the program and user space share.\n\n";

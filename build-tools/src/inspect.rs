@@ -15,7 +15,7 @@ pub struct ElfFacts {
     pub license: String,
     /// Ordered by name.
     pub programs: Vec<ProgramFacts>,
-    /// Ordered by name; global data is the last one.
+    /// Ordered by name; global data comes last.
     pub maps: Vec<MapFacts>,
     /// The programs' instructions with their relocations, for comparison.
     pub instructions: Vec<u8>,
@@ -48,13 +48,15 @@ pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
 
     let mut maps = maps(section_data(&file, ".BTF")?)?;
     let mut global_data = Vec::new();
-    if let Some(rodata) = file.section_by_name(".rodata") {
-        global_data = rodata.data()?.to_vec();
+    for name in [abi::LAMINAR_MAP_RODATA, abi::LAMINAR_MAP_DATA] {
+        let name = name.to_str()?;
+        let Some(section) = file.section_by_name(name) else { continue };
+        global_data.extend(section.data()?);
         maps.push(MapFacts {
-            name: abi::LAMINAR_MAP_RODATA.to_str()?.into(),
+            name: name.into(),
             kind: "array".into(),
             key_size: 4,
-            value_size: rodata.size().try_into()?,
+            value_size: section.size().try_into()?,
             max_entries: 1,
         });
     }

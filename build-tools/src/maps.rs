@@ -37,6 +37,8 @@ fn map(btf: &Btf, name: String, variable: &dyn BtfType) -> Result<MapFacts> {
             ("max_entries", Type::Array(number)) => map.max_entries = number.len().try_into()?,
             ("key", of) => map.key_size = size_of_type(btf, of)?,
             ("value", of) => map.value_size = size_of_type(btf, of)?,
+            // The kernel refuses a map without the flags that its type has to have.
+            ("map_flags", _) => {}
             (other, _) => bail!("it has an attribute {other:?}, which none of ours has"),
         }
     }
@@ -48,8 +50,11 @@ fn kind(number: usize) -> Result<&'static str> {
     match number {
         2 => Ok("array"),
         6 => Ok("percpu_array"),
+        9 => Ok("lru_hash"),
+        11 => Ok("lpm_trie"),
         16 => Ok("cpumap"),
         20 => Ok("reuseport_sockarray"),
+        27 => Ok("ringbuf"),
         _ => bail!("its type {number} is none of ours"),
     }
 }

@@ -94,19 +94,30 @@ impl Target {
 
     /// Its programs and their sections, by which libbpf and other people's tools know
     /// their kinds.
-    pub fn programs(&self) -> &'static [(&'static CStr, &'static str)] {
+    pub fn programs(&self) -> Vec<(&'static CStr, &'static str)> {
         match self.layer {
-            Layer::Xdp if self.defines("LAMINAR_FRAGS") => &[(abi::LAMINAR_PROGRAM, "xdp.frags")],
-            Layer::Xdp => &[(abi::LAMINAR_PROGRAM, "xdp")],
-            Layer::Sockets => &[
+            Layer::Xdp => {
+                let frags = self.defines("LAMINAR_FRAGS");
+                let section = if frags { "xdp.frags" } else { "xdp" };
+                let guarded = if frags { "?xdp.frags" } else { "?xdp" };
+                let guarded =
+                    self.has_features().then_some((abi::LAMINAR_PROGRAM_GUARDED, guarded));
+                guarded.into_iter().chain([(abi::LAMINAR_PROGRAM, section)]).collect()
+            }
+            Layer::Sockets => vec![
                 (abi::LAMINAR_PROGRAM_FILTER, "socket"),
                 (abi::LAMINAR_PROGRAM_SELECT, "sk_reuseport"),
             ],
         }
     }
 
+    /// Whether user space can ask for more than the verdict table.
+    pub fn has_features(&self) -> bool {
+        self.defines("LAMINAR_FEATURES")
+    }
+
     /// Bytes of a value in its CPU map.
-    pub fn cpu_map_value_size(&self) -> u32 {
+    pub fn cpu_map_value_size(&self) -> usize {
         if self.defines("LAMINAR_CPUMAP_PROGRAM") { 8 } else { 4 }
     }
 }

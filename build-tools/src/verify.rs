@@ -1,5 +1,7 @@
 //! Whether an object is what its target promises, before anybody sees it.
 
+use std::ffi::CStr;
+
 use anyhow::{Result, ensure};
 use laminar_xdp_prebuilt::{ByteOrder, Layer, MapFacts, abi};
 
@@ -7,8 +9,8 @@ use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
 /// The sections that an object may have beside its programs; the first is unnamed.
-/// Whether `.rodata` may be there is judged with the maps, of which it is one.
-const SECTIONS: [&str; 12] = [
+/// Whether `.rodata` and `.data` may be there is judged with the maps, of which they are two.
+const SECTIONS: [&str; 13] = [
     "",
     ".strtab",
     ".symtab",
@@ -16,6 +18,7 @@ const SECTIONS: [&str; 12] = [
     "license",
     ".maps",
     ".rodata",
+    ".data",
     ".BTF",
     ".rel.BTF",
     ".BTF.ext",
@@ -30,7 +33,8 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
 
     let found = facts.programs.iter().map(|program| (&*program.name, &*program.section));
     let found: Vec<_> = found.collect();
-    let programs = target.programs().iter().map(|(name, section)| Ok((name.to_str()?, *section)));
+    let programs =
+        target.programs().into_iter().map(|(name, section)| Ok((name.to_str()?, section)));
     let programs = programs.collect::<Result<Vec<_>>>()?;
     ensure!(found == programs, "its programs and sections are {found:?}, not {programs:?}");
 
@@ -58,28 +62,43 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
 
 /// What the ABI header says about the maps of a target, in the order of [`ElfFacts::maps`].
 fn expected_maps(target: &Target) -> Result<Vec<MapFacts>> {
-    let map = |name: &std::ffi::CStr, kind: &str, value_size, max_entries| -> Result<MapFacts> {
+    let keyed = |name: &CStr, kind: &str, key_size: usize, value_size: usize, max_entries| {
         let (name, kind) = (name.to_str()?.to_string(), kind.to_string());
-        Ok(MapFacts { name, kind, key_size: 4, value_size, max_entries })
+        let (key_size, value_size) = (key_size.try_into()?, value_size.try_into()?);
+        anyhow::Ok(MapFacts { name, kind, key_size, value_size, max_entries })
     };
-    let settings_size = size_of::<abi::laminar_settings>().try_into()?;
-    let owner_size = size_of::<abi::laminar_owner>().try_into()?;
-    let cpus = abi::LAMINAR_DEFAULT_CPUS;
-    let (name, kind, value_size) = match target.layer {
-        Layer::Xdp => (abi::LAMINAR_MAP_CPU, "cpumap", target.cpu_map_value_size()),
-        Layer::Sockets => (abi::LAMINAR_MAP_SOCKETS, "reuseport_sockarray", 4),
+    let map = |name, kind: &str, value_size, entries| keyed(name, kind, 4, value_size, entries);
+    let settings = size_of::<abi::laminar_settings>();
+    let controls = size_of::<abi::laminar_controls>();
+    let is_xdp = target.layer == Layer::Xdp;
+    let (name, kind, value_size) = match is_xdp {
+        true => (abi::LAMINAR_MAP_CPU, "cpumap", target.cpu_map_value_size()),
+        false => (abi::LAMINAR_MAP_SOCKETS, "reuseport_sockarray", 4),
     };
+    let (count, owner) = (size_of::<abi::laminar_count>(), size_of::<abi::laminar_owner>());
     let mut maps = vec![
-        map(name, kind, value_size, cpus)?,
-        map(abi::LAMINAR_MAP_STATS, "percpu_array", 8, abi::LAMINAR_REASON_COUNT)?,
-        map(abi::LAMINAR_MAP_STEERING, "array", owner_size, abi::LAMINAR_DEFAULT_PARTITIONS)?,
+        map(name, kind, value_size, abi::LAMINAR_DEFAULT_CPUS)?,
+        map(abi::LAMINAR_MAP_STATS, "percpu_array", count, abi::LAMINAR_REASON_COUNT)?,
+        map(abi::LAMINAR_MAP_STEERING, "array", owner, abi::LAMINAR_DEFAULT_PARTITIONS)?,
     ];
-    if !target.has_global_data() {
-        maps.push(map(abi::LAMINAR_MAP_SETTINGS, "array", settings_size, 1)?);
+    if target.has_features() {
+        let (source, prefix) = (size_of::<abi::laminar_source>(), size_of::<abi::laminar_prefix>());
+        maps.push(keyed(abi::LAMINAR_MAP_SOURCES, "lru_hash", source, 8, 1)?);
+        maps.push(keyed(abi::LAMINAR_MAP_DENY, "lpm_trie", prefix, 1, 1)?);
+        maps.push(keyed(abi::LAMINAR_MAP_ALLOW, "lpm_trie", prefix, 1, 1)?);
+        maps.push(keyed(abi::LAMINAR_MAP_SAMPLES, "ringbuf", 0, 0, 4096)?);
+    }
+    let has_global_data = target.has_global_data();
+    if !has_global_data {
+        maps.push(map(abi::LAMINAR_MAP_SETTINGS, "array", settings, 1)?);
+    }
+    if !has_global_data && is_xdp {
+        maps.push(map(abi::LAMINAR_MAP_CONTROLS, "array", controls, 1)?);
     }
     maps.sort_by(|a, b| a.name.cmp(&b.name));
-    if target.has_global_data() {
-        maps.push(map(abi::LAMINAR_MAP_RODATA, "array", settings_size, 1)?);
+    if has_global_data {
+        maps.push(map(abi::LAMINAR_MAP_RODATA, "array", settings, 1)?);
+        maps.push(map(abi::LAMINAR_MAP_DATA, "array", controls, 1)?);
     }
     Ok(maps)
 }

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{XdpConfig, XdpLoader};
+use laminar_xdp::{SourceLimit, SourceLists, XdpConfig, XdpConfigBuilder, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, embedded};
 use testbed::frame::{datagram, udp};
 use testbed::{Wire, bpf};
@@ -74,15 +74,7 @@ fn measure() -> Result<()> {
 
     let mut keep_attached = Vec::new();
     for target in targets()? {
-        let wire = Wire::new()?;
-        let config = XdpConfig::builder()
-            .enabled(true)
-            .interface(Wire::INTERFACE)
-            .bpf_object_path("/nonexistent")
-            .force_target(&target)
-            .build()?;
-        let cores = testbed::online_cpus();
-        let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
+        let (wire, loader) = load(new().force_target(&target))?;
         let program = || bpf::program_by_id(loader.program_id()?);
         for (what, frame, verdict, floor) in [
             ("drop wrong magic", wrong_magic(), DROP, 0),
@@ -90,6 +82,21 @@ fn measure() -> Result<()> {
             ("pass another port", other_port(), PASS, 2),
         ] {
             let name = format!("{target}: {what}");
+            contenders.push(contender(&name, program()?, frame, verdict, floor));
+        }
+        keep_attached.push((loader, wire));
+    }
+    // What features add, each on its own: to what is dropped before the limit is asked, and
+    // to what passes all of them.
+    for (what, config) in features()? {
+        let (wire, loader) = load(config)?;
+        let program = || bpf::program_by_id(loader.program_id()?);
+        for (on, frame, verdict, floor) in [
+            ("drop wrong magic", wrong_magic(), DROP, 0),
+            ("steer valid", valid(), REDIRECT, 1),
+            ("pass another port", other_port(), PASS, 2),
+        ] {
+            let name = format!("{what}: {on}");
             contenders.push(contender(&name, program()?, frame, verdict, floor));
         }
         keep_attached.push((loader, wire));
@@ -127,6 +134,39 @@ fn measure() -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn new() -> XdpConfigBuilder {
+    XdpConfig::builder().enabled(true).interface(Wire::INTERFACE).bpf_object_path("/nonexistent")
+}
+
+/// Loads on a wire of its own.
+fn load(config: XdpConfigBuilder) -> Result<(Wire, XdpLoader)> {
+    let (wire, config) = (Wire::new()?, config.build()?);
+    let cores = testbed::online_cpus();
+    let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
+    Ok((wire, loader))
+}
+
+/// The program with one feature on, which none of the frames runs into.
+fn features() -> Result<Vec<(&'static str, XdpConfigBuilder)>> {
+    // More than a session sends, with the pauses in which the others have their turn.
+    let limit = SourceLimit {
+        packets_per_second: SourceLimit::MAX_PACKETS_PER_SECOND,
+        burst: SourceLimit::MAX_BURST,
+    };
+    // A hundred prefixes, of which none is the sender's.
+    let deny = (0..100).map(|i| format!("198.51.{i}.0/24").parse()).collect::<Result<_, _>>()?;
+    let lists = SourceLists { deny, allow: Vec::new() };
+    let ports: Vec<u16> = (1..15).chain([PORT]).collect();
+    let new = || new().force_target("linux-5.9");
+    Ok(vec![
+        ("16 ports, this the last", new().port(PORT - 1).more_ports(ports)),
+        ("lists of 100", new().source_lists(lists.clone())),
+        ("limit", new().source_limit(limit)),
+        ("samples, 1 in 1000", new().drop_samples(1000)),
+        ("lists, limit, samples", new().source_lists(lists).source_limit(limit).drop_samples(1000)),
+    ])
 }
 
 /// The targets of this machine's XDP objects, best first.

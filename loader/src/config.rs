@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use laminar_xdp_prebuilt::abi;
 
 use crate::error::XdpError;
+use crate::sources::{SourceLimit, SourceLists};
 
 /// Where in the kernel the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
@@ -55,8 +56,12 @@ pub struct XdpConfig {
     pub bpf_object_path: PathBuf,
     /// Name of the network interface, at most 15 bytes. Default: `eth0`.
     pub interface: String,
-    /// The UDP destination port to filter, 1 to 65535. Default: 9999.
+    /// The UDP destination port to filter, 1 to 65535. [`crate::Ingest`] receives on it.
+    /// Default: 9999.
     pub port: u16,
+    /// Up to 15 further ports, which XDP filters and steers alike; whoever wants what
+    /// comes there binds them. Default: none.
+    pub more_ports: Vec<u16>,
     /// Default: [`XdpAttachMode::Auto`].
     pub attach_mode: XdpAttachMode,
     /// Packets that a CPU's queue holds, 1 to 16384. A packet for a full queue
@@ -65,6 +70,24 @@ pub struct XdpConfig {
     /// Number of partitions, 1 to 65536 and a multiple of the number of cores.
     /// Default: `None`, the smallest such multiple from 64 on.
     pub partitions: Option<u32>,
+    /// How much each source may send, in XDP. Default: `None`, no limit, which costs
+    /// nothing. Where it is wanted, only the objects linux-5.9 and linux-5.18 serve; the
+    /// same goes for `source_lists` and `drop_samples`.
+    pub source_limit: Option<SourceLimit>,
+    /// Sources that are denied, and those that have no limit, in XDP. Default: `None`, no
+    /// lists, not even ones that can be filled later.
+    pub source_lists: Option<SourceLists>,
+    /// Sources whose buckets are remembered, 1 to 16,777,216, at some 120 bytes of kernel
+    /// memory each. If more of them send, those that were silent for longest are forgotten
+    /// and have a full bucket when they come back: nobody is dropped because the table is
+    /// full. Default: 65,536.
+    pub max_sources: u32,
+    /// Prefixes that each of the two lists holds, 1 to 1,048,576, at some 100 bytes of
+    /// kernel memory each once they are in it. Default: 1,024.
+    pub max_prefixes: u32,
+    /// Shows one in so many of the dropped packets of each reason and CPU, the first one
+    /// included ([`crate::XdpControls::drop_samples`]). Default: `None`, no samples.
+    pub drop_samples: Option<u32>,
     /// Use the object of this kernel target and no other of the set. Default:
     /// `None`, the best one that the kernel can run.
     pub force_target: Option<String>,
@@ -80,9 +103,15 @@ impl Default for XdpConfig {
             bpf_object_path: PathBuf::from("/usr/share/laminardb/laminar_xdp.o"),
             interface: "eth0".into(),
             port: abi::LAMINAR_DEFAULT_PORT as u16,
+            more_ports: Vec::new(),
             attach_mode: XdpAttachMode::Auto,
             cpu_queue_size: 2048,
             partitions: None,
+            source_limit: None,
+            source_lists: None,
+            max_sources: 65_536,
+            max_prefixes: 1024,
+            drop_samples: None,
             force_target: None,
             fallback_on_error: true,
         }
@@ -94,6 +123,12 @@ impl XdpConfig {
     pub const MAX_CPU_QUEUE_SIZE: u32 = 16_384;
     /// The most partitions that a table can have.
     pub const MAX_PARTITIONS: u32 = 65_536;
+    /// The most ports that can be filtered, [`XdpConfig::port`] included.
+    pub const MAX_PORTS: usize = abi::LAMINAR_MOST_PORTS as usize;
+    /// The most sources that can be remembered.
+    pub const MAX_SOURCES: u32 = 1 << 24;
+    /// The most prefixes that a list can hold.
+    pub const MAX_PREFIXES: u32 = 1 << 20;
 
     /// Starts from the defaults.
     pub fn builder() -> XdpConfigBuilder {
@@ -122,6 +157,8 @@ impl XdpConfig {
                 "0 is not a port; LaminarDB's own is 9999, allowed are 1 to 65535",
             ));
         }
+        check_ports("more_ports", &self.ports())?;
+        self.check_sources()?;
         if !(1..=Self::MAX_CPU_QUEUE_SIZE).contains(&self.cpu_queue_size) {
             return Err(XdpError::config(
                 "cpu_queue_size",
@@ -149,6 +186,54 @@ impl XdpConfig {
         }
         Ok(())
     }
+}
+
+impl XdpConfig {
+    /// All ports, the first one first.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        [self.port].into_iter().chain(self.more_ports.iter().copied()).collect()
+    }
+
+    fn check_sources(&self) -> Result<(), XdpError> {
+        self.source_limit.map_or(Ok(()), SourceLimit::check)?;
+        let range = |field, value: u32, most: u32| match (1..=most).contains(&value) {
+            true => Ok(()),
+            false => Err(XdpError::config(field, format!("{value} cannot be had: 1 to {most}"))),
+        };
+        range("max_sources", self.max_sources, Self::MAX_SOURCES)?;
+        range("max_prefixes", self.max_prefixes, Self::MAX_PREFIXES)?;
+        if self.drop_samples == Some(0) {
+            let problem = "one in 0 packets cannot be shown; 1 shows each, None none";
+            return Err(XdpError::config("drop_samples", problem));
+        }
+        for list in self.source_lists.iter().flat_map(|lists| [&lists.deny, &lists.allow]) {
+            if list.len() > self.max_prefixes as usize {
+                let (has, most) = (list.len(), self.max_prefixes);
+                let problem =
+                    format!("a list has {has} prefixes, but max_prefixes is {most}; raise it");
+                return Err(XdpError::config("source_lists", problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails unless a program can filter these ports.
+pub(crate) fn check_ports(field: &'static str, ports: &[u16]) -> Result<(), XdpError> {
+    if !(1..=XdpConfig::MAX_PORTS).contains(&ports.len()) {
+        let (most, has) = (XdpConfig::MAX_PORTS, ports.len());
+        let problem = format!("{has} ports cannot be filtered: 1 to {most} in all");
+        return Err(XdpError::config(field, problem));
+    }
+    for (i, port) in ports.iter().enumerate() {
+        if *port == 0 {
+            return Err(XdpError::config(field, "0 is not a port; allowed are 1 to 65535"));
+        }
+        if ports[..i].contains(port) {
+            return Err(XdpError::config(field, format!("{port} is named twice")));
+        }
+    }
+    Ok(())
 }
 
 fn is_interface_name(name: &str) -> bool {
@@ -182,6 +267,12 @@ impl XdpConfigBuilder {
         attach_mode: XdpAttachMode,
         cpu_queue_size: u32,
         partitions: Option<u32>,
+        more_ports: Vec<u16>,
+        source_limit: Option<SourceLimit>,
+        source_lists: Option<SourceLists>,
+        max_sources: u32,
+        max_prefixes: u32,
+        drop_samples: Option<u32>,
         fallback_on_error: bool,
     }
 
@@ -231,6 +322,18 @@ mod tests {
         assert_eq!(refused(new().cpu_queue_size(16_385u32)), "cpu_queue_size");
         assert_eq!(refused(new().partitions(0)), "partitions");
         assert_eq!(refused(new().partitions(65_537)), "partitions");
+        assert_eq!(refused(new().more_ports([9999])), "more_ports", "twice");
+        assert_eq!(refused(new().more_ports([1, 0])), "more_ports");
+        assert_eq!(refused(new().more_ports((1..=16).collect::<Vec<_>>())), "more_ports");
+        let limit = SourceLimit { packets_per_second: 0, burst: 1 };
+        assert_eq!(refused(new().source_limit(limit)), "source_limit");
+        assert_eq!(refused(new().max_sources(0u32)), "max_sources");
+        assert_eq!(refused(new().max_sources((1u32 << 24) + 1)), "max_sources");
+        assert_eq!(refused(new().max_prefixes(0u32)), "max_prefixes");
+        assert_eq!(refused(new().drop_samples(0)), "drop_samples");
+        let prefix = "192.0.2.0/24".parse().unwrap();
+        let lists = SourceLists { deny: vec![prefix; 3], allow: Vec::new() };
+        assert_eq!(refused(new().max_prefixes(2u32).source_lists(lists)), "source_lists");
         assert_eq!(refused(new().attach_mode(XdpAttachMode::Offload)), "attach_mode");
     }
 
@@ -238,6 +341,7 @@ mod tests {
     fn the_limits_themselves_are_allowed() {
         let new = XdpConfig::builder;
         new().port(65_535u16).cpu_queue_size(16_384u32).partitions(65_536).build().unwrap();
+        new().more_ports((1..=15).collect::<Vec<_>>()).max_sources(1u32 << 24).build().unwrap();
         new().port(1u16).cpu_queue_size(1u32).partitions(1).interface("a").build().unwrap();
     }
 }

@@ -8,11 +8,15 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use crate::capture::DropSample;
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
 use crate::ingest::{Datagram, IngestConfig, IngestMode, IngestStats};
 use crate::select::Selection;
-use crate::stats::XdpStats;
+use crate::sources::SourceLimit;
+use crate::stats::{XdpCounter, XdpStats};
 
 fn unsupported<T>() -> Result<T, XdpError> {
     Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
@@ -82,6 +86,69 @@ impl XdpLoader {
     pub fn program_id(&self) -> Result<u32, XdpError> {
         match self.never {}
     }
+
+    /// Never called.
+    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn controls(&self) -> &XdpControls {
+        match self.never {}
+    }
+}
+
+/// What may be changed while a program runs, which cannot be on this platform.
+#[derive(Debug)]
+pub struct XdpControls {
+    never: std::convert::Infallible,
+}
+
+impl XdpControls {
+    /// Never called.
+    pub fn ports(&self) -> Result<Vec<u16>, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn set_ports(&self, _ports: &[u16]) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn set_source_limit(&self, _limit: SourceLimit) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn deny(&self, _prefix: IpNet) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn stop_denying(&self, _prefix: IpNet) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn allow(&self, _prefix: IpNet) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn stop_allowing(&self, _prefix: IpNet) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn set_drop_samples(&self, _one_in: u32) -> Result<(), XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn drop_samples(&self, _timeout: Duration) -> Result<Vec<DropSample>, XdpError> {
+        match self.never {}
+    }
 }
 
 /// Thread-per-core ingest, which cannot exist on this platform.
@@ -126,6 +193,16 @@ impl Ingest {
 
     /// Never called.
     pub fn stats(&self) -> Result<IngestStats, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
+        match self.never {}
+    }
+
+    /// Never called.
+    pub fn controls(&self) -> Option<&XdpControls> {
         match self.never {}
     }
 

@@ -6,8 +6,8 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use laminar_xdp::{
-    Ingest, IngestConfig, IngestMode, IngestStats, Receiver, Selection, XdpAttachMode, XdpConfig,
-    XdpError, XdpLoader, XdpStats,
+    DropSample, Ingest, IngestConfig, IngestMode, IngestStats, IpNet, Receiver, Selection,
+    SourceLimit, XdpAttachMode, XdpConfig, XdpControls, XdpCounter, XdpError, XdpLoader, XdpStats,
 };
 
 type Answer<T> = Result<T, XdpError>;
@@ -25,9 +25,26 @@ fn the_loader_has_the_same_methods_everywhere() {
     let _: fn(&XdpLoader) -> u32 = XdpLoader::partitions;
     let _: fn(&XdpLoader) -> &[u32] = XdpLoader::cores;
     let _: fn(&XdpLoader) -> Answer<u32> = XdpLoader::program_id;
+    let _: fn(&XdpLoader) -> Answer<Vec<XdpCounter>> = XdpLoader::counters;
+    let _: fn(&XdpLoader) -> &XdpControls = XdpLoader::controls;
     fn shared_between_threads<T: Send + Sync>() {}
     shared_between_threads::<XdpLoader>();
     shared_between_threads::<XdpError>();
+}
+
+#[test]
+fn controls_have_the_same_methods_everywhere() {
+    let _: fn(&XdpControls) -> Answer<Vec<u16>> = XdpControls::ports;
+    let _: fn(&XdpControls, &[u16]) -> Answer<()> = XdpControls::set_ports;
+    let _: fn(&XdpControls, SourceLimit) -> Answer<()> = XdpControls::set_source_limit;
+    let _: [fn(&XdpControls, IpNet) -> Answer<()>; 4] = [
+        XdpControls::deny,
+        XdpControls::stop_denying,
+        XdpControls::allow,
+        XdpControls::stop_allowing,
+    ];
+    let _: fn(&XdpControls, u32) -> Answer<()> = XdpControls::set_drop_samples;
+    let _: fn(&XdpControls, Duration) -> Answer<Vec<DropSample>> = XdpControls::drop_samples;
 }
 
 #[test]
@@ -39,6 +56,8 @@ fn ingest_has_the_same_methods_everywhere() {
     let _: fn(&Ingest) -> Option<&str> = Ingest::classic_reason;
     let _: fn(&Ingest) -> Answer<u32> = Ingest::receive_buffer;
     let _: fn(&Ingest) -> Answer<IngestStats> = Ingest::stats;
+    let _: fn(&Ingest) -> Answer<Vec<XdpCounter>> = Ingest::counters;
+    let _: fn(&Ingest) -> Option<&XdpControls> = Ingest::controls;
     let _: fn(&Ingest) -> u32 = Ingest::partitions;
     let _: fn(&Ingest) -> &[u32] = Ingest::cores;
     let _: fn(&Ingest, u32) -> Option<u32> = Ingest::owner;

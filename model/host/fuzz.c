@@ -13,8 +13,17 @@
 
 enum { DROP = 1, PASS = 2, REDIRECT = 4 };
 
-/* The first byte says where the packet is split. */
-#define SPLIT sizeof(__u8)
+/* In front of the packet: where it is split, and the features that are on. */
+#define IN_FRONT 2
+
+static const struct laminar_prefix denied = {
+	32 + 29,
+	{4, {192, 0, 2, 64}},
+};
+static const struct laminar_prefix allowed = {
+	32 + 64,
+	{6, {0xfd}},
+};
 
 static void *copy_of(const void *data, size_t size)
 {
@@ -35,6 +44,8 @@ static void check(const struct host_answer *answer)
 	case LAMINAR_REASON_DROPPED_SHORT:
 	case LAMINAR_REASON_DROPPED_MAGIC:
 	case LAMINAR_REASON_DROPPED_LENGTH:
+	case LAMINAR_REASON_DROPPED_DENIED:
+	case LAMINAR_REASON_DROPPED_RATE:
 		verdict = DROP;
 		break;
 	case LAMINAR_REASON_REDIRECTED:
@@ -45,26 +56,62 @@ static void check(const struct host_answer *answer)
 		abort();
 	if (answer->counted != (answer->reason != HOST_NO_REASON))
 		abort();
+	if (answer->wrong)
+		abort();
+}
+
+/* Twice, as the first packet of a source never finds an empty bucket. */
+static struct host_answer second_of(host_judge_function *judge,
+				    const void *first, unsigned long first_len,
+				    const void *packet, unsigned long len,
+				    struct host_config config)
+{
+	struct host_sources sources = {0};
+	struct host_answer answer;
+
+	config.sources = &sources;
+	answer = judge(first, first_len, packet, len, &config);
+	check(&answer);
+	config.now += 500;
+	answer = judge(first, first_len, packet, len, &config);
+	check(&answer);
+	if (answer.sampled != (config.controls.sample_every &&
+			       answer.verdict == DROP))
+		abort();
+	return answer;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const __u16 queues[3] = {1, 0, 9};
-	const struct host_config config = {9999, 3, queues};
+	struct host_config config = {
+		.settings = {.partitions = 3},
+		/* This is for little-endian machines. */
+		.controls = {.ports = {__builtin_bswap16(9999)}, .interval = 1000},
+		.queues = queues,
+		.deny = &denied,
+		.denied = 1,
+		.allow = &allowed,
+		.allowed = 1,
+	};
 	struct host_answer whole, split;
-	size_t first;
 	void *packet, *start;
+	size_t first;
 
-	if (size < SPLIT)
+	if (size < IN_FRONT)
 		return -1;
-	size -= SPLIT;
+	config.settings.features = data[1] & 0xf;
+	if (config.settings.features & LAMINAR_FEATURE_SAMPLES)
+		config.controls.sample_every = 1;
+	size -= IN_FRONT;
 	first = data[0] < size ? data[0] : size;
-	packet = copy_of(data + SPLIT, size);
-	start = copy_of(data + SPLIT, first);
+	packet = copy_of(data + IN_FRONT, size);
+	start = copy_of(data + IN_FRONT, first);
 
-	whole = host_judge(packet, size, packet, size, &config);
-	split = host_judge_frags(start, first, packet, size, &config);
-	check(&whole);
+	whole = second_of(host_judge, packet, size, packet, size, config);
+	split = second_of(host_judge_frags, start, first, packet, size, config);
+	/* What lies behind the datagram need not be counted. */
+	split.bytes = whole.bytes;
 	if (memcmp(&whole, &split, sizeof(whole)))
 		abort();
 

@@ -7,7 +7,7 @@ pub mod host;
 mod model;
 mod packets;
 
-pub use model::{Answer, Model, Reason, Verdict};
+pub use model::{Answer, Limit, Lists, Model, Prefix, Reason, Verdict};
 pub use packets::Packets;
 
 /// A packet as people read it: its layers, and all of its bytes.

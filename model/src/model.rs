@@ -1,6 +1,9 @@
 //! The verdict table, straight from its specification. Nothing here is shared with the
 //! program or the loader, not even a constant.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -29,6 +32,10 @@ pub enum Reason {
     Length,
     /// Valid.
     Redirected,
+    /// The source is denied.
+    Denied,
+    /// Valid, but the source's bucket is empty.
+    Rate,
 }
 
 /// Verdict and counter; other people's packets move no counter.
@@ -40,41 +47,99 @@ pub struct Answer {
     pub reason: Option<Reason>,
 }
 
-/// What the program is configured for.
+/// Leading bits of an address.
+pub type Prefix = (IpAddr, u8);
+
+/// Sources by prefix.
+#[derive(Debug, Clone, Default)]
+pub struct Lists {
+    /// Dropped, whatever they send.
+    pub deny: Vec<Prefix>,
+    /// Not limited, unless denied.
+    pub allow: Vec<Prefix>,
+}
+
+/// A token bucket for each source.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Nanoseconds that a bucket takes to gain one packet.
+    pub interval: u64,
+    /// Packets in a full one.
+    pub burst: u64,
+}
+
+/// What the program is configured for, and the buckets.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// UDP port.
-    pub port: u16,
+    /// UDP ports.
+    pub ports: Vec<u16>,
     /// For each partition the CPU that owns it and has a queue.
     pub owners: Vec<Option<u32>>,
+    /// Who is denied, and who not limited.
+    pub lists: Option<Lists>,
+    /// How much each source may send.
+    pub limit: Option<Limit>,
+    /// The time in nanoseconds.
+    pub now: u64,
+    buckets: HashMap<IpAddr, Bucket>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// Nanoseconds of what it holds, by which a packet takes an interval.
+    held: u64,
+    at: u64,
 }
 
 /// The counter that moves where a packet is not valid; none if it is somebody else's.
 type NotValid = Option<Reason>;
 
+/// Where UDP begins in a frame.
+struct Udp<'a> {
+    source: IpAddr,
+    /// Its header and what follows it.
+    bytes: &'a [u8],
+    /// How much of that is the IP packet's; the frame may be padded.
+    room: usize,
+}
+
 impl Model {
+    /// Without anything but the verdict table.
+    pub fn new(port: u16, owners: Vec<Option<u32>>) -> Model {
+        let (ports, buckets) = (vec![port], HashMap::new());
+        Model { ports, owners, lists: None, limit: None, now: 0, buckets }
+    }
+
+    /// Has every bucket full again.
+    pub fn forget(&mut self) {
+        self.buckets.clear();
+    }
+
     /// The answer for a frame.
-    pub fn judge(&self, frame: &[u8]) -> Answer {
+    pub fn judge(&mut self, frame: &[u8]) -> Answer {
         let (verdict, reason) = match self.partition_key(frame) {
             Ok(key) => match self.owners[key as usize % self.owners.len()] {
                 Some(cpu) => (Verdict::Redirect(cpu), Some(Reason::Redirected)),
                 None => (Verdict::Pass, Some(Reason::NoQueue)),
             },
-            Err(reason @ Some(Reason::Short | Reason::Magic | Reason::Length)) => {
-                (Verdict::Drop, reason)
+            Err(reason @ (None | Some(Reason::Invalid | Reason::Fragment))) => {
+                (Verdict::Pass, reason)
             }
-            Err(reason) => (Verdict::Pass, reason),
+            Err(reason) => (Verdict::Drop, reason),
         };
         Answer { verdict, reason }
     }
 
     /// That of a valid frame.
-    fn partition_key(&self, frame: &[u8]) -> Result<u32, NotValid> {
-        // `room` is what the IP packet leaves for UDP; the frame may be padded.
-        let (udp, room) = find_udp(frame)?;
+    fn partition_key(&mut self, frame: &[u8]) -> Result<u32, NotValid> {
+        let Udp { source, bytes: udp, room } = find_udp(frame)?;
         let header = udp.get(..8).ok_or(Some(Reason::Invalid))?;
-        if u16_at(header, 2) != self.port {
+        if !self.ports.contains(&u16_at(header, 2)) {
             return Err(None);
+        }
+        let is_in = |list: &[Prefix]| list.iter().any(|prefix| is_covered(source, *prefix));
+        if self.lists.as_ref().is_some_and(|lists| is_in(&lists.deny)) {
+            return Err(Some(Reason::Denied));
         }
         let length = usize::from(u16_at(header, 4));
         if length < 8 || length > room || length > udp.len() {
@@ -88,12 +153,38 @@ impl Model {
         if u32_at(header, 8) as usize != payload.len() {
             return Err(Some(Reason::Length));
         }
+        let is_allowed = self.lists.as_ref().is_some_and(|lists| is_in(&lists.allow));
+        if !is_allowed && !self.take_token(source) {
+            return Err(Some(Reason::Rate));
+        }
         Ok(u32_at(header, 4))
+    }
+
+    /// Whether there was one.
+    fn take_token(&mut self, source: IpAddr) -> bool {
+        let Some(Limit { interval, burst }) = self.limit else { return true };
+        let (full, now) = (burst * interval, self.now);
+        let bucket = self.buckets.entry(source).or_insert(Bucket { held: full, at: now });
+        bucket.held = full.min(bucket.held + (now - bucket.at));
+        bucket.at = now;
+        let has_one = bucket.held >= interval;
+        if has_one {
+            bucket.held -= interval;
+        }
+        has_one
     }
 }
 
-/// The UDP header and what follows it, and how much of that is the IP packet's.
-fn find_udp(frame: &[u8]) -> Result<(&[u8], usize), NotValid> {
+fn is_covered(address: IpAddr, (prefix, length): Prefix) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let differ = bits(address) ^ bits(prefix);
+    address.is_ipv4() == prefix.is_ipv4() && differ.leading_zeros() >= u32::from(length)
+}
+
+fn find_udp(frame: &[u8]) -> Result<Udp<'_>, NotValid> {
     let (ethernet, mut rest) = frame.split_at_checked(14).ok_or(Some(Reason::Invalid))?;
     let mut ether_type = u16_at(ethernet, 12);
     for _ in 0..2 {
@@ -110,7 +201,7 @@ fn find_udp(frame: &[u8]) -> Result<(&[u8], usize), NotValid> {
     }
 }
 
-fn find_in_ipv4(ip: &[u8]) -> Result<(&[u8], usize), NotValid> {
+fn find_in_ipv4(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
     let header = ip.get(..20).ok_or(Some(Reason::Invalid))?;
     if header[9] != 17 {
         return Err(None);
@@ -125,12 +216,15 @@ fn find_in_ipv4(ip: &[u8]) -> Result<(&[u8], usize), NotValid> {
         return Err(Some(Reason::Fragment));
     }
     match total_length.checked_sub(header_length) {
-        Some(room) if room >= 8 => Ok((&ip[header_length..], room)),
+        Some(room) if room >= 8 => {
+            let source = IpAddr::from([header[12], header[13], header[14], header[15]]);
+            Ok(Udp { source, bytes: &ip[header_length..], room })
+        }
         _ => Err(Some(Reason::Invalid)),
     }
 }
 
-fn find_in_ipv6(ip: &[u8]) -> Result<(&[u8], usize), NotValid> {
+fn find_in_ipv6(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
     let (header, mut rest) = ip.split_at_checked(40).ok_or(Some(Reason::Invalid))?;
     if header[0] / 16 != 6 {
         return Err(Some(Reason::Invalid));
@@ -158,7 +252,10 @@ fn find_in_ipv6(ip: &[u8]) -> Result<(&[u8], usize), NotValid> {
         kind = start[0];
     }
     match kind {
-        17 if room >= 8 => Ok((rest, room)),
+        17 if room >= 8 => {
+            let source: [u8; 16] = std::array::from_fn(|i| header[8 + i]);
+            Ok(Udp { source: source.into(), bytes: rest, room })
+        }
         17 => Err(Some(Reason::Invalid)),
         _ => Err(None),
     }

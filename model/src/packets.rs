@@ -87,7 +87,9 @@ impl Packets {
         self.push(&[0, 0]);
         self.push(&fragment.to_be_bytes());
         self.push(&[64, protocol, 0, 0]);
-        self.push(&[192, 0, 2, 2, 192, 0, 2, 1]);
+        let host = self.random.u8(..12) * 9;
+        self.push(&[192, 0, 2, host]);
+        self.push(&[192, 0, 2, 1]);
         self.frame.resize(start + usize::from(words) * 4, 1);
         self.udp();
         let total = (self.frame.len() - start) as u16;
@@ -109,7 +111,11 @@ impl Packets {
         self.push(&[0x60, 0, 0, 0]);
         self.push(&[0, 0]);
         self.push(&[extensions[0], 64]);
-        self.push(&[0xfd; 16]);
+        let host = self.random.u8(..12) * 9;
+        self.push(&[0xfd, 0, 0, 0, 0, 0, 0, 0]);
+        // Some look like IPv4 addresses that are mapped, and are none.
+        self.push(if host.is_multiple_of(2) { &[0, 0, 0xff, 0xff] } else { &[0; 4] });
+        self.push(&[192, 0, 2, host]);
         self.push(&[0xfd; 16]);
         for pair in extensions.windows(2) {
             let (kind, next) = (pair[0], pair[1]);
@@ -137,6 +143,7 @@ impl Packets {
             0 => self.random.u16(..),
             1 => self.port.swap_bytes(),
             2 => self.port ^ 1,
+            3..6 => self.port + self.random.u16(..20),
             _ => self.port,
         };
         self.push(&40_000u16.to_be_bytes());

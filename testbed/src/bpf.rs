@@ -73,6 +73,28 @@ pub fn program_by_id(id: u32) -> Result<OwnedFd> {
 
 /// Takes an entry out of a map that a loaded program uses.
 pub fn delete_from_map(program: &OwnedFd, name: &CStr, key: u32) -> Result<()> {
+    let map = map_of(program, name)?;
+    // SAFETY: the key has the size that keys of our arrays have.
+    check(unsafe { sys::bpf_map_delete_elem(map.as_raw_fd(), (&raw const key).cast()) })?;
+    Ok(())
+}
+
+/// Writes the only value of a map that a loaded program uses.
+pub fn write_map(program: &OwnedFd, name: &CStr, value: &[u8]) -> Result<()> {
+    let map = map_of(program, name)?;
+    let size = map_info(&map)?.value_size as usize;
+    ensure!(value.len() == size, "a value of {name:?} has {size} bytes, not {}", value.len());
+    let key = 0u32;
+    // SAFETY: key and value have the sizes of the map's.
+    check(unsafe {
+        let (key, value) = ((&raw const key).cast(), value.as_ptr().cast());
+        sys::bpf_map_update_elem(map.as_raw_fd(), key, value, 0)
+    })?;
+    Ok(())
+}
+
+/// A map that a loaded program uses, by its name in the kernel.
+fn map_of(program: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
     let mut ids = [0u32; 16];
     let mut info = sys::bpf_prog_info {
         nr_map_ids: ids.len() as u32,
@@ -85,18 +107,21 @@ pub fn delete_from_map(program: &OwnedFd, name: &CStr, key: u32) -> Result<()> {
     for id in &ids[..ids.len().min(info.nr_map_ids as usize)] {
         // SAFETY: a plain system call.
         let map = own(unsafe { sys::bpf_map_get_fd_by_id(*id) })?;
-        let mut info = sys::bpf_map_info::default();
-        let mut size = size_of_val(&info) as u32;
-        // SAFETY: the kernel writes at most `size` bytes.
-        check(unsafe { sys::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
-        let found: Vec<u8> = info.name.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+        let found = map_info(&map)?.name;
+        let found: Vec<u8> = found.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
         if found == name.to_bytes() {
-            // SAFETY: the key has the size that keys of our maps have.
-            check(unsafe { sys::bpf_map_delete_elem(map.as_raw_fd(), (&raw const key).cast()) })?;
-            return Ok(());
+            return Ok(map);
         }
     }
     anyhow::bail!("it has no map {name:?}")
+}
+
+fn map_info(map: &OwnedFd) -> Result<sys::bpf_map_info> {
+    let mut info = sys::bpf_map_info::default();
+    let mut size = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes at most `size` bytes.
+    check(unsafe { sys::bpf_map_get_info_by_fd(map.as_raw_fd(), &mut info, &mut size) })?;
+    Ok(info)
 }
 
 fn instruction(code: u32, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {

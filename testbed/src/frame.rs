@@ -1,5 +1,7 @@
 //! Ethernet frames, well-formed first and then spoilt on purpose.
 
+use std::net::IpAddr;
+
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, PacketBuilder, UdpHeader};
 
 use crate::wire::Wire;
@@ -26,6 +28,19 @@ pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC)
         .ipv4(Wire::SENDER.octets(), Wire::RECEIVER.octets(), 64)
         .udp(40_000, port);
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).expect("writing to memory");
+    frame
+}
+
+/// The same from another address, of either family.
+pub fn udp_from(source: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC);
+    let builder = match source {
+        IpAddr::V4(source) => builder.ipv4(source.octets(), Wire::RECEIVER.octets(), 64),
+        IpAddr::V6(source) => builder.ipv6(source.octets(), [0xfe; 16], 64),
+    };
+    let builder = builder.udp(40_000, port);
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
     builder.write(&mut frame, payload).expect("writing to memory");
     frame

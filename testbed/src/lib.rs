@@ -9,6 +9,7 @@ pub mod kernel;
 mod namespace;
 pub mod seccomp;
 mod shared;
+pub mod verifier;
 mod wire;
 mod witness;
 

@@ -12,7 +12,8 @@ use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
 use crate::kernel::attach::Attachment;
 use crate::kernel::interface::Interface;
-use crate::kernel::object::{self, LoadFailure, Loaded, Map, Settings};
+use crate::kernel::object::{self, LoadFailure, Loaded, Map};
+use crate::kernel::parsed::Settings;
 use crate::kernel::probe::Probes;
 use crate::kernel::refusal::AttachFailure;
 use crate::kernel::steering::Steering;
@@ -150,12 +151,11 @@ impl Attempt<'_> {
             return Ok(State::Settled(Outcome::Refused { reason }));
         }
         let settings = Settings {
-            port: self.config.port,
             partitions: self.steering.partitions(),
             cpu_slots: self.steering.cpu_slots(),
             existing: self.existing,
         };
-        match object::load(&object.bytes, &settings) {
+        match object::load(&object.bytes, &settings, self.config) {
             Ok(loaded) => Ok(State::Loaded(loaded)),
             Err(LoadFailure { reason, verifier_log }) => {
                 Ok(State::Settled(Outcome::LoadFailed { reason, verifier_log }))

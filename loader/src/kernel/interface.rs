@@ -109,7 +109,8 @@ impl Interface {
 }
 
 fn has_our_name(holder: &ProgramIdentity) -> bool {
-    holder.name.as_deref() == abi::LAMINAR_PROGRAM.to_str().ok()
+    let ours = [abi::LAMINAR_PROGRAM, abi::LAMINAR_PROGRAM_GUARDED];
+    ours.into_iter().any(|name| holder.name.as_deref() == name.to_str().ok())
 }
 
 /// Whether a process of ours attached it: that fills the table of owners, which other

@@ -11,12 +11,13 @@ use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
 use crate::kernel::attach::Attachment;
 use crate::kernel::attempt::{Attempt, Found};
+use crate::kernel::controls::XdpControls;
 use crate::kernel::interface::Interface;
 use crate::kernel::object::{Loaded, Map};
 use crate::kernel::steering::{self, Owner, Steering};
 use crate::kernel::{libbpf, probe, rights};
 use crate::select::Selection;
-use crate::stats::XdpStats;
+use crate::stats::{XdpCounter, XdpReason, XdpStats};
 
 /// The program at work on one interface. Dropping it detaches; so does the end
 /// of the process, however it comes, from Linux 5.9 on.
@@ -142,12 +143,38 @@ impl XdpLoader {
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn stats(&self) -> Result<XdpStats, XdpError> {
-        XdpStats::read(|reason| {
-            let per_cpu = self.loaded.stats.lookup_per_cpu(reason);
-            per_cpu
-                .map(|counters| counters.iter().sum())
-                .map_err(|reason| XdpError::Kernel { action: "read the statistics".into(), reason })
-        })
+        XdpStats::read(|reason| Ok(self.counts(reason)?.iter().map(|[packets, _]| packets).sum()))
+    }
+
+    /// Reads the same for each CPU, with bytes. Where nothing was counted, nothing is
+    /// given.
+    ///
+    /// # Errors
+    /// [`XdpError::Kernel`] if the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
+        let mut counters = Vec::new();
+        for &reason in XdpReason::ALL {
+            let counts = self.counts(reason)?;
+            let counted = (0..).zip(counts).filter(|(_, [packets, _])| *packets > 0);
+            counters.extend(counted.map(|(cpu, [packets, bytes])| XdpCounter {
+                reason,
+                cpu,
+                packets,
+                bytes,
+            }));
+        }
+        Ok(counters)
+    }
+
+    /// Packets and bytes for each CPU.
+    fn counts(&self, reason: XdpReason) -> Result<Vec<[u64; 2]>, XdpError> {
+        let counts = self.loaded.stats.lookup_per_cpu(reason.number());
+        counts.map_err(|reason| XdpError::Kernel { action: "read the statistics".into(), reason })
+    }
+
+    /// What may be changed and looked at while the program runs.
+    pub fn controls(&self) -> &XdpControls {
+        &self.loaded.controls
     }
 
     /// Moves a partition to another of the CPUs that were named at loading. The

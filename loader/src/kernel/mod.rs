@@ -3,6 +3,7 @@
 
 mod attach;
 mod attempt;
+mod controls;
 mod ingest;
 mod interface;
 mod libbpf;
@@ -10,6 +11,7 @@ mod loader;
 mod mark;
 mod messages;
 mod object;
+mod parsed;
 mod probe;
 mod refusal;
 mod rights;
@@ -17,5 +19,6 @@ mod shape;
 mod sockets;
 mod steering;
 
+pub use controls::XdpControls;
 pub use ingest::{Ingest, Offer, Receiver};
 pub use loader::XdpLoader;

@@ -28,7 +28,7 @@ const JUMP_IF_EQUAL_32: u8 = (sys::BPF_JMP32 | sys::BPF_JEQ | sys::BPF_K) as u8;
 
 /// Fails if there is no bpf() system call, or no right to use it.
 pub fn bpf_available() -> Result<(), XdpError> {
-    match create_map(sys::BPF_MAP_TYPE_ARRAY, 4, 1) {
+    match create_map(sys::BPF_MAP_TYPE_ARRAY, (4, 4), 1) {
         Ok(_) => Ok(()),
         Err(reason) if reason.raw_os_error() == Some(libc::ENOSYS) => {
             Err(XdpError::KernelWithoutBpf { reason })
@@ -63,6 +63,7 @@ fn probe(feature: Feature) -> Support {
         Feature::Jmp32 => jmp32(),
         Feature::GlobalData => global_data(),
         Feature::RedirectVerdict => return redirect_verdict().unwrap_or_else(unknown),
+        Feature::Ringbuf => ring_buffer(),
         Feature::CpumapProgram => map(sys::BPF_MAP_TYPE_CPUMAP, 8),
         Feature::Frags => program(sys::BPF_PROG_TYPE_XDP, sys::BPF_F_XDP_HAS_FRAGS, &NOTHING),
         // A feature of a newer manifest crate than this library was made for.
@@ -102,7 +103,12 @@ fn program(kind: sys::bpf_prog_type, flags: u32, code: &[Instruction]) -> io::Re
 }
 
 fn map(kind: sys::bpf_map_type, value_size: u32) -> io::Result<()> {
-    create_map(kind, value_size, 1).map(drop)
+    create_map(kind, (4, value_size), 1).map(drop)
+}
+
+/// Has neither keys nor values, and a size that is a multiple of any machine's pages.
+fn ring_buffer() -> io::Result<()> {
+    create_map(sys::BPF_MAP_TYPE_RINGBUF, (0, 0), 1 << 16).map(drop)
 }
 
 fn jmp32() -> io::Result<()> {
@@ -111,14 +117,14 @@ fn jmp32() -> io::Result<()> {
 }
 
 fn global_data() -> io::Result<()> {
-    let map = create_map(sys::BPF_MAP_TYPE_ARRAY, 4, 1)?;
+    let map = create_map(sys::BPF_MAP_TYPE_ARRAY, (4, 4), 1)?;
     let [address, upper] = load_map(MAP_VALUE, &map);
     program(sys::BPF_PROG_TYPE_SOCKET_FILTER, 0, &[address, upper, NOTHING[0], NOTHING[1]])
 }
 
 /// Older kernels load the program all the same, so it has to run: they abort.
 fn redirect_verdict() -> io::Result<Support> {
-    let cpu_map = create_map(sys::BPF_MAP_TYPE_CPUMAP, 4, 1)?;
+    let cpu_map = create_map(sys::BPF_MAP_TYPE_CPUMAP, (4, 4), 1)?;
     let program = redirect_program(&cpu_map, 0, false)?;
     match run_program(program.as_fd(), &[0; 64])? {
         sys::XDP_PASS => Ok(Support::Yes),

@@ -11,59 +11,125 @@ use libbpf_sys as sys;
 
 use crate::kernel::libbpf::object::{Map, MapDefinition, Object, ProgramDefinition};
 
-/// Name, type, sizes of a value, and the entries where the loader sets none.
-type KnownMap = (&'static CStr, sys::bpf_map_type, &'static [u32], Option<u32>);
+/// A map that an object has.
+struct KnownMap {
+    name: &'static CStr,
+    kind: sys::bpf_map_type,
+    key_size: usize,
+    value_sizes: &'static [usize],
+    /// Where the loader sets none.
+    entries: Option<u32>,
+}
 
-const SETTINGS_SIZE: u32 = size_of::<abi::laminar_settings>() as u32;
-const OWNER_SIZE: u32 = size_of::<abi::laminar_owner>() as u32;
-const REASONS: u32 = abi::LAMINAR_REASON_COUNT;
+const fn array(name: &'static CStr, value_sizes: &'static [usize], entries: u32) -> KnownMap {
+    let kind = sys::BPF_MAP_TYPE_ARRAY;
+    KnownMap { name, kind, key_size: 4, value_sizes, entries: Some(entries) }
+}
 
-const CPU_MAP: KnownMap = (abi::LAMINAR_MAP_CPU, sys::BPF_MAP_TYPE_CPUMAP, &[4, 8], None);
-const SOCKETS: KnownMap =
-    (abi::LAMINAR_MAP_SOCKETS, sys::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, &[4], None);
-const STATS: KnownMap =
-    (abi::LAMINAR_MAP_STATS, sys::BPF_MAP_TYPE_PERCPU_ARRAY, &[8], Some(REASONS));
-const STEERING: KnownMap =
-    (abi::LAMINAR_MAP_STEERING, sys::BPF_MAP_TYPE_ARRAY, &[OWNER_SIZE], None);
+const SETTINGS_SIZE: &[usize] = &[size_of::<abi::laminar_settings>()];
+const CONTROLS_SIZE: &[usize] = &[size_of::<abi::laminar_controls>()];
+const SOURCE_SIZE: usize = size_of::<abi::laminar_source>();
+const PREFIX_SIZE: usize = size_of::<abi::laminar_prefix>();
+
+const CPU_MAP: KnownMap = KnownMap {
+    kind: sys::BPF_MAP_TYPE_CPUMAP,
+    entries: None,
+    ..array(abi::LAMINAR_MAP_CPU, &[4, 8], 0)
+};
+const SOCKETS: KnownMap = KnownMap {
+    kind: sys::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    entries: None,
+    ..array(abi::LAMINAR_MAP_SOCKETS, &[4], 0)
+};
+const STATS: KnownMap = KnownMap {
+    kind: sys::BPF_MAP_TYPE_PERCPU_ARRAY,
+    ..array(abi::LAMINAR_MAP_STATS, &[size_of::<abi::laminar_count>()], abi::LAMINAR_REASON_COUNT)
+};
+const STEERING: KnownMap = KnownMap {
+    entries: None,
+    ..array(abi::LAMINAR_MAP_STEERING, &[size_of::<abi::laminar_owner>()], 0)
+};
 /// The settings are in exactly one of two places.
 const SETTINGS: [KnownMap; 2] = [
-    (abi::LAMINAR_MAP_SETTINGS, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
-    (abi::LAMINAR_MAP_RODATA, sys::BPF_MAP_TYPE_ARRAY, &[SETTINGS_SIZE], Some(1)),
+    array(abi::LAMINAR_MAP_SETTINGS, SETTINGS_SIZE, 1),
+    array(abi::LAMINAR_MAP_RODATA, SETTINGS_SIZE, 1),
+];
+/// So are the controls, in XDP objects.
+const CONTROLS: [KnownMap; 2] = [
+    array(abi::LAMINAR_MAP_CONTROLS, CONTROLS_SIZE, 1),
+    array(abi::LAMINAR_MAP_DATA, CONTROLS_SIZE, 1),
+];
+/// What an object with features has besides; as small as can be, until the loader knows
+/// what is wanted.
+const FEATURES: [KnownMap; 4] = [
+    KnownMap {
+        kind: sys::BPF_MAP_TYPE_LRU_HASH,
+        key_size: SOURCE_SIZE,
+        ..array(abi::LAMINAR_MAP_SOURCES, &[8], 1)
+    },
+    KnownMap {
+        kind: sys::BPF_MAP_TYPE_LPM_TRIE,
+        key_size: PREFIX_SIZE,
+        ..array(abi::LAMINAR_MAP_DENY, &[1], 1)
+    },
+    KnownMap {
+        kind: sys::BPF_MAP_TYPE_LPM_TRIE,
+        key_size: PREFIX_SIZE,
+        ..array(abi::LAMINAR_MAP_ALLOW, &[1], 1)
+    },
+    KnownMap {
+        kind: sys::BPF_MAP_TYPE_RINGBUF,
+        key_size: 0,
+        ..array(abi::LAMINAR_MAP_SAMPLES, &[0], 4096)
+    },
 ];
 
 /// A map that another process made, if it is what one of this name is.
 pub fn map(name: &CStr, descriptor: OwnedFd) -> io::Result<Map> {
-    let known = [CPU_MAP, SOCKETS, STATS, STEERING].into_iter().find(|(other, ..)| *other == name);
-    let (_, kind, value_sizes, _) = known.ok_or(io::ErrorKind::InvalidInput)?;
-    Map::of(descriptor, kind, value_sizes)
+    let known = [CPU_MAP, SOCKETS, STATS, STEERING].into_iter().find(|known| known.name == name);
+    let known = known.ok_or(io::ErrorKind::InvalidInput)?;
+    Map::of(descriptor, known.kind, known.value_sizes)
 }
 
 /// Gives the object's programs, or what is wrong with it.
 pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, String> {
-    let (programs, required): (&[(&CStr, sys::bpf_prog_type)], _) = match layer {
-        Layer::Xdp => {
-            (&[(abi::LAMINAR_PROGRAM, sys::BPF_PROG_TYPE_XDP)], [CPU_MAP, STATS, STEERING])
-        }
+    let xdp = |name| (name, sys::BPF_PROG_TYPE_XDP);
+    let (programs, also) = match layer {
+        Layer::Xdp => (vec![xdp(abi::LAMINAR_PROGRAM)], Some(xdp(abi::LAMINAR_PROGRAM_GUARDED))),
         Layer::Sockets => (
-            &[
+            vec![
                 (abi::LAMINAR_PROGRAM_FILTER, sys::BPF_PROG_TYPE_SOCKET_FILTER),
                 (abi::LAMINAR_PROGRAM_SELECT, sys::BPF_PROG_TYPE_SK_REUSEPORT),
             ],
-            [SOCKETS, STATS, STEERING],
+            None,
         ),
     };
     let found = object.programs();
     let is_there = |(name, kind): &(&CStr, sys::bpf_prog_type)| {
         found.iter().any(|program| program.kind == *kind && *program.name == **name)
     };
-    if found.len() != programs.len() || !programs.iter().all(is_there) {
+    let has_features = also.is_some_and(|also| is_there(&also));
+    let count = programs.len() + usize::from(has_features);
+    if found.len() != count || !programs.iter().all(is_there) {
         let names: Vec<_> = programs.iter().map(|(name, _)| name).collect();
         return Err(format!("its programs are not {names:?}, but {found:?}"));
     }
+
+    let mut required = match layer {
+        Layer::Xdp => vec![CPU_MAP, STATS, STEERING],
+        Layer::Sockets => vec![SOCKETS, STATS, STEERING],
+    };
+    if has_features {
+        required.extend(FEATURES);
+    }
+    let mut places = vec![SETTINGS];
+    if layer == Layer::Xdp {
+        places.push(CONTROLS);
+    }
     let maps = object.maps();
     for map in &maps {
-        let known = required.iter().chain(&SETTINGS).any(|known| is(map, known));
-        if map.pinned || map.key_size != 4 || !known {
+        let known = required.iter().chain(places.iter().flatten()).any(|known| is(map, known));
+        if map.pinned || !known {
             return Err(format!(
                 "its map {:?} (type {}, {} byte keys, {} byte values, {} entries, pinned: {}) is \
                  none of ours",
@@ -71,19 +137,20 @@ pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, St
             ));
         }
     }
-    let has = |name: &CStr| maps.iter().any(|map| *map.name == *name);
-    if let Some((missing, ..)) = required.iter().find(|(name, ..)| !has(name)) {
-        return Err(format!("it has no map {missing:?}"));
+    let has = |known: &&KnownMap| maps.iter().any(|map| *map.name == *known.name);
+    if let Some(missing) = required.iter().find(|known| !has(known)) {
+        return Err(format!("it has no map {:?}", missing.name));
     }
-    match has(abi::LAMINAR_MAP_RODATA) != has(abi::LAMINAR_MAP_SETTINGS) {
+    match places.iter().all(|place| place.iter().filter(has).count() == 1) {
         true => Ok(found),
-        false => Err("it has no place for the settings, or two".into()),
+        false => Err("it has no place for the settings or the controls, or two".into()),
     }
 }
 
-fn is(map: &MapDefinition, (name, kind, value_sizes, entries): &KnownMap) -> bool {
-    *map.name == **name
-        && map.kind == *kind
-        && value_sizes.contains(&map.value_size)
-        && entries.is_none_or(|entries| map.entries == entries)
+fn is(map: &MapDefinition, known: &KnownMap) -> bool {
+    *map.name == *known.name
+        && map.kind == known.kind
+        && map.key_size as usize == known.key_size
+        && known.value_sizes.contains(&(map.value_size as usize))
+        && known.entries.is_none_or(|entries| map.entries == entries)
 }

@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use testbed::Wire;
 
 use crate::stream::datagrams;
-use crate::support::{BASELINE, best, config, cores, load, object_of, picked, prebuilt, tests};
+use crate::support::{
+    BASELINE, best, config, cores, load, note, object_of, picked, prebuilt, tests,
+};
 
 tests! {
     a_folder_an_object_of_a_set_and_one_alone,
@@ -256,7 +258,7 @@ fn maps_of_another_size() -> Result<()> {
         bad[at..at + 4].copy_from_slice(&1u32.to_ne_bytes());
         fs::write(set.path("lone.o"), bad)?;
         if let Err(error) = set.load("lone.o") {
-            let says = "\"stats\" (type 6, 4 byte keys, 8 byte values, 1 entries";
+            let says = "\"stats\" (type 6, 4 byte keys, 16 byte values, 1 entries";
             refused += error.to_string().contains(says) as u32;
         }
     }
@@ -284,21 +286,29 @@ fn damaged_objects_never_load_or_panic() -> Result<()> {
     let set = Set::new()?;
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let good = fs::read(set.path(&object_of("linux-5.9")))?;
-    for length in (0..good.len()).step_by(499) {
+    let lengths = (0..good.len()).step_by(499);
+    for length in lengths.clone() {
         fs::write(set.path("lone.o"), &good[..length])?;
         set.refused("lone.o");
     }
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     // The verifier takes most of this, and under emulation most of all tests' time.
-    for _ in 0..(datagrams() / 10_000).clamp(20, 100) {
+    let mutations = (datagrams() / 4000).clamp(20, 250);
+    let mut loaded = 0;
+    for _ in 0..mutations {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         let mut bad = good.clone();
         bad[(random >> 8) as usize % good.len()] ^= 1 << (random & 7);
         fs::write(set.path("lone.o"), &bad)?;
-        drop(set.load("lone.o"));
+        loaded += u32::from(set.load("lone.o").is_ok());
     }
     assert!(!set.wire.carries_xdp()?);
+    note(format!(
+        "damaged objects: {} cut short, none loaded; {mutations} with a wrong bit, of which no \
+         manifest would let any pass: {loaded} harmless enough for the kernel",
+        lengths.count()
+    ));
     Ok(())
 }

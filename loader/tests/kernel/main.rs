@@ -9,8 +9,11 @@ mod lifecycle;
 mod model;
 mod moving;
 mod outages;
+mod ports;
 mod receiving;
+mod samples;
 mod selection;
+mod sources;
 mod steering;
 mod stream;
 mod succession;
@@ -18,6 +21,7 @@ mod support;
 mod traffic;
 mod trouble;
 mod verdicts;
+mod verifier;
 
 #[path = "../../examples/thread_per_core/runtime.rs"]
 mod runtime;
@@ -51,6 +55,10 @@ fn main() -> ExitCode {
         model::TESTS,
         traffic::TESTS,
         steering::TESTS,
+        ports::TESTS,
+        sources::TESTS,
+        samples::TESTS,
+        verifier::TESTS,
         ingest::TESTS,
         succession::TESTS,
         moving::TESTS,

@@ -5,20 +5,16 @@ use std::ffi::CStr;
 use laminar_xdp_prebuilt::{ByteOrder, Layer, abi};
 
 use crate::artifact::{Artifact, ArtifactError};
-use crate::config::XdpConfig;
-use crate::kernel::object::{self, LoadedForSockets, Map, Settings};
+use crate::kernel::object::{self, LoadedForSockets, Map};
+use crate::kernel::parsed::Settings;
 use crate::kernel::probe::Probes;
 use crate::kernel::sockets::Selection;
 use crate::kernel::steering::Steering;
 use crate::select;
 
 /// Loads the object that chooses and filters, or says why classic BPF has to do it.
-pub fn choose(
-    config: &XdpConfig,
-    steering: &Steering,
-    artifact: Result<&Artifact, &ArtifactError>,
-) -> Selection {
-    let chosen = choose_with(config, steering, artifact, &[]);
+pub fn choose(steering: &Steering, artifact: Result<&Artifact, &ArtifactError>) -> Selection {
+    let chosen = choose_with(steering, artifact, &[]);
     let chosen = chosen.and_then(|loaded| match steering.write_all(&loaded.steering, false) {
         Ok(()) => Ok(loaded),
         Err(error) => Err(error.to_string()),
@@ -33,7 +29,6 @@ pub fn choose(
 /// of this process's can be loaded, what was there stays. So does classic BPF: a program
 /// that is replaced there is freed while packets are in it (see `sockets`).
 pub fn take_over(
-    config: &XdpConfig,
     steering: &Steering,
     artifact: &Artifact,
     running: Option<LoadedForSockets>,
@@ -46,7 +41,7 @@ pub fn take_over(
         (abi::LAMINAR_MAP_STATS, &running.stats),
         (abi::LAMINAR_MAP_STEERING, &running.steering),
     ];
-    let chosen = choose_with(config, steering, Ok(artifact), &existing);
+    let chosen = choose_with(steering, Ok(artifact), &existing);
     Selection::Object(Box::new(chosen.unwrap_or_else(|reason| {
         tracing::warn!(reason, "the sockets' programs of the process before stay");
         running
@@ -54,14 +49,13 @@ pub fn take_over(
 }
 
 fn choose_with(
-    config: &XdpConfig,
     steering: &Steering,
     artifact: Result<&Artifact, &ArtifactError>,
     existing: &[(&'static CStr, &Map)],
 ) -> Result<LoadedForSockets, String> {
     let artifact = artifact.map_err(ToString::to_string)?;
-    let (port, partitions) = (config.port, steering.partitions());
-    let settings = Settings { port, partitions, cpu_slots: steering.cpu_slots(), existing };
+    let (partitions, cpu_slots) = (steering.partitions(), steering.cpu_slots());
+    let settings = Settings { partitions, cpu_slots, existing };
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     let mut probes = Probes::default();
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {

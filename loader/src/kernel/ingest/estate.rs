@@ -11,6 +11,7 @@ use laminar_xdp_prebuilt::abi;
 use crate::config::XdpAttachMode;
 use crate::error::XdpError;
 use crate::kernel::attach::{Attachment, Hold};
+use crate::kernel::controls::XdpControls;
 use crate::kernel::ingest::peer::{Peer, broken, failed};
 use crate::kernel::interface::Interface;
 use crate::kernel::mark::Mark;
@@ -78,7 +79,7 @@ pub fn give(
     if let Some((attachment, loaded, steers)) = xdp
         && let Some(hold) = attachment.hold()
     {
-        let Loaded { program, multi_buffer, cpu_map, stats, steering } = loaded;
+        let Loaded { program, multi_buffer, cpu_map, stats, steering, .. } = loaded;
         descriptors.push(program.as_fd());
         descriptors.extend([cpu_map, stats, steering].map(Map::as_fd));
         descriptors.push(match hold {
@@ -154,6 +155,7 @@ pub fn take(peer: &Peer, steering: &Steering, port: u16) -> Result<Estate, XdpEr
                 cpu_map: map(abi::LAMINAR_MAP_CPU, next()?)?,
                 stats: map(abi::LAMINAR_MAP_STATS, next()?)?,
                 steering: map(abi::LAMINAR_MAP_STEERING, next()?)?,
+                controls: XdpControls::of_another_process(),
             };
             let mode = if about.generic { XdpAttachMode::Generic } else { XdpAttachMode::Native };
             let hold = match about.link {

@@ -17,12 +17,14 @@ use crate::artifact::Artifact;
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::error::XdpError;
 use crate::ingest::{IngestConfig, IngestMode, IngestStats};
+use crate::kernel::controls::XdpControls;
 use crate::kernel::ingest::turns::Turns;
 use crate::kernel::loader::XdpLoader;
 use crate::kernel::rights;
 use crate::kernel::sockets::{self, Group};
 use crate::kernel::steering::Steering;
 use crate::select::Selection;
+use crate::stats::XdpCounter;
 
 pub use receiver::Receiver;
 pub use succession::Offer;
@@ -93,7 +95,7 @@ impl Ingest {
         let sockets = sockets::bind(config.address, port, &config.cores, buffer)?;
         let turns = Arc::new(Turns::new(config.cores.len(), &steering.owners())?);
         let artifact = Artifact::find(&xdp_config.bpf_object_path);
-        let choice = choice::choose(xdp_config, &steering, artifact.as_ref());
+        let choice = choice::choose(&steering, artifact.as_ref());
         let group = Group::open(sockets, choice, &steering, None)?;
         let xdp = match xdp_config.enabled {
             true => artifact.map_err(XdpError::from).and_then(|artifact| {
@@ -208,6 +210,20 @@ impl Ingest {
         let mut stats = IngestStats::new(xdp, counts.by_reason, counts.dropped, misplaced);
         stats.lost_in_hand = self.turns.lost();
         Ok(stats)
+    }
+
+    /// XDP's counters for each CPU, with bytes; empty without XDP.
+    ///
+    /// # Errors
+    /// [`XdpError::Kernel`] if the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
+        self.xdp.as_ref().map_or(Ok(Vec::new()), XdpLoader::counters)
+    }
+
+    /// What may be changed and looked at while XDP runs; `None` without XDP. Limits and
+    /// lists of sources are XDP's alone: where there are only sockets, everybody may send.
+    pub fn controls(&self) -> Option<&XdpControls> {
+        self.xdp.as_ref().map(XdpLoader::controls)
     }
 
     /// The number of partitions.

@@ -128,7 +128,7 @@ impl Ingest {
             (0..).zip(owners).for_each(|(partition, owner)| steering.set_owner(partition, owner));
         }
         let steering = Arc::new(steering);
-        let choice = choice::take_over(xdp_config, &steering, &artifact, object);
+        let choice = choice::take_over(&steering, &artifact, object);
         let group = Group::open(sockets, choice, &steering, Some(drops_before))?;
         let mut unwanted = None;
         let loader = match xdp {

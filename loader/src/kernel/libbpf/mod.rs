@@ -6,12 +6,14 @@
 pub mod datagrams;
 pub mod interface;
 pub mod object;
+pub mod ring;
 pub mod socket;
 
 use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use libbpf_sys as sys;
 
@@ -43,10 +45,14 @@ fn own(answer: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Creates a map with 4-byte keys.
-pub fn create_map(kind: sys::bpf_map_type, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+/// Creates a map with keys and values of these sizes.
+pub fn create_map(
+    kind: sys::bpf_map_type,
+    (key, value): (u32, u32),
+    entries: u32,
+) -> io::Result<OwnedFd> {
     // SAFETY: no pointer but null, which means no name and no options.
-    own(unsafe { sys::bpf_map_create(kind, ptr::null(), 4, value_size, entries, ptr::null()) })
+    own(unsafe { sys::bpf_map_create(kind, ptr::null(), key, value, entries, ptr::null()) })
 }
 
 /// One BPF instruction.
@@ -107,6 +113,15 @@ pub fn run_live(program: BorrowedFd, frame: &[u8]) -> io::Result<bool> {
     // SAFETY: the frame has the stated length and is only read.
     check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
     Ok(options.retval != sys::XDP_REDIRECT)
+}
+
+/// The time since the kernel started, without that asleep: CLOCK_MONOTONIC, which programs
+/// read.
+pub fn monotonic_now() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes the time to where it is told; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// A descriptor of a loaded program; takes CAP_SYS_ADMIN.

@@ -143,6 +143,13 @@ impl Object {
         check(unsafe { sys::bpf_map__set_max_entries(map.as_ptr(), entries) }).map(drop)
     }
 
+    /// Has libbpf load a program with the object or leave it out, before loading.
+    pub fn set_wanted(&mut self, name: &CStr, is_wanted: bool) -> io::Result<()> {
+        let program = self.find_program(name)?;
+        // SAFETY: a program of this object.
+        check(unsafe { sys::bpf_program__set_autoload(program.as_ptr(), is_wanted) }).map(drop)
+    }
+
     /// Has the object use a map that exists, instead of making its own; before loading.
     /// The verifier sees the map as it is.
     pub fn reuse_map(&mut self, name: &CStr, map: &Map) -> io::Result<()> {
@@ -202,7 +209,8 @@ impl Object {
             )
         };
         let per_cpu = kind == sys::BPF_MAP_TYPE_PERCPU_ARRAY;
-        Ok(Map { fd: duplicate(fd)?, key_size, value_size: value_size as usize, per_cpu })
+        let (key_size, value_size) = (key_size as usize, value_size as usize);
+        Ok(Map { fd: duplicate(fd)?, key_size, value_size, per_cpu })
     }
 
     /// A loaded program, with a descriptor of its own.
@@ -226,11 +234,11 @@ fn duplicate(fd: c_int) -> io::Result<OwnedFd> {
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
 }
 
-/// A loaded map whose keys are `u32`.
+/// A loaded map.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
-    key_size: u32,
+    key_size: usize,
     value_size: usize,
     per_cpu: bool,
 }
@@ -243,16 +251,19 @@ impl AsFd for Map {
 
 impl Map {
     /// A map that somebody else made, of this type and with values of one of these sizes.
-    pub fn of(fd: OwnedFd, kind: sys::bpf_map_type, value_sizes: &[u32]) -> io::Result<Map> {
+    pub fn of(fd: OwnedFd, kind: sys::bpf_map_type, value_sizes: &[usize]) -> io::Result<Map> {
         let mut info = sys::bpf_map_info::default();
         let mut size = size_of::<sys::bpf_map_info>() as u32;
         // SAFETY: the kernel writes at most `size` bytes.
         check(unsafe { sys::bpf_map_get_info_by_fd(fd.as_raw_fd(), &mut info, &mut size) })?;
-        if info.type_ != kind || info.key_size != 4 || !value_sizes.contains(&info.value_size) {
+        if info.type_ != kind
+            || info.key_size != 4
+            || !value_sizes.contains(&(info.value_size as usize))
+        {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let per_cpu = info.type_ == sys::BPF_MAP_TYPE_PERCPU_ARRAY;
-        Ok(Map { fd, key_size: info.key_size, value_size: info.value_size as usize, per_cpu })
+        Ok(Map { fd, key_size: 4, value_size: info.value_size as usize, per_cpu })
     }
 
     /// Bytes of a value.
@@ -260,17 +271,32 @@ impl Map {
         self.value_size
     }
 
-    /// Writes one value, in the machine's byte order.
+    /// Writes one value of a map whose keys are `u32`, in the machine's byte order.
     pub fn update(&self, key: u32, value: &[u8]) -> io::Result<()> {
-        if self.key_size != 4 || self.per_cpu || value.len() != self.value_size {
+        self.put(&key.to_ne_bytes(), value)
+    }
+
+    /// Writes one value for a key of any kind.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if self.key_size != key.len() || self.per_cpu || value.len() != self.value_size {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // SAFETY: key and value have the sizes that the kernel reads.
         check(unsafe {
-            let (key, value) = (ptr::from_ref(&key).cast(), value.as_ptr().cast());
+            let (key, value) = (key.as_ptr().cast(), value.as_ptr().cast());
             sys::bpf_map_update_elem(self.fd.as_raw_fd(), key, value, u64::from(sys::BPF_ANY))
         })
         .map(drop)
+    }
+
+    /// Takes out what is there for a key.
+    pub fn delete(&self, key: &[u8]) -> io::Result<()> {
+        if self.key_size != key.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the key has the size that the kernel reads.
+        let answer = unsafe { sys::bpf_map_delete_elem(self.fd.as_raw_fd(), key.as_ptr().cast()) };
+        check(answer).map(drop)
     }
 
     /// Reads one value, in the machine's byte order.
@@ -287,13 +313,13 @@ impl Map {
         Ok(value)
     }
 
-    /// Reads a `u64` of a per-CPU map: one number for each possible CPU, then 0.
-    pub fn lookup_per_cpu(&self, key: u32) -> io::Result<Vec<u64>> {
-        if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<u64>() {
+    /// Reads the numbers of a per-CPU map: so many for each possible CPU, then zeros.
+    pub fn lookup_per_cpu<const N: usize>(&self, key: u32) -> io::Result<Vec<[u64; N]>> {
+        if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<[u64; N]>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let mut values = vec![0u64; MOST_CPUS];
-        // SAFETY: the kernel writes 8 bytes for each possible CPU.
+        let mut values = vec![[0u64; N]; MOST_CPUS];
+        // SAFETY: the kernel writes a value, a multiple of 8 bytes, for each possible CPU.
         check(unsafe {
             let (key, values) = (ptr::from_ref(&key).cast(), values.as_mut_ptr().cast());
             sys::bpf_map_lookup_elem(self.fd.as_raw_fd(), key, values)

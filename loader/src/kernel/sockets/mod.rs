@@ -292,7 +292,8 @@ impl Group {
         if let Selection::Object(object) = &self.selection {
             let mut by_reason = [0; abi::LAMINAR_REASON_COUNT as usize];
             for (reason, count) in (0..).zip(&mut by_reason) {
-                *count = object.stats.lookup_per_cpu(reason)?.iter().sum();
+                *count =
+                    object.stats.lookup_per_cpu(reason)?.iter().map(|[packets, _]| packets).sum();
             }
             counts.by_reason = Some(by_reason);
         }

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Who sends, and how much he may: two lists of prefixes, and a token bucket for
+ * each address. User space sizes the maps; as they stand here they cost next to
+ * nothing where the features are off.
+ *
+ * Fragments but the first name no port, so they pass by all of this.
+ */
+#ifndef SOURCES_H
+#define SOURCES_H
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_helpers.h>
+
+#include "controls.h"
+#include "laminar_abi.h"
+#include "tables.h"
+
+/* All bits of a source: the most that a prefix can have. */
+#define WHOLE_SOURCE (8 * sizeof(struct laminar_source))
+
+FEATURE_MAP struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct laminar_source);
+	__type(value, __u64);
+} sources SEC(".maps");
+
+FEATURE_MAP struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct laminar_prefix);
+	__type(value, __u8);
+} deny SEC(".maps");
+
+FEATURE_MAP struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct laminar_prefix);
+	__type(value, __u8);
+} allow SEC(".maps");
+
+static __always_inline void note_ipv4(struct laminar_prefix *from,
+				      const struct iphdr *ip)
+{
+	*from = (struct laminar_prefix){.length = WHOLE_SOURCE};
+	from->source.family = 4;
+	__builtin_memcpy(from->source.address, &ip->saddr, sizeof(ip->saddr));
+}
+
+static __always_inline void note_ipv6(struct laminar_prefix *from,
+				      const struct ipv6hdr *ip)
+{
+	from->length = WHOLE_SOURCE;
+	from->source.family = 6;
+	__builtin_memcpy(from->source.address, &ip->saddr, sizeof(ip->saddr));
+}
+
+static __always_inline bool is_denied(const struct laminar_prefix *from)
+{
+	return bpf_map_lookup_elem(&deny, from);
+}
+
+/*
+ * Takes a packet out of the source's bucket, if there is one. Of the bucket
+ * only the time is kept at which it will be full again: each packet puts it off
+ * by one interval, and an empty bucket is one that is further from full than
+ * all packets but one take.
+ *
+ * A source that is not known has a full bucket, also one whose entry had to
+ * make room for others, or found none: whoever sends from many addresses can
+ * bring that about, but not that anybody else is dropped. CPUs that see one
+ * source at the same moment may let a packet too many through.
+ */
+static __always_inline bool take_token(const struct laminar_source *source)
+{
+	const struct laminar_controls *set = controls_get();
+	__u64 now = bpf_ktime_get_ns();
+	__u64 *full_at, next, empty;
+
+	if (!set)
+		return true;
+	full_at = bpf_map_lookup_elem(&sources, source);
+	if (!full_at) {
+		next = now + set->interval;
+		bpf_map_update_elem(&sources, source, &next, BPF_ANY);
+		return true;
+	}
+	next = *full_at;
+	if (next < now)
+		next = now;
+	if (next - now > set->tolerance) {
+		/* Emptier than empty: by a limit that has changed since. */
+		empty = now + set->tolerance + set->interval;
+		if (next > empty)
+			*full_at = empty;
+		return false;
+	}
+	*full_at = next + set->interval;
+	return true;
+}
+
+static __always_inline bool may_send(const struct laminar_prefix *from,
+				     __u32 features)
+{
+	if (features & LAMINAR_FEATURE_LISTS &&
+	    bpf_map_lookup_elem(&allow, from))
+		return true;
+	return take_token(&from->source);
+}
+
+#endif
