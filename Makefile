@@ -47,7 +47,7 @@ test: packages ## Formatting, clippy and all tests; as root also those on the ke
 
 .PHONY: check
 check: packages-bpf ## Fail if the objects are not what the sources give, or claim too much
-	clang-format-19 --dry-run --Werror bpf-src/*.c bpf-src/*.h
+	clang-format-19 --dry-run --Werror bpf-src/*.c bpf-src/*.h bench/programs/*.c
 	$(BUILD_TOOLS) check
 	$(CARGO) run --quiet --locked --package kernel-matrix -- claims
 
@@ -63,10 +63,19 @@ laminardb: packages ## Feed an embedded LaminarDB with real datagrams and compar
 	$(CARGO) build --locked --manifest-path $(LAMINARDB) --target-dir $(TARGET)/laminardb
 	$(SUDO) $(TARGET)/laminardb/debug/laminardb-ingest
 
-.PHONY: cost
-cost: packages-cost ## Measure each verdict in ns over an empty program (root)
-	$(CARGO) build --quiet --locked --release --target-dir $(TARGET) --package laminar-xdp --example cost
-	$(SUDO) $(TARGET)/release/examples/cost
+# `make bench BENCH=--quick` shows in less than a minute that it runs, BENCH="--only junk"
+# measures one part, BENCH="--ports eth2 eth3" two network cards; BENCH=--help says more.
+BENCH ?=
+BENCH_PROGRAMS = $(TARGET)/bench/generator.o $(TARGET)/bench/minimal.o
+$(TARGET)/bench/%.o: bench/programs/%.c
+	@mkdir -p $(@D)
+	clang-19 -g -O2 -Wall -Werror -mcpu=v3 -target bpf -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@
+
+.PHONY: bench
+bench: packages-bench ## Measure against all there is, 10 minutes (root); BENCH=--quick, =--help
+	$(MAKE) --no-print-directory $(BENCH_PROGRAMS)
+	$(CARGO) build --quiet --locked --release --target-dir $(TARGET) --package bench
+	$(SUDO) $(TARGET)/release/bench --programs $(TARGET)/bench --output $(TARGET)/bench/report $(BENCH)
 
 .PHONY: matrix
 matrix: packages-matrix ## Boot real kernels under QEMU and test on each; KERNELS="6.16 7.2" for others
@@ -105,13 +114,13 @@ clean: ## Remove what was built; the checked-in objects stay
 	$(CARGO) clean
 	rm -rf target/bpf
 
-.PHONY: packages packages-bpf packages-cost packages-fuzz packages-matrix
+.PHONY: packages packages-bench packages-bpf packages-fuzz packages-matrix
 packages:
 	@SUDO="$(SUDO)" ci/install-packages build
 packages-bpf:
 	@SUDO="$(SUDO)" ci/install-packages build bpf
-packages-cost:
-	@SUDO="$(SUDO)" ci/install-packages build cost
+packages-bench:
+	@SUDO="$(SUDO)" ci/install-packages build bench
 packages-fuzz:
 	@SUDO="$(SUDO)" ci/install-packages build fuzz
 packages-matrix:

@@ -11,6 +11,13 @@ use libbpf_sys as sys;
 
 use crate::interface_index;
 
+/// Verdicts of an XDP program, by the kernel's `linux/bpf.h`.
+pub const XDP_DROP: u32 = sys::XDP_DROP;
+/// To the network stack.
+pub const XDP_PASS: u32 = sys::XDP_PASS;
+/// To another interface or CPU.
+pub const XDP_REDIRECT: u32 = sys::XDP_REDIRECT;
+
 fn check(answer: c_int) -> io::Result<c_int> {
     if answer < 0 { Err(io::Error::from_raw_os_error(-answer)) } else { Ok(answer) }
 }
@@ -41,6 +48,24 @@ pub fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<Run> {
 pub fn run_split(program: &OwnedFd, frame: &[u8], first_buffer: usize) -> Result<Run> {
     let context = sys::xdp_md { data_end: first_buffer as u32, ..Default::default() };
     test_run(program, frame, 1, Some(context))
+}
+
+/// Has a program see a frame `repeat` times as if it came in, `batch` (up to 256) at a
+/// time: what it redirects leaves, what it drops comes back with what it wrote. In this
+/// thread's namespace; Linux 5.18.
+pub fn run_live(program: &OwnedFd, frame: &[u8], repeat: u32, batch: u32) -> Result<()> {
+    let mut options = sys::bpf_test_run_opts {
+        sz: size_of::<sys::bpf_test_run_opts>() as _,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: repeat as c_int,
+        flags: sys::BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: batch,
+        ..Default::default()
+    };
+    // SAFETY: the frame has the stated length and is only read.
+    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    Ok(())
 }
 
 fn test_run(
@@ -93,17 +118,41 @@ pub fn write_map(program: &OwnedFd, name: &CStr, value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A map that a loaded program uses, by its name in the kernel.
-fn map_of(program: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
-    let mut ids = [0u32; 16];
+/// Reads the only value of a map that a loaded program uses.
+pub fn read_map(program: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
+    let map = map_of(program, name)?;
+    let mut value = vec![0u8; map_info(&map)?.value_size as usize];
+    let key = 0u32;
+    // SAFETY: key and value have the sizes of the map's.
+    check(unsafe {
+        let (key, value) = ((&raw const key).cast(), value.as_mut_ptr().cast());
+        sys::bpf_map_lookup_elem(map.as_raw_fd(), key, value)
+    })?;
+    Ok(value)
+}
+
+/// How large a loaded program is, in bytes: as the verifier left it, and as machine code.
+pub fn size(program: &OwnedFd) -> Result<(u32, u32)> {
+    let info = program_info(program, &mut [])?;
+    Ok((info.xlated_prog_len, info.jited_prog_len))
+}
+
+fn program_info(program: &OwnedFd, map_ids: &mut [u32]) -> Result<sys::bpf_prog_info> {
     let mut info = sys::bpf_prog_info {
-        nr_map_ids: ids.len() as u32,
-        map_ids: ids.as_mut_ptr() as u64,
+        nr_map_ids: map_ids.len() as u32,
+        map_ids: map_ids.as_mut_ptr() as u64,
         ..Default::default()
     };
     let mut size = size_of_val(&info) as u32;
     // SAFETY: the kernel writes at most `size` bytes, and as many ids as there is room for.
     check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut size) })?;
+    Ok(info)
+}
+
+/// A map that a loaded program uses, by its name in the kernel.
+fn map_of(program: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
+    let mut ids = [0u32; 16];
+    let info = program_info(program, &mut ids)?;
     for id in &ids[..ids.len().min(info.nr_map_ids as usize)] {
         // SAFETY: a plain system call.
         let map = own(unsafe { sys::bpf_map_get_fd_by_id(*id) })?;

@@ -3,7 +3,9 @@
 //! side. Everything hangs on descriptors of this process, so the kernel removes
 //! it when the process ends, however it ends.
 
+mod batch;
 pub mod bpf;
+mod cable;
 pub mod frame;
 pub mod kernel;
 mod namespace;
@@ -13,13 +15,14 @@ pub mod verifier;
 mod wire;
 mod witness;
 
+pub use batch::Batch;
 pub use namespace::Namespace;
 pub use shared::SharedNumbers;
 pub use wire::{Wire, ip};
 pub use witness::CpuWitness;
 
 /// The index of an interface in this thread's namespace.
-fn interface_index(name: &str) -> anyhow::Result<i32> {
+pub fn interface_index(name: &str) -> anyhow::Result<i32> {
     let c_name = std::ffi::CString::new(name)?;
     // SAFETY: the name is a C string.
     let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
@@ -31,6 +34,14 @@ fn interface_index(name: &str) -> anyhow::Result<i32> {
 pub fn current_cpu() -> u32 {
     // SAFETY: has no precondition.
     unsafe { libc::sched_getcpu() }.try_into().expect("the kernel has getcpu")
+}
+
+/// The time by the clock that BPF programs read too (CLOCK_MONOTONIC), in nanoseconds.
+pub fn monotonic_nanoseconds() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the time and nothing else; that clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The CPUs that the calling thread may run on.
@@ -59,25 +70,43 @@ pub fn online_cpus() -> Vec<u32> {
 
 /// Runs `work` on one CPU, on a thread of its own.
 pub fn on_cpu<T: Send>(cpu: u32, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
-    namespace::on_a_thread(|| {
-        // SAFETY: a zeroed set is an empty one.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: writes within the set, or not at all.
-        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
-        // SAFETY: affects only this thread; the set has the stated size.
-        match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
-            0 => Ok(work()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    })
+    namespace::on_a_thread(|| pin_thread(0, cpu).map(|()| work()))
+}
+
+/// Binds a thread, by its id, to one CPU; 0 is the calling one.
+pub fn pin_thread(thread: u32, cpu: u32) -> std::io::Result<()> {
+    // SAFETY: a zeroed set is an empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: writes within the set, or not at all.
+    unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    // SAFETY: affects where a thread runs and nothing else; the set has the stated size.
+    match unsafe { libc::sched_setaffinity(thread as i32, size_of_val(&set), &set) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// The id of the calling thread.
+pub fn thread_id() -> u32 {
+    // SAFETY: has no precondition and cannot fail.
+    unsafe { libc::gettid() }.try_into().expect("ids are positive")
 }
 
 /// Puts the calling thread into a scheduling class that goes before every other thread of
 /// its CPU. Not for long.
 pub fn become_real_time() -> std::io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 1 };
+    schedule(libc::SCHED_FIFO, 1)
+}
+
+/// Puts the calling thread into the scheduling class that runs when nothing else wants to.
+pub fn become_idle() -> std::io::Result<()> {
+    schedule(libc::SCHED_IDLE, 0)
+}
+
+fn schedule(policy: i32, sched_priority: i32) -> std::io::Result<()> {
+    let parameters = libc::sched_param { sched_priority };
     // SAFETY: concerns this thread only; the parameters outlive the call.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
+    match unsafe { libc::sched_setscheduler(0, policy, &parameters) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }

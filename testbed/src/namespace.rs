@@ -33,6 +33,11 @@ impl Namespace {
         })
     }
 
+    /// The same namespace once more, which lives until both values are gone.
+    pub fn try_clone(&self) -> io::Result<Namespace> {
+        self.0.try_clone().map(Namespace)
+    }
+
     /// A path by which other commands find the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())

@@ -4,10 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::{fs, io};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
+use crate::cable::{self, Cable};
 use crate::namespace::Namespace;
 use crate::{bpf, interface_index};
 
@@ -19,6 +20,14 @@ pub struct Wire {
     pub receiver: Namespace,
     /// Where packets are made.
     pub sender: Namespace,
+    /// The receiver's interface: [`Wire::INTERFACE`], unless it was there before.
+    pub interface: String,
+    /// The sender's interface: [`Wire::PEER`], unless it was there before.
+    pub peer: String,
+    /// The hardware address of the receiver's interface.
+    pub receiver_mac: [u8; 6],
+    /// Keeps the namespaces until its interfaces are home.
+    _cable: Option<Cable>,
 }
 
 impl Wire {
@@ -39,32 +48,64 @@ impl Wire {
     pub fn new() -> Result<Wire> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
         let (interface, peer, sender_path) = (Wire::INTERFACE, Wire::PEER, sender.path());
-        let (to, mac) = (Wire::RECEIVER, mac_text(Wire::RECEIVER_MAC));
         receiver.enter(|| -> Result<()> {
             quiet_ipv6()?;
+            let mac = mac_text(Wire::RECEIVER_MAC);
             ip(&format!(
-                "link add {interface} type veth peer name {peer} netns {sender_path}\n{}",
-                address(interface, to, Wire::RECEIVER_MAC)
+                "link add {interface} type veth peer name {peer} netns {sender_path}\n\
+                 link set dev {interface} address {mac}\n"
             ))
         })?;
         sender.enter(|| -> Result<()> {
             quiet_ipv6()?;
-            ip(&format!(
-                "{}neighbour replace {to} lladdr {mac} dev {peer}\n",
-                address(peer, Wire::SENDER, Wire::SENDER_MAC)
-            ))?;
+            ip(&format!("link set dev {peer} address {}\n", mac_text(Wire::SENDER_MAC)))
+        })?;
+        let (interface, peer) = (interface.into(), peer.into());
+        let receiver_mac = Wire::RECEIVER_MAC;
+        Wire { receiver, sender, interface, peer, receiver_mac, _cable: None }.up()
+    }
+
+    /// The same with two interfaces that are there, with a cable between them, and that
+    /// nobody uses: they are moved into the namespaces, and back in the end.
+    pub fn adopt(interface: &str, peer: &str) -> Result<Wire> {
+        let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
+        let receiver_mac = cable::mac_of_unused(interface)?;
+        cable::mac_of_unused(peer)?;
+        let cable = Some(Cable::move_into([(interface, &receiver), (peer, &sender)])?);
+        receiver.enter(quiet_ipv6)?;
+        sender.enter(quiet_ipv6)?;
+        let (interface, peer) = (interface.into(), peer.into());
+        Wire { receiver, sender, interface, peer, receiver_mac, _cable: cable }.up()
+    }
+
+    /// Gives both ends their addresses and has them know each other.
+    fn up(self) -> Result<Wire> {
+        let Wire { interface, peer, .. } = &self;
+        let (to, mac) = (Wire::RECEIVER, mac_text(self.receiver_mac));
+        self.receiver.enter(|| ip(&address(interface, to)))?;
+        self.sender.enter(|| -> Result<()> {
+            let neighbour = format!("neighbour replace {to} lladdr {mac} dev {peer}\n");
+            ip(&(address(peer, Wire::SENDER) + &neighbour))?;
             // A checksum left to the hardware is still missing when a redirected
             // packet leaves the CPU map, and the stack would drop it.
             tx_checksum_off(peer)
         })?;
-        Ok(Wire { receiver, sender })
+        Ok(self)
     }
 
     /// Sets the MTU of both ends.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
         let set = |interface: &str| ip(&format!("link set dev {interface} mtu {mtu}\n"));
-        self.receiver.enter(|| set(Wire::INTERFACE))?;
-        self.sender.enter(|| set(Wire::PEER))
+        self.receiver.enter(|| set(&self.interface))?;
+        self.sender.enter(|| set(&self.peer))
+    }
+
+    /// Has the receiver's interface poll for packets, as a network card does, whether a
+    /// program is attached or not. A veth device does so while it merges packets (GRO).
+    pub fn poll_with_napi(&self) -> Result<()> {
+        const ETHTOOL_SGRO: u32 = 0x2c;
+        let on = || ethtool(&self.interface, ETHTOOL_SGRO, 1);
+        self.receiver.enter(on).context("receiver: gro on")
     }
 
     /// An ordinary socket at the sender's side.
@@ -82,14 +123,14 @@ impl Wire {
         self.sender.enter(|| {
             let protocol = socket2::Protocol::from((libc::ETH_P_ALL as u16).to_be() as i32);
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-            socket.bind(&link_address(Wire::PEER)?)?;
+            socket.bind(&link_address(&self.peer)?)?;
             Ok(socket)
         })
     }
 
     /// How `ip link` describes the receiver's interface: shows attached XDP.
     pub fn show_interface(&self) -> Result<String> {
-        let interface = Wire::INTERFACE;
+        let interface = &self.interface;
         self.receiver.enter(|| {
             let shell = Shell::new()?;
             Ok(cmd!(shell, "ip link show dev {interface}").quiet().read()?)
@@ -103,7 +144,7 @@ impl Wire {
 
     /// The id of the XDP program at the receiver.
     pub fn attached_program(&self) -> Result<Option<u32>> {
-        self.receiver.enter(|| bpf::attached_program(Wire::INTERFACE))
+        self.receiver.enter(|| bpf::attached_program(&self.interface))
     }
 }
 
@@ -125,23 +166,28 @@ fn quiet_ipv6() -> Result<()> {
 }
 
 /// The commands that give an interface its addresses.
-fn address(interface: &str, address: Ipv4Addr, mac: [u8; 6]) -> String {
-    let mac = mac_text(mac);
+fn address(interface: &str, address: Ipv4Addr) -> String {
     format!(
         "address add {address}/24 dev {interface}\n\
-         link set dev {interface} address {mac} up\n\
+         link set dev {interface} up\n\
          link set dev lo up\n"
     )
 }
 
 /// What `ethtool -K INTERFACE tx off` does.
 fn tx_checksum_off(interface: &str) -> Result<()> {
-    /// Of the kernel's `linux/sockios.h` and `linux/ethtool.h`.
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     const ETHTOOL_STXCSUM: u32 = 0x17;
+    ethtool(interface, ETHTOOL_STXCSUM, 0).with_context(|| format!("{interface}: tx off"))
+}
+
+/// Sets a value of an interface by an `ETHTOOL_S...` command of the kernel's
+/// `linux/ethtool.h`.
+fn ethtool(interface: &str, command: u32, value: u32) -> io::Result<()> {
+    /// Of the kernel's `linux/sockios.h`.
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut command = [ETHTOOL_STXCSUM, 0];
+    let mut command = [command, value];
     // SAFETY: a zeroed request is valid: an empty name and a null pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
@@ -151,8 +197,7 @@ fn tx_checksum_off(interface: &str) -> Result<()> {
     // SAFETY: the request names the interface and points to a whole command,
     // and both outlive the call.
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
-    ensure!(answer == 0, "{interface}: tx off: {}", io::Error::last_os_error());
-    Ok(())
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

@@ -1,0 +1,9 @@
+//! The same with laminar-xdp: how much larger is it?
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("{:?}", std::env::args());
+    let config = laminar_xdp::XdpConfig::builder().enabled(true).build()?;
+    let loader = laminar_xdp::XdpLoader::load_and_attach(&config, &[0])?;
+    println!("{:?}", loader.stats()?);
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What a packet of junk costs the CPU that receives it.
+
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::application::{self, Seen};
+use crate::contenders::Contender;
+use crate::figures::Figure;
+use crate::generator::{Flow, Generator, Rate};
+use crate::receiving::Receiving;
+use crate::report::{Part, Promise, Row, Table};
+use crate::{Bench, plot};
+
+/// A rate at which nobody loses anything, in packets a second.
+const GENTLE: u64 = 100_000;
+
+/// Measures each contender, in turn, under a flood and at a rate that it can take.
+pub fn measure(bench: &Bench) -> Result<Part> {
+    let mut part = Part::new("junk", "CPU time for a packet of junk");
+    let contenders = Contender::available(&mut part.left_out)?;
+    let (rounds, window) = bench.choose((1, 200), (7, 500));
+    let rates = [Rate::Most, Rate::PerSecond(GENTLE)];
+    let mut costs = vec![[const { Vec::new() }; 2]; contenders.len()];
+    for round in 1..=rounds {
+        for (contender, costs) in contenders.iter().zip(&mut costs) {
+            bench.progress(format_args!("junk: round {round} of {rounds}, {contender}"));
+            for (rate, costs) in rates.into_iter().zip(costs) {
+                let cost = cost(bench, *contender, rate, Duration::from_millis(window));
+                costs.push(cost.with_context(|| contender.to_string())?);
+            }
+        }
+    }
+    let rows = contenders.iter().zip(&costs).map(|(contender, costs)| Row {
+        name: contender.to_string(),
+        figures: costs.iter().map(|rounds| Some(Figure::of(rounds))).collect(),
+    });
+    let table = Table {
+        title: "on the receiving CPU, ns for each packet dealt with".into(),
+        columns: vec!["flood".into(), format!("{GENTLE} a second")],
+        rows: rows.collect(),
+        ratios_to: Some(Contender::Floor.to_string()),
+    };
+
+    let ratio = |of: Contender, to: Contender| {
+        let rounds = |one| {
+            let at = contenders.iter().position(|other| *other == one)?;
+            Some(&costs[at][0])
+        };
+        let ratios = rounds(of)?.iter().zip(rounds(to)?).map(|(of, to)| of / to);
+        Some(Figure::of(&ratios.collect::<Vec<_>>()).median)
+    };
+    let floor = ratio(Contender::Native, Contender::Floor).context("both are always there")?;
+    let gain = ratio(Contender::Application, Contender::Native).context("both are there")?;
+    part.promises = vec![
+        Promise::at_most("native mode, times the empty program", floor, 1.05),
+        Promise::at_least("the application, times native mode", gain, 26.0),
+    ];
+    part.plots.push((
+        "junk.svg".into(),
+        plot::bars("CPU time for a packet of junk, under a flood", "ns a packet", &table)?,
+    ));
+    part.tables.push(table);
+    Ok(part)
+}
+
+/// Nanoseconds of the receiving CPU's threads for each packet that was dealt with: dropped
+/// by whoever drops it. What a full buffer of a socket loses is work, but nothing done.
+fn cost(bench: &Bench, contender: Contender, rate: Rate, window: Duration) -> Result<f64> {
+    let (cpu, other) = bench.cpus;
+    let receiving = Receiving::new(bench, cpu)?;
+    let (socket, seen) = (receiving.socket()?, Seen::nothing()?);
+    let held = contender.put_up(&receiving, &socket, cpu)?;
+    let application = application::start(socket, &seen, cpu)?;
+    let flow = Flow { junk: rate, ..Flow::NONE };
+    let generator = Generator::start(bench, &receiving.wire, flow, other)?;
+    let sample = || -> Result<[u64; 3]> {
+        let time = receiving.run_time()? + application.run_time()?;
+        Ok([time, receiving.packets()?, seen.judged.load(Ordering::Relaxed)])
+    };
+    sleep(window / 5);
+    let before = sample()?;
+    sleep(window);
+    let after = sample()?;
+    let [time, arrived, judged] = [0, 1, 2].map(|i| after[i] - before[i]);
+    let sent = generator.sent()?;
+    generator.finish()?;
+    application.finish()?;
+    drop(held);
+    ensure!(seen.valid.load(Ordering::Relaxed) == 0, "junk was taken for valid");
+    let dealt = match contender {
+        Contender::Application => judged,
+        _ => {
+            ensure!(judged == 0, "{judged} packets of junk came through");
+            arrived
+        }
+    };
+    ensure!(dealt > 0, "nothing was dealt with; {arrived} arrived, {sent:?} were sent");
+    Ok(time as f64 / dealt as f64)
+}
