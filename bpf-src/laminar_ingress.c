@@ -191,11 +191,18 @@ struct extension {
 	__be32 other;
 };
 
-static __always_inline bool is_extension(__u8 kind)
+/*
+ * Kinds as bits of a number: one comparison asks for several, where one for
+ * each would have the verifier walk the rest of the program once for each.
+ */
+#define KIND(kind) (1ULL << (kind))
+#define EXTENSIONS                                                             \
+	(KIND(NEXTHDR_HOP) | KIND(NEXTHDR_ROUTING) | KIND(NEXTHDR_FRAGMENT) |  \
+	 KIND(NEXTHDR_AUTH) | KIND(NEXTHDR_DEST))
+
+static __always_inline bool is_one_of(__u64 kinds, __u64 kind)
 {
-	return kind == NEXTHDR_HOP || kind == NEXTHDR_ROUTING ||
-	       kind == NEXTHDR_FRAGMENT || kind == NEXTHDR_AUTH ||
-	       kind == NEXTHDR_DEST;
+	return kind < 64 && kinds >> kind & 1;
 }
 
 static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
@@ -204,7 +211,7 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 	struct extension *extension, extension_copy;
 	struct ipv6hdr *ip, ip_copy;
 	__u32 left, more;
-	__u8 next;
+	__u64 next;
 
 	if (!cursor_take(cursor, (void **)&ip, &ip_copy, sizeof(*ip)))
 		return LAMINAR_REASON_INVALID;
@@ -217,11 +224,15 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 
 #pragma unroll
 	for (int i = 0; i < MOST_EXTENSIONS; i++) {
-		if (!is_extension(next))
+		if (!is_one_of(EXTENSIONS, next))
 			break;
 		if (!cursor_take(cursor, (void **)&extension, &extension_copy,
 				 sizeof(*extension)))
 			return LAMINAR_REASON_INVALID;
+		/* In units of 8 bytes, of 4, or nothing. */
+		more = extension->len * 8;
+		more >>= KIND(NEXTHDR_AUTH) >> next & 1;
+		more &= (KIND(NEXTHDR_FRAGMENT) >> next & 1) - 1;
 		if (next == NEXTHDR_FRAGMENT &&
 		    extension->fragment & IPV6_FRAGMENT) {
 			/* What a later one begins with nobody can tell. */
@@ -229,11 +240,6 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 				return NOT_OURS;
 			return LAMINAR_REASON_PASSED_FRAGMENT;
 		}
-		more = extension->len * 8;
-		if (next == NEXTHDR_AUTH)
-			more = extension->len * 4;
-		if (next == NEXTHDR_FRAGMENT)
-			more = 0;
 		next = extension->next;
 		if (left < sizeof(*extension) + more)
 			return LAMINAR_REASON_INVALID;
@@ -241,7 +247,7 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 		if (!cursor_skip(cursor, more))
 			return LAMINAR_REASON_INVALID;
 	}
-	if (is_extension(next))
+	if (is_one_of(EXTENSIONS, next))
 		return LAMINAR_REASON_INVALID; /* more than anybody needs */
 	if (next != IPPROTO_UDP)
 		return NOT_OURS;
