@@ -137,6 +137,13 @@ static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 		*taken = copy;
 	}
 	cursor->pos += len;
+	/*
+	 * What is compared next is this pointer and not the one before it plus
+	 * more: where this one was found to be beyond the end, a verifier that
+	 * is not told (Linux 6.1) looks at what cannot be, and refuses it.
+	 */
+	if (MULTI_BUFFER)
+		barrier_var(cursor->pos);
 	return true;
 }
 

@@ -23,6 +23,8 @@ pub struct Receiving {
     pub wire: Wire,
     napi: Vec<u32>,
     packets: File,
+    /// The file that says whether it polls in threads, and what it said.
+    threaded: (String, String),
 }
 
 impl Receiving {
@@ -34,19 +36,22 @@ impl Receiving {
         let before = kernel_threads(&prefix)?;
         wire.poll_with_napi()?;
         let files = format!("/sys/class/net/{interface}");
-        let packets = wire.receiver.enter(|| -> Result<File> {
+        let threaded = format!("{files}/threaded");
+        let (packets, before_threads) = wire.receiver.enter(|| -> Result<(File, String)> {
             testbed::see_own_sys()?;
-            let threaded = format!("{files}/threaded");
-            fs::write(&threaded, "1").with_context(|| threaded)?;
-            Ok(File::open(format!("{files}/statistics/rx_packets"))?)
+            let before = fs::read_to_string(&threaded).with_context(|| threaded.clone())?;
+            fs::write(&threaded, "1").with_context(|| threaded.clone())?;
+            Ok((File::open(format!("{files}/statistics/rx_packets"))?, before))
         })?;
         let mut napi = kernel_threads(&prefix)?;
         napi.retain(|thread| !before.contains(thread));
-        ensure!(!napi.is_empty(), "{interface} has no thread {prefix}*");
-        for thread in &napi {
+        let threaded = (threaded, before_threads);
+        let receiving = Receiving { wire, napi, packets, threaded };
+        ensure!(!receiving.napi.is_empty(), "there is no thread {prefix}*");
+        for thread in &receiving.napi {
             testbed::pin_thread(*thread, cpu)?;
         }
-        Ok(Receiving { wire, napi, packets })
+        Ok(receiving)
     }
 
     /// How many packets the interface took, wherever they ended.
@@ -88,5 +93,15 @@ impl Receiving {
             socket.bind(&Wire::destination(PORT).into())?;
             Ok(socket)
         })
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        let (file, before) = &self.threaded;
+        let back = || testbed::see_own_sys().and_then(|()| fs::write(file, before.trim()));
+        if let Err(error) = self.wire.receiver.enter(back) {
+            eprintln!("{file} is not as it was: {error}");
+        }
     }
 }

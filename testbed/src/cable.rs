@@ -6,25 +6,38 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
 
+use crate::ethtool::{self, Setting};
 use crate::namespace::Namespace;
 use crate::wire::ip;
 
-/// Two interfaces that are away from home, until this is dropped. If the process is
-/// killed, the kernel brings network cards home; virtual devices end with their namespace.
+/// Two interfaces that are away from home, until this is dropped: then they are there
+/// again, each with the one setting that was changed as it was. If the process is killed,
+/// the kernel brings network cards home; virtual devices end with their namespace.
 #[derive(Debug)]
 pub(crate) struct Cable {
     home: File,
-    away: Vec<(String, Namespace)>,
+    away: Vec<Away>,
+}
+
+#[derive(Debug)]
+struct Away {
+    interface: String,
+    namespace: Namespace,
+    setting: Setting,
+    before: u32,
 }
 
 impl Cable {
-    /// Moves each interface from this thread's namespace into another.
-    pub fn move_into(interfaces: [(&str, &Namespace); 2]) -> Result<Cable> {
+    /// Moves each interface from this thread's namespace into another. The setting is the
+    /// one that will be changed there.
+    pub fn move_into(interfaces: [(&str, &Namespace, Setting); 2]) -> Result<Cable> {
         let home = File::open("/proc/thread-self/ns/net")?;
         let mut cable = Cable { home, away: Vec::new() };
-        for (interface, namespace) in interfaces {
+        for (interface, namespace, setting) in interfaces {
+            let before = ethtool::get(interface, setting)?;
+            let namespace = namespace.try_clone()?;
             ip(&format!("link set dev {interface} netns {}\n", namespace.path()))?;
-            cable.away.push((interface.into(), namespace.try_clone()?));
+            cable.away.push(Away { interface: interface.into(), namespace, setting, before });
         }
         Ok(cable)
     }
@@ -33,10 +46,13 @@ impl Cable {
 impl Drop for Cable {
     fn drop(&mut self) {
         let home = format!("/proc/{}/fd/{}", std::process::id(), self.home.as_raw_fd());
-        for (interface, namespace) in &self.away {
-            let back = || ip(&format!("link set dev {interface} netns {home}\n"));
+        for Away { interface, namespace, setting, before } in &self.away {
+            let back = || {
+                ethtool::set(interface, *setting, *before)?;
+                ip(&format!("link set dev {interface} netns {home}\n"))
+            };
             if let Err(error) = namespace.enter(back) {
-                eprintln!("{interface} did not come back: {error:#}");
+                eprintln!("{interface} did not come back as it was: {error:#}");
             }
         }
     }

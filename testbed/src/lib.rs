@@ -6,6 +6,7 @@
 mod batch;
 pub mod bpf;
 mod cable;
+mod ethtool;
 pub mod frame;
 pub mod kernel;
 mod namespace;

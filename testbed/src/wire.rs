@@ -1,8 +1,7 @@
 //! Two namespaces and the veth pair between them.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::{fs, io};
 
 use anyhow::{Context, Result};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -10,7 +9,7 @@ use xshell::{Shell, cmd};
 
 use crate::cable::{self, Cable};
 use crate::namespace::Namespace;
-use crate::{bpf, interface_index};
+use crate::{bpf, ethtool, interface_index};
 
 /// A sender and a receiver with a wire between them. There is no other traffic
 /// on it: IPv6 is off and neighbours are known, so every packet is the test's.
@@ -71,7 +70,10 @@ impl Wire {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
         let receiver_mac = cable::mac_of_unused(interface)?;
         cable::mac_of_unused(peer)?;
-        let cable = Some(Cable::move_into([(interface, &receiver), (peer, &sender)])?);
+        let cable = Some(Cable::move_into([
+            (interface, &receiver, ethtool::RECEIVE_MERGED),
+            (peer, &sender, ethtool::TX_CHECKSUM),
+        ])?);
         receiver.enter(quiet_ipv6)?;
         sender.enter(quiet_ipv6)?;
         let (interface, peer) = (interface.into(), peer.into());
@@ -88,7 +90,7 @@ impl Wire {
             ip(&(address(peer, Wire::SENDER) + &neighbour))?;
             // A checksum left to the hardware is still missing when a redirected
             // packet leaves the CPU map, and the stack would drop it.
-            tx_checksum_off(peer)
+            ethtool::set(peer, ethtool::TX_CHECKSUM, 0)
         })?;
         Ok(self)
     }
@@ -103,9 +105,7 @@ impl Wire {
     /// Has the receiver's interface poll for packets, as a network card does, whether a
     /// program is attached or not. A veth device does so while it merges packets (GRO).
     pub fn poll_with_napi(&self) -> Result<()> {
-        const ETHTOOL_SGRO: u32 = 0x2c;
-        let on = || ethtool(&self.interface, ETHTOOL_SGRO, 1);
-        self.receiver.enter(on).context("receiver: gro on")
+        self.receiver.enter(|| ethtool::set(&self.interface, ethtool::RECEIVE_MERGED, 1))
     }
 
     /// An ordinary socket at the sender's side.
@@ -172,32 +172,6 @@ fn address(interface: &str, address: Ipv4Addr) -> String {
          link set dev {interface} up\n\
          link set dev lo up\n"
     )
-}
-
-/// What `ethtool -K INTERFACE tx off` does.
-fn tx_checksum_off(interface: &str) -> Result<()> {
-    const ETHTOOL_STXCSUM: u32 = 0x17;
-    ethtool(interface, ETHTOOL_STXCSUM, 0).with_context(|| format!("{interface}: tx off"))
-}
-
-/// Sets a value of an interface by an `ETHTOOL_S...` command of the kernel's
-/// `linux/ethtool.h`.
-fn ethtool(interface: &str, command: u32, value: u32) -> io::Result<()> {
-    /// Of the kernel's `linux/sockios.h`.
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
-
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut command = [command, value];
-    // SAFETY: a zeroed request is valid: an empty name and a null pointer.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
-    // SAFETY: the request names the interface and points to a whole command,
-    // and both outlive the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn mac_text(mac: [u8; 6]) -> String {
