@@ -36,7 +36,7 @@ static __always_inline void sample(struct cursor *cursor, __u32 reason,
 		return;
 	sample->time = bpf_ktime_get_ns();
 	sample->reason = reason;
-	sample->length = cursor_seen(cursor);
+	sample->length = cursor_first(cursor) + cursor_beyond(cursor);
 	sample->reserved = 0;
 	sample->captured = packet_copy(cursor->ctx, sample->packet,
 				       sizeof(sample->packet));

@@ -74,8 +74,9 @@ static __always_inline bool is_denied(const struct laminar_prefix *from)
  *
  * A source that is not known has a full bucket, also one whose entry had to
  * make room for others, or found none: whoever sends from many addresses can
- * bring that about, but not that anybody else is dropped. CPUs that see one
- * source at the same moment may let a packet too many through.
+ * bring that about, but not that anybody else is dropped, unless an entry is
+ * given to another source in the nanoseconds between reading and writing it.
+ * CPUs that see one source at the same moment may each let a packet through.
  */
 static __always_inline bool take_token(const struct laminar_source *source)
 {

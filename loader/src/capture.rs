@@ -15,7 +15,7 @@ pub struct DropSample {
     pub time: SystemTime,
     /// Why it was dropped.
     pub reason: XdpReason,
-    /// Bytes of the whole frame, counted like [`crate::XdpCounter::bytes`].
+    /// Bytes of the whole frame, wherever they lie.
     pub length: u32,
     /// The frame's first bytes, from the Ethernet header on: at most
     /// [`DropSample::MAX_PACKET`].
@@ -66,8 +66,12 @@ impl<W: Write> PcapngWriter<W> {
     /// Begins a file with what stands before the packets.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Those of the writer; [`io::ErrorKind::InvalidInput`] for a name of 65,536 bytes or
+    /// more.
     pub fn new(writer: W, interface: &str) -> io::Result<Self> {
+        if interface.len() > usize::from(u16::MAX) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mut capture = Self { writer };
         let version: [u16; 2] = [1, 0];
         let section_length_is_unknown = -1i64;

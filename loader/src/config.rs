@@ -77,10 +77,12 @@ pub struct XdpConfig {
     /// Sources that are denied, and those that have no limit, in XDP. Default: `None`, no
     /// lists, not even ones that can be filled later.
     pub source_lists: Option<SourceLists>,
-    /// Sources whose buckets are remembered, 1 to 16,777,216, at some 120 bytes of kernel
-    /// memory each. If more of them send, those that were silent for longest are forgotten
-    /// and have a full bucket when they come back: nobody is dropped because the table is
-    /// full. Default: 65,536.
+    /// Sources whose buckets are remembered, 1 to 16,777,216, and in any case 256 for each
+    /// CPU that the machine can have, at some 120 bytes of kernel memory each; twice that
+    /// while an object is tried behind another one. If more of them send, some that were
+    /// silent for long are forgotten and have a full bucket when they come back: nobody is
+    /// dropped because the table is full. The kernel keeps free places for each CPU, so it
+    /// may begin to forget when the table is half full. Default: 65,536.
     pub max_sources: u32,
     /// Prefixes that each of the two lists holds, 1 to 1,048,576, at some 100 bytes of
     /// kernel memory each once they are in it. Default: 1,024.

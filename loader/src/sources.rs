@@ -16,7 +16,10 @@ use crate::error::XdpError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceLimit {
     /// Datagrams a second in the long run, 1 to 10,000,000. Kept to whole nanoseconds
-    /// between two of them, rounded in favour of the source: up to 1 % more at the most.
+    /// between two of them, rounded in favour of the source: up to 1 % more, if its packets
+    /// arrive on one CPU. Where a card spreads them over several, two that come at the same
+    /// moment may both pass where one was left: at most one more for each further CPU and
+    /// interval.
     pub packets_per_second: u32,
     /// Datagrams that a source may send at once if it was silent before, 1 to 1,000,000.
     pub burst: u32,

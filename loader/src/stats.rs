@@ -14,7 +14,8 @@ use laminar_xdp_prebuilt::abi;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct XdpStats {
-    /// Dropped: sent to the port, but not LaminarDB's protocol.
+    /// Dropped: sent to one of the ports, and not LaminarDB's protocol, or from a source that
+    /// is denied or beyond its limit.
     pub dropped: u64,
     /// Handed to the kernel on the CPU where they arrived.
     pub passed: u64,

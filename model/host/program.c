@@ -190,7 +190,7 @@ static void check_sample(const struct host_answer *answer, const __u8 *packet,
 	    memcmp(now.sample.packet, packet, now.sample.captured))
 		now.wrong |= 32;
 	if (now.sample.reason != answer->reason ||
-	    now.sample.length != answer->bytes ||
+	    now.sample.length != len ||
 	    now.sample.time != now.config->now)
 		now.wrong |= 64;
 }

@@ -29,7 +29,12 @@ pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<Verifi
     let print = unsafe { sys::libbpf_set_print(None) };
     // SAFETY: the path is a C string; the options are none.
     let object = unsafe { sys::bpf_object__open_file(path.as_ptr(), ptr::null()) };
-    ensure!(!object.is_null(), "open: {}", io::Error::last_os_error());
+    if object.is_null() {
+        let error = io::Error::last_os_error();
+        // SAFETY: puts the callback back that was there.
+        unsafe { sys::libbpf_set_print(print) };
+        anyhow::bail!("open: {error}");
+    }
     // SAFETY: the object is open until it is closed below, and so are its maps and
     // programs; the log lives longer.
     let loaded = unsafe {

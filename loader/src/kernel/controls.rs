@@ -95,7 +95,8 @@ pub fn add(list: &Map, prefix: &IpNet) -> io::Result<()> {
 }
 
 /// What may be changed and looked at while the program runs. Changes act from the next
-/// packet on, each on its own: there is no moment without a limit or a list. They end
+/// packet on, each on its own: there is no moment without a limit or a list, but for a port
+/// that changes its place among several, which may be missed for nanoseconds. They end
 /// with this program: one that takes its place ([`crate::Ingest::take_over`]) begins with
 /// its own configuration, and full buckets.
 #[derive(Debug)]
@@ -170,8 +171,9 @@ impl XdpControls {
     /// Drops what comes from a prefix.
     ///
     /// # Errors
-    /// [`XdpError::Config`] if no lists were configured at loading, or the list is full;
-    /// nothing has changed then. [`XdpError::Kernel`] if the kernel refuses.
+    /// [`XdpError::Config`] if no lists were configured at loading, or the list is full
+    /// (before Linux 6.13 also for a prefix that is on the full list already); nothing has
+    /// changed then. [`XdpError::Kernel`] if the kernel refuses.
     pub fn deny(&self, prefix: IpNet) -> Result<(), XdpError> {
         self.put_on(|held| &held.deny, &prefix)
     }
@@ -212,7 +214,8 @@ impl XdpControls {
     }
 
     /// The samples that wait, oldest first, or those that come within the time; empty if
-    /// none came. A sample is given once, to one of those who ask. Some 1,600 of them can
+    /// none came. A sample is given once, to one of those who ask; who asks while somebody
+    /// else waits, waits for that one first. Some 1,600 of them can
     /// wait; what is dropped meanwhile is counted, but not shown.
     ///
     /// # Errors

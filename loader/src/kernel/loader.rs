@@ -15,7 +15,7 @@ use crate::kernel::controls::XdpControls;
 use crate::kernel::interface::Interface;
 use crate::kernel::object::{Loaded, Map};
 use crate::kernel::steering::{self, Owner, Steering};
-use crate::kernel::{libbpf, probe, rights};
+use crate::kernel::{controls, libbpf, probe, rights};
 use crate::select::Selection;
 use crate::stats::{XdpCounter, XdpReason, XdpStats};
 
@@ -109,7 +109,8 @@ impl XdpLoader {
                 let attachment = replacing;
                 Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
             }
-            Err(XdpError::NoUsableObject { selection }) => {
+            // Limits and lists that are wanted are in the program that runs, or nowhere.
+            Err(XdpError::NoUsableObject { selection }) if controls::features(config) == 0 => {
                 tracing::warn!(%selection, "the program of the process before stays");
                 let (selection, mode) = (*selection, attachment.mode());
                 Ok(XdpLoader { attachment, loaded, steering, selection, mode, steers })
@@ -153,9 +154,11 @@ impl XdpLoader {
     /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
         let mut counters = Vec::new();
+        let cpus = steering::possible_cpus()
+            .map_err(|reason| XdpError::Kernel { action: "list the CPUs".into(), reason })?;
         for &reason in XdpReason::ALL {
-            let counts = self.counts(reason)?;
-            let counted = (0..).zip(counts).filter(|(_, [packets, _])| *packets > 0);
+            let counts = cpus.iter().copied().zip(self.counts(reason)?);
+            let counted = counts.filter(|(_, [packets, _])| *packets > 0);
             counters.extend(counted.map(|(cpu, [packets, bytes])| XdpCounter {
                 reason,
                 cpu,

@@ -14,7 +14,12 @@ use crate::kernel::controls::{self, Held, SAMPLES_SIZE, Values, XdpControls};
 use crate::kernel::libbpf::object::{Object, ProgramDefinition};
 use crate::kernel::libbpf::ring::Ring;
 use crate::kernel::object::{LoadFailure, Map, failed};
-use crate::kernel::shape;
+use crate::kernel::{shape, steering};
+
+/// The kernel hands each CPU up to 128 places of a table of buckets at a time. Where that
+/// would be all of them, a CPU that gets none takes the same place again and again, and
+/// whoever sends through it is new each time: without a limit.
+const LEAST_SOURCES_PER_CPU: u32 = 256;
 
 /// What the loader decides about any object before the kernel sees it.
 pub struct Settings<'a> {
@@ -73,12 +78,18 @@ impl Parsed {
             return Err(problem);
         }
         let is_guarded = features != 0;
+        let cpus = steering::possible_cpus().map_err(failed("the CPUs cannot be counted"))?;
+        let least = LEAST_SOURCES_PER_CPU.saturating_mul(cpus.len() as u32);
         let object = &mut self.object;
         let mut choose = || {
             object.set_wanted(abi::LAMINAR_PROGRAM_GUARDED, is_guarded)?;
             object.set_wanted(abi::LAMINAR_PROGRAM, !is_guarded)?;
             for (map, feature, entries) in [
-                (abi::LAMINAR_MAP_SOURCES, abi::LAMINAR_FEATURE_LIMIT, config.max_sources),
+                (
+                    abi::LAMINAR_MAP_SOURCES,
+                    abi::LAMINAR_FEATURE_LIMIT,
+                    config.max_sources.max(least),
+                ),
                 (abi::LAMINAR_MAP_DENY, abi::LAMINAR_FEATURE_LISTS, config.max_prefixes),
                 (abi::LAMINAR_MAP_ALLOW, abi::LAMINAR_FEATURE_LISTS, config.max_prefixes),
                 (abi::LAMINAR_MAP_SAMPLES, abi::LAMINAR_FEATURE_SAMPLES, SAMPLES_SIZE),

@@ -17,7 +17,8 @@ struct KnownMap {
     kind: sys::bpf_map_type,
     key_size: usize,
     value_sizes: &'static [usize],
-    /// Where the loader sets none.
+    /// Where nobody sets others: the loader does, and libbpf makes a ring buffer as large as
+    /// a page of this machine.
     entries: Option<u32>,
 }
 
@@ -80,7 +81,8 @@ const FEATURES: [KnownMap; 4] = [
     KnownMap {
         kind: sys::BPF_MAP_TYPE_RINGBUF,
         key_size: 0,
-        ..array(abi::LAMINAR_MAP_SAMPLES, &[0], 4096)
+        entries: None,
+        ..array(abi::LAMINAR_MAP_SAMPLES, &[0], 0)
     },
 ];
 
@@ -153,4 +155,24 @@ fn is(map: &MapDefinition, known: &KnownMap) -> bool {
         && map.key_size as usize == known.key_size
         && known.value_sizes.contains(&(map.value_size as usize))
         && known.entries.is_none_or(|entries| map.entries == entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_buffer_is_as_large_as_the_machines_pages() {
+        for page in [4096, 16_384, 65_536] {
+            let map = MapDefinition {
+                name: abi::LAMINAR_MAP_SAMPLES.into(),
+                kind: sys::BPF_MAP_TYPE_RINGBUF,
+                key_size: 0,
+                value_size: 0,
+                entries: page,
+                pinned: false,
+            };
+            assert!(FEATURES.iter().any(|known| is(&map, known)), "{page}");
+        }
+    }
 }

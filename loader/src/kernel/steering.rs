@@ -194,16 +194,28 @@ pub fn is_online(core: u32) -> bool {
 
 /// One of the kernel's CPU lists, such as `0-3,8`, as inclusive ranges.
 fn cpu_list(name: &str) -> Result<Vec<(u32, u32)>, XdpError> {
-    let path = format!("/sys/devices/system/cpu/{name}");
-    let list = fs::read_to_string(&path).and_then(|text| {
-        parse_cpu_list(&text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
-    });
-    list.map_err(|error| {
+    read_cpu_list(name).map_err(|error| {
+        let path = path_of(name);
         XdpError::config(
             "cores",
             format!("cannot be checked, because {path} cannot be read: {error}"),
         )
     })
+}
+
+/// The ids of all CPUs that this machine can have, in the order in which the kernel gives
+/// what it has for each.
+pub fn possible_cpus() -> io::Result<Vec<u32>> {
+    Ok(read_cpu_list("possible")?.into_iter().flat_map(|(first, last)| first..=last).collect())
+}
+
+fn read_cpu_list(name: &str) -> io::Result<Vec<(u32, u32)>> {
+    let text = fs::read_to_string(path_of(name))?;
+    parse_cpu_list(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn path_of(name: &str) -> String {
+    format!("/sys/devices/system/cpu/{name}")
 }
 
 fn parse_cpu_list(text: &str) -> Option<Vec<(u32, u32)>> {

@@ -112,8 +112,10 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
     let (loader, program) = sampling(&wire, "linux-5.18", 1)?;
     let mut long = datagram(7, &(0..=255).cycle().take(3000).collect::<Vec<u8>>());
     long[0] = b'l';
-    for frame in [frame::udp(9999, b""), frame::udp(9999, &long)] {
-        for first in [0, 14, 40, 100, 127, 128, 129] {
+    let junk = frame::udp(9999, b"no datagram of ours");
+    let (end, padded) = (junk.len(), frame::padded(junk, 120));
+    for frame in [frame::udp(9999, b""), frame::udp(9999, &long), padded] {
+        for first in [0, 14, 40, end, 100, 127, 128, 129] {
             let first = frame.len().min(first);
             bpf::run_split(&program, &frame, first)?;
             let samples = loader.controls().drop_samples(Duration::from_secs(5))?;

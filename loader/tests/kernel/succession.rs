@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
-use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfigBuilder, XdpError};
+use laminar_xdp::{Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfigBuilder, XdpError};
 use tempfile::TempDir;
 use testbed::frame::datagram;
 use testbed::{Wire, seccomp};
@@ -277,6 +277,13 @@ fn what_a_successor_is_configured_for() -> Result<()> {
     };
     let refused = take_over(config().interface("other0"))?.unwrap_err();
     ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
+    ensure!(wire.attached_program()? == program);
+
+    // A limit that none of its objects can keep is not given up in silence.
+    let limit = SourceLimit { packets_per_second: 1, burst: 1 };
+    let config_of = config().force_target("linux-5.3").source_limit(limit);
+    let refused = take_over(config_of)?.unwrap_err();
+    ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");
     ensure!(wire.attached_program()? == program);
 
     // This target filters only, in generic mode; where there is no steering in that, any

@@ -6,7 +6,7 @@
 #include <linux/types.h>
 
 #define SEC(name)
-#define barrier_var(var)
+#define barrier_var(var) do { } while (0)
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #endif

@@ -70,7 +70,9 @@ impl Ingest {
     /// the same user, or the other to root.
     ///
     /// What is there is kept as it is, whatever this configuration says: the size of the
-    /// receive buffers and of the CPUs' queues, XDP's mode, and whether it steers. Only
+    /// receive buffers and of the CPUs' queues, XDP's mode, and whether it steers; where
+    /// none of this process's objects can take the running one's place and no limits, lists,
+    /// samples or several ports are wanted, the program itself and its port. Only
     /// whether there is XDP is this configuration's: where it is off, the former
     /// attachment ends, its counters with it, and what is in its queues may be overtaken;
     /// where only this one has it, it begins as with [`Ingest::open`] before the running
