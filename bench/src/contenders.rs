@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{LaminarHeader, XdpAttachMode, XdpConfig, XdpLoader};
 use socket2::{SockFilter, Socket};
-use testbed::bpf;
+use testbed::{Wire, bpf};
 use xshell::{Shell, cmd};
 
 use crate::receiving::{PORT, Receiving};
@@ -56,7 +57,13 @@ impl Contender {
     }
 
     /// Puts it between the wire and the application's socket, until the answer is dropped.
-    pub fn put_up(self, receiving: &Receiving, socket: &Socket, cpu: u32) -> Result<Held> {
+    pub fn put_up(self, receiving: &mut Receiving, socket: &Socket, cpu: u32) -> Result<Held> {
+        let held = self.hold(receiving, socket, cpu)?;
+        receiving.settle()?;
+        Ok(held)
+    }
+
+    fn hold(self, receiving: &Receiving, socket: &Socket, cpu: u32) -> Result<Held> {
         let wire = &receiving.wire;
         match self {
             Contender::Floor => {
@@ -106,8 +113,30 @@ pub enum Held {
     Link(#[expect(dead_code, reason = "held")] OwnedFd),
     /// laminar-xdp.
     Loader(#[expect(dead_code, reason = "held")] Box<XdpLoader>),
-    /// It ends with the namespace or the socket.
+    /// A table of nftables.
+    Table(#[expect(dead_code, reason = "held")] Table),
+    /// It ends with the socket.
     Elsewhere,
+}
+
+/// A table of nftables that is removed with this.
+pub struct Table {
+    wire: Arc<Wire>,
+    family: &'static str,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let rules = format!("delete table {} bench\n", self.family);
+        if let Err(error) = self.wire.receiver.enter(|| nft(&rules)) {
+            eprintln!("a table of nftables is left: {error:#}");
+        }
+    }
+}
+
+fn nft(rules: &str) -> Result<()> {
+    let shell = Shell::new()?;
+    Ok(cmd!(shell, "nft -f -").stdin(rules).quiet().run()?)
 }
 
 /// laminar-xdp as it is by default, for these CPUs.
@@ -126,17 +155,14 @@ pub fn load(receiving: &Receiving, mode: XdpAttachMode, cores: &[u32]) -> Result
     Ok(Held::Loader(Box::new(loader)))
 }
 
-fn nftables(receiving: &Receiving, family: &str, hook: &str) -> Result<Held> {
+fn nftables(receiving: &Receiving, family: &'static str, hook: &str) -> Result<Held> {
     let magic = LaminarHeader::MAGIC;
     let rules = format!(
         "table {family} bench {{ chain bench {{ {hook}; \
          udp dport {PORT} @th,64,32 != {magic:#x} drop; }}; }}\n"
     );
-    receiving.wire.receiver.enter(|| -> Result<()> {
-        let shell = Shell::new()?;
-        Ok(cmd!(shell, "nft -f -").stdin(&rules).quiet().run()?)
-    })?;
-    Ok(Held::Elsewhere)
+    receiving.wire.receiver.enter(|| nft(&rules))?;
+    Ok(Held::Table(Table { wire: receiving.wire.clone(), family }))
 }
 
 /// Lets through what has the magic behind the UDP header.

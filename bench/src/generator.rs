@@ -12,8 +12,9 @@ use crate::Bench;
 use crate::receiving::PORT;
 use crate::threads::Worker;
 
-/// How often the kernel runs the program before it asks whether to go on.
-const RUNS: u32 = 50_000;
+/// How often the kernel runs the program: until it is interrupted, as it waits for RCU
+/// before and after, and nothing is sent meanwhile.
+const RUNS: u32 = i32::MAX as u32;
 
 /// Bytes of a frame in front of what a datagram carries: Ethernet, IP, UDP, LaminarDB.
 const HEADERS: usize = 14 + 20 + 8 + 12;
@@ -62,6 +63,7 @@ impl Flow {
 pub struct Generator {
     program: Arc<OwnedFd>,
     worker: Worker<()>,
+    _passing: Option<OwnedFd>,
 }
 
 impl Generator {
@@ -76,21 +78,26 @@ impl Generator {
         // What is written into it changes, and is not summed up.
         frame[40..42].fill(0);
 
+        let passing = match bench.has_cards() {
+            true => {
+                let program = bpf::empty_program(c"passing", bpf::XDP_PASS)?;
+                Some(wire.sender.enter(|| bpf::attach(&program, &wire.peer))?)
+            }
+            false => None,
+        };
         let receives = cpu == bench.cpus.0;
         let (running, sender) = (program.clone(), wire.sender.try_clone()?);
         let worker = Worker::start(cpu, move |stop| {
             if receives {
                 testbed::become_idle()?;
             }
-            // A thread inherits where it runs and in which class.
-            sender.enter(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    bpf::run_live(&running, &frame, RUNS, flow.batch).context("live frames")?;
-                }
-                Ok(())
-            })
+            sender.join()?;
+            while !stop.load(Ordering::Relaxed) {
+                bpf::run_live(&running, &frame, RUNS, flow.batch).context("live frames")?;
+            }
+            Ok(())
         })?;
-        Ok(Generator { program, worker })
+        Ok(Generator { program, worker, _passing: passing })
     }
 
     /// Stops, and says why if it had stopped before.

@@ -72,7 +72,7 @@ pub fn measure(bench: &Bench) -> Result<Part> {
         .bpf_object_path("/nonexistent")
         .build()?;
     let cores = bench.all_cpus.as_slice();
-    let mut peer = true;
+    let mut peers: Vec<(&str, Peer)> = vec![(IP, ip_link), (XDP_LOADER, xdp_loader)];
     let (mut ways, mut parts) = (Rounds::default(), Rounds::default());
     let rounds = bench.choose(1, 25);
     bench.progress(format_args!("loading: {rounds} rounds"));
@@ -94,11 +94,13 @@ pub fn measure(bench: &Bench) -> Result<Part> {
             let load = || Ok(XdpLoader::load_and_attach(&config, cores)?);
             let loader = ways.time(OURS, load)?;
             parts.time("and to detach again", || Ok(loader.detach()?))?;
-            ip_link(&mut ways, &file)?;
-            if peer && let Err(error) = xdp_loader(&mut ways, &file) {
-                part.left_out.push(format!("xdp-loader: {error:#}; Debian's xdp-tools has it"));
-                peer = false;
-            }
+            peers.retain(|(name, peer)| match peer(&mut ways, &file) {
+                Ok(()) => true,
+                Err(error) => {
+                    part.left_out.push(format!("{name}: {error:#}"));
+                    false
+                }
+            });
             let shell = Shell::new()?;
             let nothing = || Ok(cmd!(shell, "true").quiet().run()?);
             ways.time("a process that does nothing", nothing)
@@ -117,24 +119,28 @@ pub fn measure(bench: &Bench) -> Result<Part> {
     Ok(part)
 }
 
-/// What `ip` does with the object; taken off again without a clock.
+/// Somebody else's way to attach the object and take it off again.
+type Peer = fn(&mut Rounds, &Path) -> Result<()>;
+
+const IP: &str = "ip link set ... xdp obj";
+const XDP_LOADER: &str = "xdp-loader load";
+
 fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
     let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
-    ways.time("ip link set ... xdp obj", || {
-        Ok(cmd!(shell, "ip link set dev {interface} xdp obj {file} sec xdp").quiet().run()?)
-    })?;
-    Ok(cmd!(shell, "ip link set dev {interface} xdp off").quiet().run()?)
+    let load = cmd!(shell, "ip link set dev {interface} xdp obj {file} sec xdp");
+    let loaded = ways.time(IP, || Ok(load.quiet().run()?));
+    let unloaded = cmd!(shell, "ip link set dev {interface} xdp off").quiet().run();
+    loaded.and(unloaded.map_err(Into::into))
 }
 
-/// What xdp-loader does with it.
+/// Debian's xdp-tools has it.
 fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
     let load = cmd!(shell, "xdp-loader load --mode native {interface} {file}");
-    let loaded = ways.time("xdp-loader load", || Ok(load.quiet().ignore_stdout().run()?));
+    let loaded = ways.time(XDP_LOADER, || Ok(load.quiet().ignore_stdout().run()?));
     let unload = cmd!(shell, "xdp-loader unload --all {interface}");
     let unloaded = unload.quiet().ignore_stdout().ignore_stderr().run();
-    loaded?;
-    Ok(unloaded?)
+    loaded.and(unloaded.map_err(Into::into))
 }
 
 /// The crate's share of a program's size, without symbols.

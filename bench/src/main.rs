@@ -9,6 +9,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -84,7 +86,8 @@ pub struct Bench {
     /// All that are online.
     pub all_cpus: Vec<u32>,
     programs: PathBuf,
-    ports: Option<[String; 2]>,
+    /// The ports, if they are to be used.
+    cable: Option<Arc<Wire>>,
 }
 
 impl Bench {
@@ -98,12 +101,30 @@ impl Bench {
         eprintln!("{what}");
     }
 
-    /// A wire to send on.
-    pub fn wire(&self) -> Result<Wire> {
-        match &self.ports {
-            Some([receiver, sender]) => Wire::adopt(receiver, sender),
-            None => Wire::new(),
+    /// So many milliseconds in which something is counted: with cards longer, as their
+    /// drivers tell only every second how many packets they took.
+    pub fn window(&self, milliseconds: u64) -> Duration {
+        Duration::from_millis(if self.cable.is_some() { 4000 } else { milliseconds })
+    }
+
+    /// A wire to send on: a new one, or the ports.
+    pub fn wire(&self) -> Result<Arc<Wire>> {
+        match &self.cable {
+            Some(wire) => Ok(wire.clone()),
+            None => Wire::new().map(Arc::new),
         }
+    }
+
+    /// Whether frames go to a network card, which sends what is redirected to it only while
+    /// it has a program itself.
+    pub fn has_cards(&self) -> bool {
+        self.cable.is_some()
+    }
+
+    /// Contenders by number, in another order each round: what one leaves behind for a
+    /// moment does not always meet the same one.
+    pub fn turns(&self, round: usize, contenders: usize) -> impl Iterator<Item = usize> {
+        (0..contenders).map(move |i| (i + round) % contenders)
     }
 
     /// The path of a compiled program.
@@ -138,8 +159,10 @@ fn run(arguments: Arguments) -> Result<bool> {
     let ports = arguments.ports.map(<[String; 2]>::try_from).transpose();
     let ports = ports.ok().context("--ports takes two interfaces")?;
     let machine = Machine::this(ports.as_ref())?;
+    let cable = ports.map(|[receiver, sender]| Wire::adopt(&receiver, &sender)).transpose()?;
     let Arguments { quick, programs, .. } = arguments;
-    let bench = Bench { quick, cpus: (cpu, other), all_cpus: cpus, programs, ports };
+    let cable = cable.map(Arc::new);
+    let bench = Bench { quick, cpus: (cpu, other), all_cpus: cpus, programs, cable };
 
     let mut report = Report { machine, quick, parts: Vec::new() };
     for (name, measure) in PARTS {

@@ -46,8 +46,7 @@ impl RedirectCpu {
         match attached(&wire, &mut process) {
             Ok(program) => Ok(RedirectCpu { program, process, _wire: wire }),
             Err(error) => {
-                process.kill().ok();
-                process.wait().ok();
+                end(&mut process);
                 Err(error)
             }
         }
@@ -56,9 +55,21 @@ impl RedirectCpu {
 
 impl Drop for RedirectCpu {
     fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
+        end(&mut self.process);
     }
+}
+
+/// Asks it to end, so that it takes away what it pinned, and insists after a while.
+fn end(process: &mut Child) {
+    Command::new("kill").args(["-INT", &process.id().to_string()]).status().ok();
+    for _ in 0..100 {
+        if !matches!(process.try_wait(), Ok(None)) {
+            return;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    process.kill().ok();
+    process.wait().ok();
 }
 
 /// Waits for the process to attach its program. libxdp puts a dispatcher in front where it

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
@@ -14,44 +15,59 @@ use crate::threads::{kernel_threads, run_time};
 pub const PORT: u16 = 9999;
 
 /// Bytes of a socket's buffer.
-const RECEIVE_BUFFER: usize = 4 << 20;
+const RECEIVE_BUFFER: i32 = 4 << 20;
 
 /// A wire whose receiving end polls in threads of its own (threaded NAPI), bound to one
 /// CPU: so the scheduler's account of them is what receiving costs.
 pub struct Receiving {
     /// The wire.
-    pub wire: Wire,
+    pub wire: Arc<Wire>,
+    cpu: u32,
+    /// Threads of other wires whose interfaces have the same name.
+    others: Vec<u32>,
     napi: Vec<u32>,
     packets: File,
-    /// The file that says whether it polls in threads, and what it said.
-    threaded: (String, String),
+    /// Files that were written, and what they said before.
+    changed: Vec<(String, String)>,
 }
 
 impl Receiving {
     /// Makes a wire, or takes the ports that there are, with `cpu` to receive.
     pub fn new(bench: &Bench, cpu: u32) -> Result<Receiving> {
+        let others = kernel_threads(&format!("napi/{}-", Wire::INTERFACE))?;
         let wire = bench.wire()?;
-        let interface = &wire.interface;
-        let prefix = format!("napi/{interface}-");
-        let before = kernel_threads(&prefix)?;
         wire.poll_with_napi()?;
-        let files = format!("/sys/class/net/{interface}");
-        let threaded = format!("{files}/threaded");
-        let (packets, before_threads) = wire.receiver.enter(|| -> Result<(File, String)> {
+        let files = format!("/sys/class/net/{}", wire.interface);
+        let packets = wire.receiver.enter(|| {
             testbed::see_own_sys()?;
-            let before = fs::read_to_string(&threaded).with_context(|| threaded.clone())?;
-            fs::write(&threaded, "1").with_context(|| threaded.clone())?;
-            Ok((File::open(format!("{files}/statistics/rx_packets"))?, before))
+            File::open(format!("{files}/statistics/rx_packets"))
         })?;
-        let mut napi = kernel_threads(&prefix)?;
-        napi.retain(|thread| !before.contains(thread));
-        let threaded = (threaded, before_threads);
-        let receiving = Receiving { wire, napi, packets, threaded };
-        ensure!(!receiving.napi.is_empty(), "there is no thread {prefix}*");
-        for thread in &receiving.napi {
-            testbed::pin_thread(*thread, cpu)?;
-        }
+        let (napi, changed) = (Vec::new(), Vec::new());
+        let mut receiving = Receiving { wire, cpu, others, napi, packets, changed };
+        receiving.write(format!("{files}/threaded"), "1")?;
+        receiving.settle()?;
         Ok(receiving)
+    }
+
+    /// Finds and binds the polling threads, again when a program was attached: drivers may
+    /// start others then.
+    pub fn settle(&mut self) -> Result<()> {
+        let prefix = format!("napi/{}-", self.wire.interface);
+        self.napi = kernel_threads(&prefix)?;
+        self.napi.retain(|thread| !self.others.contains(thread));
+        ensure!(!self.napi.is_empty(), "there is no thread {prefix}*");
+        self.napi.iter().try_for_each(|thread| Ok(testbed::pin_thread(*thread, self.cpu)?))
+    }
+
+    /// Writes a file of /sys as the receiver sees it, until this is dropped.
+    fn write(&mut self, file: String, text: &str) -> Result<()> {
+        let before = self.wire.receiver.enter(|| {
+            testbed::see_own_sys()?;
+            let before = fs::read_to_string(&file)?;
+            fs::write(&file, text).map(|()| before)
+        });
+        self.changed.push((file.clone(), before.context(file)?));
+        Ok(())
     }
 
     /// How many packets the interface took, wherever they ended.
@@ -67,20 +83,18 @@ impl Receiving {
     }
 
     /// Has the kernel hand packets to another CPU before it looks at them (RPS).
-    pub fn steer_packets(&self, cpu: u32) -> Result<()> {
+    pub fn steer_packets(&mut self, cpu: u32) -> Result<()> {
         ensure!(cpu < 32, "CPU {cpu} is beyond the first word of a CPU mask");
         let queues = format!("/sys/class/net/{}/queues", self.wire.interface);
-        self.wire.receiver.enter(|| {
+        let queues = self.wire.receiver.enter(|| -> Result<Vec<String>> {
             testbed::see_own_sys()?;
-            for entry in fs::read_dir(&queues)? {
-                let file = entry?.path().join("rps_cpus");
-                if file.exists() {
-                    fs::write(&file, format!("{:x}", 1u32 << cpu))
-                        .with_context(|| file.display().to_string())?;
-                }
-            }
-            Ok(())
-        })
+            let queues = fs::read_dir(queues)?.map(|queue| Ok(queue?.path().join("rps_cpus")));
+            let queues: Vec<_> = queues.collect::<Result<_>>()?;
+            let files = queues.iter().filter(|file| file.exists());
+            Ok(files.map(|file| file.display().to_string()).collect())
+        })?;
+        let mask = format!("{:x}", 1u32 << cpu);
+        queues.into_iter().try_for_each(|file| self.write(file, &mask))
     }
 
     /// A socket on [`PORT`], which others may share.
@@ -88,7 +102,7 @@ impl Receiving {
         self.wire.receiver.enter(|| {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
             socket.set_reuse_port(true)?;
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+            testbed::set_receive_buffer(&socket, RECEIVE_BUFFER)?;
             socket.set_read_timeout(Some(std::time::Duration::from_millis(50)))?;
             socket.bind(&Wire::destination(PORT).into())?;
             Ok(socket)
@@ -98,10 +112,12 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        let (file, before) = &self.threaded;
-        let back = || testbed::see_own_sys().and_then(|()| fs::write(file, before.trim()));
+        let back = || {
+            testbed::see_own_sys()?;
+            self.changed.iter().try_for_each(|(file, before)| fs::write(file, before.trim()))
+        };
         if let Err(error) = self.wire.receiver.enter(back) {
-            eprintln!("{file} is not as it was: {error}");
+            eprintln!("not all of {:?} is as it was: {error}", self.changed);
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
 }
 
 /// A thread that works until it is told to stop, or until this is dropped.
-pub struct Worker<T> {
+pub struct Worker<T: Send + 'static> {
     id: u32,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<T>>>,
@@ -62,18 +62,24 @@ impl<T: Send + 'static> Worker<T> {
 
     /// Stops it and gives what it made, or why it failed.
     pub fn finish(mut self) -> Result<T> {
+        self.end().context("it runs until now")?
+    }
+
+    fn end(&mut self) -> Option<Result<T>> {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it runs until now")?;
-        thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        let thread = self.thread.take()?;
+        // Again and again, as it may be on its way into what is to be interrupted.
+        while !thread.is_finished() {
+            testbed::interrupt(self.id).ok();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
     }
 }
 
-impl<T> Drop for Worker<T> {
+impl<T: Send + 'static> Drop for Worker<T> {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
+        self.end();
     }
 }
 

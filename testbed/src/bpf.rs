@@ -52,7 +52,7 @@ pub fn run_split(program: &OwnedFd, frame: &[u8], first_buffer: usize) -> Result
 
 /// Has a program see a frame `repeat` times as if it came in, `batch` (up to 256) at a
 /// time: what it redirects leaves, what it drops comes back with what it wrote. In this
-/// thread's namespace; Linux 5.18.
+/// thread's namespace, until [`crate::interrupt`] ends it; Linux 5.18.
 pub fn run_live(program: &OwnedFd, frame: &[u8], repeat: u32, batch: u32) -> Result<()> {
     let mut options = sys::bpf_test_run_opts {
         sz: size_of::<sys::bpf_test_run_opts>() as _,
@@ -64,8 +64,10 @@ pub fn run_live(program: &OwnedFd, frame: &[u8], repeat: u32, batch: u32) -> Res
         ..Default::default()
     };
     // SAFETY: the frame has the stated length and is only read.
-    check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
-    Ok(())
+    match check(unsafe { sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        answer => Ok(answer.map(|_| ())?),
+    }
 }
 
 fn test_run(

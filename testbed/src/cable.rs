@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use xshell::{Shell, cmd};
 
 use crate::ethtool::{self, Setting};
 use crate::namespace::Namespace;
@@ -48,8 +48,13 @@ impl Drop for Cable {
         let home = format!("/proc/{}/fd/{}", std::process::id(), self.home.as_raw_fd());
         for Away { interface, namespace, setting, before } in &self.away {
             let back = || {
-                ethtool::set(interface, *setting, *before)?;
-                ip(&format!("link set dev {interface} netns {home}\n"))
+                // Home in any case, and what went wrong before is said then.
+                let restored = match ethtool::get(interface, *setting) {
+                    Ok(now) if now == *before => Ok(()),
+                    _ => ethtool::set(interface, *setting, *before),
+                };
+                ip(&format!("link set dev {interface} down netns {home}\n"))?;
+                restored
             };
             if let Err(error) = namespace.enter(back) {
                 eprintln!("{interface} did not come back as it was: {error:#}");
@@ -58,16 +63,28 @@ impl Drop for Cable {
     }
 }
 
-/// The hardware address of an interface, which must have no address of a network: a
-/// measurement must not take somebody's connection away.
+/// The hardware address of an interface that nobody uses: it is down, and part of nothing
+/// else. A measurement must not take somebody's connection away, and what is down is as it
+/// was when it comes back.
 pub(crate) fn mac_of_unused(interface: &str) -> Result<[u8; 6]> {
-    let shell = Shell::new()?;
-    let addresses = cmd!(shell, "ip -oneline address show dev {interface} scope global");
-    let addresses = addresses.quiet().read().with_context(|| format!("interface {interface}"))?;
-    ensure!(addresses.is_empty(), "{interface} is in use: {addresses}");
-    let text = fs::read_to_string(format!("/sys/class/net/{interface}/address"))?;
+    const IFF_UP: u32 = 1;
+    let folder = Path::new("/sys/class/net").join(interface);
+    let read = |file: &str| {
+        let text = fs::read_to_string(folder.join(file));
+        text.with_context(|| format!("interface {interface}")).map(|text| text.trim().to_owned())
+    };
+    let flags = read("flags")?;
+    let flags = flags.strip_prefix("0x").and_then(|text| u32::from_str_radix(text, 16).ok());
+    let flags = flags.with_context(|| format!("{interface} has no flags"))?;
+    ensure!(flags & IFF_UP == 0, "{interface} is up: take it down first if nobody uses it");
+    for entry in fs::read_dir(&folder)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let part = name == "master" || name.starts_with("upper_");
+        ensure!(!part, "{interface} is part of another interface ({name})");
+    }
+    let text = read("address")?;
     let bytes: Vec<u8> = text
-        .trim()
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16))
         .collect::<Result<_, _>>()

@@ -20,7 +20,7 @@ pub use batch::Batch;
 pub use namespace::Namespace;
 pub use shared::SharedNumbers;
 pub use wire::{Wire, ip};
-pub use witness::CpuWitness;
+pub use witness::{CpuWitness, select_in_group, set_receive_buffer};
 
 /// The index of an interface in this thread's namespace.
 pub fn interface_index(name: &str) -> anyhow::Result<i32> {
@@ -85,6 +85,26 @@ pub fn pin_thread(thread: u32, cpu: u32) -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
+}
+
+/// Ends the system call that a thread of this process waits in, if it is in one that can be
+/// ended. For everything else there is no effect.
+pub fn interrupt(thread: u32) -> std::io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler = nothing as extern "C" fn(libc::c_int);
+    // SAFETY: a zeroed action is valid: no flags, so that calls are not begun anew.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    let (process, signal) = (std::process::id(), libc::SIGUSR1);
+    // SAFETY: the handler does nothing, so it may run at any time; the signal goes to a
+    // thread of this process or to none.
+    let answer = unsafe {
+        match libc::sigaction(signal, &action, std::ptr::null_mut()) {
+            0 => libc::syscall(libc::SYS_tgkill, process, thread, signal),
+            error => error.into(),
+        }
+    };
+    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The id of the calling thread.

@@ -26,11 +26,18 @@ impl Namespace {
     /// that it gives up are given up for that thread only.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_a_thread(|| {
-            // SAFETY: affects only this thread, which ends after the work.
-            let answer = unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) };
-            assert_eq!(answer, 0, "setns: {}", io::Error::last_os_error());
+            self.join().expect("setns");
             work()
         })
+    }
+
+    /// Moves the calling thread, and no other, into the namespace for good.
+    pub fn join(&self) -> io::Result<()> {
+        // SAFETY: affects only this thread.
+        match unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// The same namespace once more, which lives until both values are gone.

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
@@ -77,7 +79,10 @@ impl Wire {
         receiver.enter(quiet_ipv6)?;
         sender.enter(quiet_ipv6)?;
         let (interface, peer) = (interface.into(), peer.into());
-        Wire { receiver, sender, interface, peer, receiver_mac, _cable: cable }.up()
+        let wire = Wire { receiver, sender, interface, peer, receiver_mac, _cable: cable }.up()?;
+        let ends = [(&wire.receiver, &wire.interface), (&wire.sender, &wire.peer)];
+        ends.into_iter().try_for_each(|(namespace, end)| namespace.enter(|| wait_for_link(end)))?;
+        Ok(wire)
     }
 
     /// Gives both ends their addresses and has them know each other.
@@ -153,6 +158,19 @@ impl Wire {
 pub fn ip(commands: &str) -> Result<()> {
     let shell = Shell::new()?;
     Ok(cmd!(shell, "ip -batch -").stdin(commands).quiet().run()?)
+}
+
+/// Waits until the other end of the cable answers: cards take seconds to agree on a speed.
+fn wait_for_link(interface: &str) -> Result<()> {
+    let (shell, begin) = (Shell::new()?, Instant::now());
+    while begin.elapsed() < Duration::from_secs(15) {
+        let shown = cmd!(shell, "ip -oneline link show dev {interface}").quiet().read()?;
+        if shown.contains("LOWER_UP") {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    bail!("{interface} has no link; is the cable between the two?")
 }
 
 fn quiet_ipv6() -> Result<()> {

@@ -29,7 +29,7 @@ impl CpuWitness {
             socket.set_reuse_port(true)?;
             socket.set_nonblocking(true)?;
             // Beyond net.core.rmem_max, so that no burst of a test overflows it.
-            set_option(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).context("receive buffer")?;
+            set_receive_buffer(&socket, RECEIVE_BUFFER).context("receive buffer")?;
             socket.bind(&address.into())?;
             sockets.push(UdpSocket::from(socket));
         }
@@ -81,17 +81,22 @@ fn possible_cpus() -> Result<usize> {
 /// Attaches `return current CPU` as the group's choice of a socket.
 fn select_by_cpu(socket: &UdpSocket) -> io::Result<()> {
     let load_cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
-    let mut code = [
-        libc::sock_filter {
-            code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
-            jt: 0,
-            jf: 0,
-            k: load_cpu,
-        },
-        libc::sock_filter { code: (libc::BPF_RET | libc::BPF_A) as u16, jt: 0, jf: 0, k: 0 },
-    ];
+    let load_word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    select_in_group(socket, &[(load_word, load_cpu), ((libc::BPF_RET | libc::BPF_A) as u16, 0)])
+}
+
+/// Has classic BPF without jumps choose among the sockets of a group: instructions with
+/// what each is given. It sees a datagram's payload.
+pub fn select_in_group(socket: &impl AsRawFd, program: &[(u16, u32)]) -> io::Result<()> {
+    let instruction = |&(code, k): &(u16, u32)| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let mut code: Vec<libc::sock_filter> = program.iter().map(instruction).collect();
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
     set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+/// Gives a socket a receive buffer of so many bytes, whatever the system's limit is.
+pub fn set_receive_buffer(socket: &impl AsRawFd, bytes: libc::c_int) -> io::Result<()> {
+    set_option(socket, libc::SO_RCVBUFFORCE, &bytes)
 }
 
 fn set_option<Value>(socket: &impl AsRawFd, option: libc::c_int, value: &Value) -> io::Result<()> {
