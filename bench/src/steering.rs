@@ -22,6 +22,8 @@ use crate::threads::{Leftover, Worker};
 
 /// Valid datagrams a second, where a CPU has work.
 const LOADED: u64 = 100_000;
+/// Where it has much.
+const BUSY: u64 = 300_000;
 /// And where it has next to none.
 const IDLE: u64 = 5_000;
 /// They come from so many senders, so that what spreads senders has some.
@@ -78,7 +80,7 @@ struct Steered {
 /// What was found of a way.
 struct Found {
     loaded_cost: Cost,
-    most_cost: Cost,
+    busy_cost: Cost,
     idle: Latency,
     loaded: Latency,
 }
@@ -134,19 +136,19 @@ pub fn measure(bench: &Bench) -> Result<Part> {
     let mut found = Vec::new();
     for _ in WAYS {
         let (idle, loaded) = (Latency::new()?, Latency::new()?);
-        let [loaded_cost, most_cost] = Default::default();
-        found.push(Found { loaded_cost, most_cost, idle, loaded });
+        let [loaded_cost, busy_cost] = Default::default();
+        found.push(Found { loaded_cost, busy_cost, idle, loaded });
     }
     for round in 1..=rounds {
         for i in bench.turns(round, WAYS.len()) {
             let (way, found) = (WAYS[i], &mut found[i]);
             bench.progress(format_args!("steering: round {round} of {rounds}, {way}"));
-            let rates = [Rate::PerSecond(LOADED), Rate::Most];
+            let rates = [LOADED, BUSY];
             for (rate, costs) in
-                rates.into_iter().zip([&mut found.loaded_cost, &mut found.most_cost])
+                rates.into_iter().zip([&mut found.loaded_cost, &mut found.busy_cost])
             {
                 cost(bench, way, rate, window, costs)
-                    .with_context(|| format!("{way}, {rate:?}"))?;
+                    .with_context(|| format!("{way}, {rate} a second"))?;
             }
             for (rate, latencies) in [(IDLE, &mut found.idle), (LOADED, &mut found.loaded)] {
                 let latency = latency(bench, way, rate, window)
@@ -166,17 +168,17 @@ pub fn measure(bench: &Bench) -> Result<Part> {
         // The tail of a shared machine is its own.
         ratios_to: None,
     };
-    let mut costs = |title: &str, of: fn(&Found) -> &Cost| {
+    let mut costs = |rate: u64, of: fn(&Found) -> &Cost| {
         let figures =
             |rounds: [&Vec<f64>; 2]| rounds.map(|rounds| Some(Figure::of(rounds))).to_vec();
         part.tables.push(Table {
-            title: format!("{title}: CPU time for each that is read, ns"),
+            title: format!("{rate} datagrams a second: CPU time for each that is read, ns"),
             columns: ["on the receiving CPU", "on the owner's CPU"].map(String::from).to_vec(),
             rows: rows(&|found| figures([&of(found).receiving, &of(found).owner])),
             ratios_to: Some(Way::Xdp.to_string()),
         });
         part.tables.push(Table {
-            title: format!("{title}: what arrives"),
+            title: format!("{rate} datagrams a second: what arrives"),
             columns: ["% of them that the owner reads", "read in a second"]
                 .map(String::from)
                 .to_vec(),
@@ -184,8 +186,8 @@ pub fn measure(bench: &Bench) -> Result<Part> {
             ratios_to: None,
         });
     };
-    costs(&format!("{LOADED} datagrams a second"), |found| &found.loaded_cost);
-    costs("as many as the receiving CPU has time for", |found| &found.most_cost);
+    costs(LOADED, |found| &found.loaded_cost);
+    costs(BUSY, |found| &found.busy_cost);
     part.tables.extend([
         latencies(IDLE, &|found| found.idle.figures()),
         latencies(LOADED, &|found| found.loaded.figures()),
@@ -279,9 +281,10 @@ impl Steered {
     }
 }
 
-fn flow(valid: Rate) -> Flow {
+fn flow(rate: u64) -> Flow {
     // Fewer go out together where few are due.
-    let batch = if valid == Rate::PerSecond(IDLE) { 8 } else { 64 };
+    let batch = if rate == IDLE { 8 } else { 64 };
+    let valid = Rate::PerSecond(rate);
     Flow { valid, partitions: PARTITIONS, sources: SENDERS, batch, ..Flow::NONE }
 }
 
@@ -300,7 +303,7 @@ const BY_PARTITION: [(u16, u32); 5] = {
 /// before, meanwhile and after, as interrupts do work there that the scheduler charges to
 /// others. Before and after the generator runs too, and sends nothing: what it takes from
 /// its neighbour, if the two CPUs share a core, is not what datagrams cost.
-fn cost(bench: &Bench, way: Way, rate: Rate, window: Duration, found: &mut Cost) -> Result<()> {
+fn cost(bench: &Bench, way: Way, rate: u64, window: Duration, found: &mut Cost) -> Result<()> {
     let (here, there) = bench.cpus;
     let steered = Steered::new(bench, way)?;
     let leftover = Leftover::of(there)?;
@@ -339,7 +342,7 @@ fn cost(bench: &Bench, way: Way, rate: Rate, window: Duration, found: &mut Cost)
 /// How long datagrams are under way, without anything beside them on either CPU.
 fn latency(bench: &Bench, way: Way, rate: u64, window: Duration) -> Result<Histogram<u64>> {
     let steered = Steered::new(bench, way)?;
-    let flow = flow(Rate::PerSecond(rate));
+    let flow = flow(rate);
     let generator = Generator::start(bench, &steered.receiving.wire, flow, bench.cpus.0)?;
     sleep(window / 4);
     steered.seen_here.take_latency();
