@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn measure(bench: &Bench) -> Result<Part> {
     let mut part = Part::new("scaling", "How the cost grows");
     let steps = steps(bench);
-    let (rounds, window) = bench.choose((1, 200), (5, 300));
+    let (rounds, window) = bench.choose((1, 200), (9, 200));
     let mut costs = vec![Vec::new(); steps.len()];
     for round in 1..=rounds {
         bench.progress(format_args!("scaling: round {round} of {rounds}"));

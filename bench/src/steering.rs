@@ -131,7 +131,7 @@ fn microseconds(latency: &Histogram<u64>, percentile: f64) -> f64 {
 /// Measures each way, in turn.
 pub fn measure(bench: &Bench) -> Result<Part> {
     let mut part = Part::new("steering", "A datagram's way to the CPU that owns it");
-    let (rounds, window) = bench.choose((1, 200), (5, 800));
+    let (rounds, window) = bench.choose((1, 200), (9, 500));
     let window = bench.window(window);
     let mut found = Vec::new();
     for _ in WAYS {
