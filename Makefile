@@ -72,7 +72,7 @@ $(TARGET)/bench/%.o: bench/programs/%.c
 	clang-19 -g -O2 -Wall -Werror -mcpu=v3 -target bpf -I/usr/include/$$(gcc -print-multiarch) -c $< -o $@
 
 .PHONY: bench
-bench: packages-bench ## Measure against all there is, 10 minutes (root); BENCH=--quick, =--help
+bench: packages-bench ## Measure against all there is, 7 minutes (root); BENCH=--quick, =--help
 	$(MAKE) --no-print-directory $(BENCH_PROGRAMS)
 	$(CARGO) build --quiet --locked --release --target-dir $(TARGET) --package bench
 	$(SUDO) $(TARGET)/release/bench --programs $(TARGET)/bench --output $(TARGET)/bench/report $(BENCH)

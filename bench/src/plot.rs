@@ -25,8 +25,15 @@ pub fn lines(
             .margin(12)
             .x_label_area_size(45)
             .y_label_area_size(65)
-            .build_cartesian_2d(0.0..right * 1.02, 0.0..top * 1.05)?;
-        chart.configure_mesh().x_desc(x_title).y_desc(y_title).label_style(FONT).draw()?;
+            // Room for the legend beside the lines.
+            .build_cartesian_2d(0.0..right * 1.5, 0.0..top * 1.05)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .x_desc(x_title)
+            .y_desc(y_title)
+            .label_style(FONT)
+            .draw()?;
         for (i, (name, points)) in series.iter().enumerate() {
             let colour = Palette99::pick(i).to_rgba();
             chart
@@ -38,8 +45,8 @@ pub fn lines(
                     PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(3))
                 });
         }
-        let legend = chart.configure_series_labels();
-        { legend }
+        chart
+            .configure_series_labels()
             .position(SeriesLabelPosition::MiddleRight)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK)
@@ -54,6 +61,7 @@ pub fn bars(title: &str, unit: &str, table: &Table) -> Result<String> {
     let rows: Vec<(&str, f64)> = table
         .rows
         .iter()
+        .rev() // the first one on top
         .filter_map(|row| Some((row.name.as_str(), row.figures.first()?.as_ref()?.median)))
         .collect();
     let right = rows.iter().map(|row| row.1).fold(1.0, f64::max);
@@ -72,6 +80,7 @@ pub fn bars(title: &str, unit: &str, table: &Table) -> Result<String> {
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
             .x_desc(unit)
             .y_labels(rows.len())
             .y_label_formatter(&label)
