@@ -78,18 +78,20 @@ impl Parsed {
             return Err(problem);
         }
         let is_guarded = features != 0;
-        let cpus = steering::possible_cpus().map_err(failed("the CPUs cannot be counted"))?;
-        let least = LEAST_SOURCES_PER_CPU.saturating_mul(cpus.len() as u32);
+        let sources = match features & abi::LAMINAR_FEATURE_LIMIT {
+            0 => config.max_sources, // of a table that stays as it is
+            _ => {
+                let cpus = steering::possible_cpus();
+                let cpus = cpus.map_err(failed("the CPUs cannot be counted"))?.len() as u32;
+                config.max_sources.max(LEAST_SOURCES_PER_CPU.saturating_mul(cpus))
+            }
+        };
         let object = &mut self.object;
         let mut choose = || {
             object.set_wanted(abi::LAMINAR_PROGRAM_GUARDED, is_guarded)?;
             object.set_wanted(abi::LAMINAR_PROGRAM, !is_guarded)?;
             for (map, feature, entries) in [
-                (
-                    abi::LAMINAR_MAP_SOURCES,
-                    abi::LAMINAR_FEATURE_LIMIT,
-                    config.max_sources.max(least),
-                ),
+                (abi::LAMINAR_MAP_SOURCES, abi::LAMINAR_FEATURE_LIMIT, sources),
                 (abi::LAMINAR_MAP_DENY, abi::LAMINAR_FEATURE_LISTS, config.max_prefixes),
                 (abi::LAMINAR_MAP_ALLOW, abi::LAMINAR_FEATURE_LISTS, config.max_prefixes),
                 (abi::LAMINAR_MAP_SAMPLES, abi::LAMINAR_FEATURE_SAMPLES, SAMPLES_SIZE),
