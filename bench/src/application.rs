@@ -92,7 +92,7 @@ pub fn read(
 }
 
 /// An application with one thread, on a CPU.
-pub fn start(socket: Socket, seen: &Arc<Seen>, cpu: u32) -> Result<Worker<()>> {
+pub fn start(socket: Socket, seen: &Arc<Seen>, cpu: u32) -> Result<Worker> {
     let seen = seen.clone();
     Worker::start(cpu, move |stop| read(&socket, stop, |datagrams| seen.judge(datagrams)))
 }

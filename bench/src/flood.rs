@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::application::{self, Seen};
 use crate::contenders::Contender;
 use crate::figures::Figure;
-use crate::generator::{Flow, Generator, Rate};
-use crate::receiving::Receiving;
+use crate::generator::{Flow, Rate};
 use crate::report::{Part, Promise, Row, Table};
+use crate::standing::Standing;
 use crate::{Bench, plot};
 
 /// Valid datagrams in a second.
@@ -111,16 +110,11 @@ pub fn measure(bench: &Bench) -> Result<Part> {
 }
 
 fn flood(bench: &Bench, contender: Contender, junk: Rate, window: Duration) -> Result<Seconds> {
-    let (cpu, other) = bench.cpus;
-    let mut receiving = Receiving::new(bench, cpu)?;
-    let (socket, seen) = (receiving.socket()?, Seen::nothing()?);
-    let held = contender.put_up(&mut receiving, &socket, cpu)?;
-    let application = application::start(socket, &seen, cpu)?;
     let flow = Flow { junk, valid: Rate::PerSecond(VALID), ..Flow::NONE };
-    let generator = Generator::start(bench, &receiving.wire, flow, other)?;
+    let standing = Standing::new(bench, contender, flow)?;
     let sample = || -> Result<[u64; 3]> {
-        let (junk, valid) = generator.sent()?;
-        Ok([junk, valid, seen.valid.load(Ordering::Relaxed)])
+        let (junk, valid) = standing.generator.sent()?;
+        Ok([junk, valid, standing.seen.valid.load(Ordering::Relaxed)])
     };
     // Until the buffers are as full as they get.
     sleep(window / 2);
@@ -128,9 +122,7 @@ fn flood(bench: &Bench, contender: Contender, junk: Rate, window: Duration) -> R
     sleep(window);
     let after = sample()?;
     let [junk, valid, arrived] = [0, 1, 2].map(|i| (after[i] - before[i]) as f64);
-    generator.finish()?;
-    application.finish()?;
-    drop(held);
+    standing.finish()?;
     ensure!(valid > 0.0, "no valid datagram was sent");
     // What was under way at the beginning and arrives in the window is at most a buffer.
     Ok(Seconds { share: (100.0 * arrived / valid).min(100.0), junk: junk / window.as_secs_f64() })

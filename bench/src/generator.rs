@@ -62,7 +62,7 @@ impl Flow {
 /// Sends until it is dropped.
 pub struct Generator {
     program: Arc<OwnedFd>,
-    worker: Worker<()>,
+    worker: Worker,
     _passing: Option<OwnedFd>,
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::application::{self, Seen};
 use crate::contenders::Contender;
 use crate::figures::Figure;
-use crate::generator::{Flow, Generator, Rate};
-use crate::receiving::Receiving;
+use crate::generator::{Flow, Rate};
 use crate::report::{Part, Promise, Row, Table};
+use crate::standing::Standing;
 use crate::{Bench, plot};
 
 /// A rate that everybody can take, in packets a second.
@@ -70,26 +69,18 @@ pub fn measure(bench: &Bench) -> Result<Part> {
 /// Nanoseconds of the receiving CPU's threads for each packet that was dealt with: dropped
 /// by whoever drops it. What a full buffer of a socket loses is work, but nothing done.
 fn cost(bench: &Bench, contender: Contender, rate: Rate, window: Duration) -> Result<f64> {
-    let (cpu, other) = bench.cpus;
-    let mut receiving = Receiving::new(bench, cpu)?;
-    let (socket, seen) = (receiving.socket()?, Seen::nothing()?);
-    let held = contender.put_up(&mut receiving, &socket, cpu)?;
-    let application = application::start(socket, &seen, cpu)?;
-    let flow = Flow { junk: rate, ..Flow::NONE };
-    let generator = Generator::start(bench, &receiving.wire, flow, other)?;
+    let standing = Standing::new(bench, contender, Flow { junk: rate, ..Flow::NONE })?;
     let sample = || -> Result<[u64; 3]> {
-        let time = receiving.run_time()? + application.run_time()?;
-        Ok([time, receiving.packets()?, seen.judged.load(Ordering::Relaxed)])
+        let judged = standing.seen.judged.load(Ordering::Relaxed);
+        Ok([standing.run_time()?, standing.packets()?, judged])
     };
     sleep(window / 5);
     let before = sample()?;
     sleep(window);
     let after = sample()?;
     let [time, arrived, judged] = [0, 1, 2].map(|i| after[i] - before[i]);
-    let sent = generator.sent()?;
-    generator.finish()?;
-    application.finish()?;
-    drop(held);
+    let sent = standing.generator.sent()?;
+    let seen = standing.finish()?;
     ensure!(seen.valid.load(Ordering::Relaxed) == 0, "junk was taken for valid");
     let dealt = match contender {
         Contender::Application => judged,

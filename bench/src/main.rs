@@ -32,6 +32,7 @@ mod receiving;
 mod record;
 mod report;
 mod scaling;
+mod standing;
 mod steering;
 mod threads;
 

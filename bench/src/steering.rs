@@ -69,8 +69,8 @@ impl fmt::Display for Way {
 struct Steered {
     receiving: Receiving,
     /// Threads of the application where packets arrive, and on the owner's CPU.
-    here: Vec<Worker<()>>,
-    there: Vec<Worker<()>>,
+    here: Vec<Worker>,
+    there: Vec<Worker>,
     /// What either saw.
     seen_here: Arc<Seen>,
     seen_there: Arc<Seen>,

@@ -32,18 +32,18 @@ pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
 }
 
 /// A thread that works until it is told to stop, or until this is dropped.
-pub struct Worker<T: Send + 'static> {
+pub struct Worker {
     id: u32,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<T>>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
-impl<T: Send + 'static> Worker<T> {
+impl Worker {
     /// Starts one on a CPU. `work` returns soon after the flag that it gets is set.
     pub fn start(
         cpu: u32,
-        work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static,
-    ) -> Result<Worker<T>> {
+        work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
+    ) -> Result<Worker> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let (send, ready) = std::sync::mpsc::channel();
@@ -60,12 +60,12 @@ impl<T: Send + 'static> Worker<T> {
         run_time(self.id)
     }
 
-    /// Stops it and gives what it made, or why it failed.
-    pub fn finish(mut self) -> Result<T> {
+    /// Stops it, and says why if it had failed.
+    pub fn finish(mut self) -> Result<()> {
         self.end().context("it runs until now")?
     }
 
-    fn end(&mut self) -> Option<Result<T>> {
+    fn end(&mut self) -> Option<Result<()>> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take()?;
         // Again and again, as it may be on its way into what is to be interrupted.
@@ -77,7 +77,7 @@ impl<T: Send + 'static> Worker<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Worker<T> {
+impl Drop for Worker {
     fn drop(&mut self) {
         self.end();
     }
@@ -88,7 +88,7 @@ impl<T: Send + 'static> Drop for Worker<T> {
 /// interrupt.
 pub struct Leftover {
     counted: Arc<AtomicU64>,
-    _worker: Worker<()>,
+    _worker: Worker,
 }
 
 impl Leftover {
