@@ -1,0 +1,82 @@
+//! libbpf's messages, captured for one thread.
+//!
+//! libbpf has one print callback for the whole process. This module's callback keeps what
+//! a thread prints during [`capture`] in that thread, so that parallel loads do not mix.
+//! It passes everything else on to the callback that was installed before.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+use libbpf_sys as ffi;
+
+thread_local! {
+    static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+static PREVIOUS: OnceLock<ffi::libbpf_print_fn_t> = OnceLock::new();
+
+/// Runs `work` and gives its result with the messages that libbpf printed meanwhile, one
+/// a line and without those of level debug.
+pub fn capture<T>(work: impl FnOnce() -> T) -> (T, String) {
+    PREVIOUS.get_or_init(|| {
+        // SAFETY: `print` is a function of this program, so it stays valid; it has the
+        // type that libbpf calls. libbpf allows the exchange at any time.
+        unsafe { ffi::libbpf_set_print(Some(print)) }
+    });
+    CAPTURED.try_with(|captured| captured.replace(Some(String::new()))).ok();
+    let result = work();
+    let captured = CAPTURED.try_with(RefCell::take).ok().flatten();
+    (result, captured.unwrap_or_default())
+}
+
+unsafe extern "C" {
+    /// The C library's function: Rust can pass a `va_list` on, but cannot read it.
+    fn vasprintf(
+        text: *mut *mut c_char,
+        format: *const c_char,
+        arguments: *mut ffi::__va_list_tag,
+    ) -> c_int;
+}
+
+/// libbpf's print callback: answers with the number of bytes that were printed.
+///
+/// # Safety
+/// `format` is a C string and `arguments` are the arguments that it names, not read
+/// before.
+unsafe extern "C" fn print(
+    level: ffi::libbpf_print_level,
+    format: *const c_char,
+    arguments: *mut ffi::__va_list_tag,
+) -> c_int {
+    // A thread that is ending has no thread-locals left, and captures nothing.
+    let captures = CAPTURED.try_with(|captured| captured.borrow().is_some()).unwrap_or(false);
+    if !captures {
+        return match PREVIOUS.get() {
+            // SAFETY: `previous` was libbpf's callback before `print`. It gets the format
+            // and the arguments as libbpf passed them; nothing has read the arguments.
+            Some(Some(previous)) => unsafe { previous(level, format, arguments) },
+            _ => 0,
+        };
+    }
+    if level == ffi::LIBBPF_DEBUG {
+        return 0;
+    }
+    let mut text: *mut c_char = std::ptr::null_mut();
+    // SAFETY: `format` and `arguments` are as this function's contract says; `text` is a
+    // pointer that the call may write.
+    let length = unsafe { vasprintf(&mut text, format, arguments) };
+    if length < 0 || text.is_null() {
+        return length;
+    }
+    // SAFETY: vasprintf succeeded, so `text` is a C string that nothing else refers to.
+    let line = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: vasprintf allocated `text` with malloc. `line` is a copy, so nothing refers
+    // to `text` any more.
+    unsafe { libc::free(text.cast::<c_void>()) };
+    let keep = |captured: &RefCell<Option<String>>| {
+        captured.borrow_mut().get_or_insert_default().push_str(&line);
+    };
+    CAPTURED.try_with(keep).ok();
+    length
+}

@@ -1,0 +1,158 @@
+//! Waiting for descriptors: eventfd(2) to wake a thread, and epoll(7) to wait for several
+//! descriptors through one.
+
+use std::ffi::c_int;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use super::{check_errno, whole_milliseconds};
+
+/// A descriptor that is readable from [`EventFd::signal`] until [`EventFd::clear`].
+#[derive(Debug)]
+pub struct EventFd(File);
+
+impl EventFd {
+    /// Makes one that is not readable.
+    pub fn new() -> io::Result<EventFd> {
+        // SAFETY: the call takes no pointer.
+        let fd = check_errno(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
+        // SAFETY: `fd` is a new descriptor that nothing else owns.
+        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }.into()))
+    }
+
+    /// Makes the descriptor readable.
+    pub fn signal(&self) {
+        // The only error is a counter at its maximum, and then the descriptor is readable.
+        (&self.0).write_all(&1u64.to_ne_bytes()).ok();
+    }
+
+    /// Makes the descriptor unreadable until the next signal.
+    pub fn clear(&self) {
+        // One read takes all signals. The only error is that there was none.
+        (&self.0).read_exact(&mut [0; size_of::<u64>()]).ok();
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A set of descriptors to wait for. It has a descriptor of its own, which is readable
+/// while [`Poller::wait`] would return at once, so that another poller can wait for it.
+#[derive(Debug)]
+pub struct Poller(OwnedFd);
+
+impl Poller {
+    /// Makes a poller without descriptors.
+    pub fn new() -> io::Result<Poller> {
+        // SAFETY: the call takes no pointer.
+        let fd = check_errno(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: `fd` is a new descriptor that nothing else owns.
+        Ok(Poller(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Adds a descriptor, enabled. The kernel removes it when its last duplicate is closed.
+    pub fn add(&self, fd: impl AsFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, true)
+    }
+
+    /// Sets whether a wait ends when a descriptor that was added becomes readable. The
+    /// kernel reports errors and a closed other end of a disabled descriptor all the same.
+    pub fn set_enabled(&self, fd: impl AsFd, enabled: bool) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, enabled)
+    }
+
+    fn control(&self, operation: c_int, fd: impl AsFd, enabled: bool) -> io::Result<()> {
+        let events = if enabled { libc::EPOLLIN as u32 } else { 0 };
+        let mut event = libc::epoll_event { events, u64: 0 };
+        let (poller, fd) = (self.0.as_raw_fd(), fd.as_fd());
+        // SAFETY: both descriptors are open during the call. The kernel reads one event,
+        // and `event` is one that outlives the call.
+        let answer = unsafe { libc::epoll_ctl(poller, operation, fd.as_raw_fd(), &mut event) };
+        check_errno(answer).map(drop)
+    }
+
+    /// Waits until an enabled descriptor is readable or the timeout, in milliseconds
+    /// rounded up, is over. An interrupted wait ends early.
+    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let (poller, milliseconds) = (self.0.as_raw_fd(), whole_milliseconds(timeout));
+        // SAFETY: `poller` is open during the call. The kernel writes at most one event,
+        // and `event` is one that outlives the call.
+        let answer =
+            unsafe { libc::epoll_wait(poller, ptr::from_mut(&mut event), 1, milliseconds) };
+        match check_errno(answer) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const SHORT: Duration = Duration::from_millis(30);
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// Waits once and tells whether the wait ended before its timeout.
+    fn wakes(poller: &Poller) -> bool {
+        let begin = Instant::now();
+        poller.wait(SHORT).unwrap();
+        begin.elapsed() < SHORT
+    }
+
+    #[test]
+    fn an_event_is_readable_from_signal_to_clear() {
+        let (event, poller) = (EventFd::new().unwrap(), Poller::new().unwrap());
+        poller.add(&event).unwrap();
+        event.clear();
+        assert!(!wakes(&poller));
+        event.signal();
+        event.signal();
+        assert!(wakes(&poller) && wakes(&poller));
+        event.clear();
+        assert!(!wakes(&poller));
+    }
+
+    #[test]
+    fn a_disabled_descriptor_does_not_wake() {
+        let (event, poller) = (EventFd::new().unwrap(), Poller::new().unwrap());
+        let outer = Poller::new().unwrap();
+        poller.add(&event).unwrap();
+        outer.add(&poller).unwrap();
+        event.signal();
+        assert!(wakes(&poller) && wakes(&outer));
+        poller.set_enabled(&event, false).unwrap();
+        assert!(!wakes(&poller) && !wakes(&outer));
+        poller.set_enabled(&event, true).unwrap();
+        assert!(wakes(&poller) && wakes(&outer));
+    }
+
+    #[test]
+    fn a_signal_of_another_thread_ends_a_wait() {
+        let (event, poller) = (EventFd::new().unwrap(), Poller::new().unwrap());
+        poller.add(&event).unwrap();
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(SHORT);
+                event.signal();
+            });
+            poller.wait(LONG).unwrap();
+        });
+        assert!((SHORT..LONG).contains(&begin.elapsed()));
+    }
+}

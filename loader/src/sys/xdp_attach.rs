@@ -1,0 +1,102 @@
+//! XDP programs on interfaces of the calling thread's network namespace: attaching through
+//! a bpf_link or through netlink, replacing, detaching and asking.
+//!
+//! `flags` are `XDP_FLAGS_*`: the mode, and for netlink also what may be replaced.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+use libbpf_sys as ffi;
+
+use super::{check, owned_fd};
+use crate::ids::InterfaceIndex;
+
+/// Attaches through a bpf_link (Linux 5.9). The kernel detaches the program when the
+/// link's last descriptor is closed.
+pub fn create_link(
+    program: impl AsFd,
+    interface: InterfaceIndex,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let options = ffi::bpf_link_create_opts {
+        sz: size_of::<ffi::bpf_link_create_opts>() as _,
+        flags,
+        ..Default::default()
+    };
+    let (program, interface) = (program.as_fd(), interface.get());
+    // SAFETY: `program` is open during the call. `options` states its size, holds no
+    // pointer and outlives the call. The answer is the new link's descriptor or a negative
+    // errno.
+    unsafe {
+        let answer = ffi::bpf_link_create(program.as_raw_fd(), interface, ffi::BPF_XDP, &options);
+        owned_fd(answer)
+    }
+}
+
+/// Detaches a link at once. Closing its descriptor detaches too, but may take a moment.
+pub fn detach_link(link: impl AsFd) -> io::Result<()> {
+    // SAFETY: `link` is open during the call, which takes no pointer.
+    check(unsafe { ffi::bpf_link_detach(link.as_fd().as_raw_fd()) }).map(drop)
+}
+
+/// Replaces a link's program in one step.
+pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let (link, program) = (link.as_fd().as_raw_fd(), program.as_fd().as_raw_fd());
+    // SAFETY: both descriptors are open during the call. The options are null, which means
+    // none.
+    check(unsafe { ffi::bpf_link_update(link, program, ptr::null()) }).map(drop)
+}
+
+/// Attaches through netlink. The attachment outlives the process. With `old`, the program
+/// replaces exactly that program in one step (Linux 5.7).
+pub fn attach(
+    interface: InterfaceIndex,
+    program: impl AsFd,
+    flags: u32,
+    old: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let (interface, program) = (interface.get(), program.as_fd().as_raw_fd());
+    let options = old.map(replacing);
+    let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `program` is open during the call, and so is the descriptor in `options`,
+    // which is borrowed. `options` is null, or states its size, holds no pointer and
+    // outlives the call.
+    check(unsafe { ffi::bpf_xdp_attach(interface, program, flags, options) }).map(drop)
+}
+
+/// Detaches through netlink; with `only`, if exactly that program is attached (Linux 5.7).
+pub fn detach(
+    interface: InterfaceIndex,
+    only: Option<BorrowedFd<'_>>,
+    flags: u32,
+) -> io::Result<()> {
+    let options = only.map(replacing);
+    let options = options.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the descriptor in `options` is borrowed and therefore open during the call.
+    // `options` is null, or states its size, holds no pointer and outlives the call.
+    check(unsafe { ffi::bpf_xdp_detach(interface.get(), flags, options) }).map(drop)
+}
+
+/// Options that let the kernel compare the attached program with `old`.
+fn replacing(old: BorrowedFd<'_>) -> ffi::bpf_xdp_attach_opts {
+    ffi::bpf_xdp_attach_opts {
+        sz: size_of::<ffi::bpf_xdp_attach_opts>() as _,
+        old_prog_fd: old.as_raw_fd(),
+        ..Default::default()
+    }
+}
+
+/// The id of the XDP program on an interface, in any mode.
+pub fn attached_program(interface: InterfaceIndex) -> io::Result<Option<u32>> {
+    let mut query = ffi::bpf_xdp_query_opts {
+        // Without the fields behind the ids: libbpf asks another netlink family for those.
+        sz: std::mem::offset_of!(ffi::bpf_xdp_query_opts, feature_flags) as _,
+        ..Default::default()
+    };
+    // SAFETY: `query` states fewer bytes than it has, libbpf writes no more than the stated
+    // bytes, and `query` outlives the call.
+    check(unsafe { ffi::bpf_xdp_query(interface.get(), 0, &mut query) })?;
+    let ids = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id];
+    Ok(ids.into_iter().find(|id| *id != 0))
+}
