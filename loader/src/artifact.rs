@@ -1,31 +1,34 @@
-//! Which objects are there, and are they intact.
+//! Finds the BPF objects and checks that they are intact.
 //!
-//! A set with a manifest is checked as a whole before any of it is used: one
-//! file that is not what the manifest vouches for condemns all of them.
+//! A set with a manifest is checked as a whole before any of its objects is used. One file that
+//! differs from what the manifest states makes the whole set unusable.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use laminar_xdp_prebuilt::{
     ByteOrder, IntegrityError, Layer, Manifest, ManifestError, ObjectEntry,
 };
 
-/// Why the objects cannot be found or trusted. Nothing falls back from here to
-/// other objects: a set that was tampered with is not to be worked around.
-#[derive(Debug, thiserror::Error)]
+/// Why the BPF objects cannot be found, or cannot be trusted.
+///
+/// The loader does not fall back to other objects after this error: a set that somebody changed
+/// is a problem to solve, not to work around.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArtifactError {
     /// A file cannot be read.
-    #[error("cannot read {}: {reason}; reinstall the objects, or correct `bpf_object_path`", path.display())]
+    #[error("cannot read {}; {}", path.display(), Self::REINSTALL)]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
-        reason: io::Error,
+        /// The system's error.
+        source: Arc<io::Error>,
     },
-    /// Nothing exists at the path, and the crate was built without objects.
+    /// Nothing exists at the path, and the crate was built without the feature `embedded`.
     #[error(
         "{} does not exist, and this program was built without embedded objects; \
          install the objects, or correct `bpf_object_path`", path.display()
@@ -35,45 +38,58 @@ pub enum ArtifactError {
         path: PathBuf,
     },
     /// The manifest cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("the manifest {} cannot be used", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         source: ManifestError,
     },
-    /// A file is not the one that the manifest vouches for.
-    #[error("{}: {source}", folder.display())]
+    /// A file differs from what the manifest states.
+    #[error("the set of objects in {} is not intact", folder.display())]
     Tampered {
         /// The folder of the set.
         folder: PathBuf,
-        /// What differs.
+        /// The file that differs.
         source: IntegrityError,
     },
-    /// A file cannot be a BPF object for any machine.
-    #[error("{} is not a BPF object: {problem}; reinstall the objects, or correct `bpf_object_path`", path.display())]
+    /// A file is not a BPF object for any machine.
+    #[error("{} is not a BPF object: {problem}; {}", path.display(), Self::REINSTALL)]
     NotAnObject {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it is none.
         problem: &'static str,
     },
-    /// An object without a manifest, for machines of the other byte order.
+    /// An object without a manifest was compiled for machines of the other byte order.
     #[error(
-        "{} was compiled for {found} machines, this one is {}; use the object named .{}.o",
+        "{} was compiled for {found} machines, and this machine is {}; use the object named .{}.o",
         path.display(), ByteOrder::HOST, ByteOrder::HOST
     )]
     WrongByteOrder {
         /// The file.
         path: PathBuf,
-        /// What it was compiled for.
+        /// The byte order that it was compiled for.
         found: ByteOrder,
     },
 }
 
+impl ArtifactError {
+    const REINSTALL: &str = "reinstall the objects, or correct `bpf_object_path`";
+
+    /// The end of the message that says what to do, for errors that have a cause.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        matches!(self, ArtifactError::Unreadable { .. }).then_some(Self::REINSTALL)
+    }
+
+    fn unreadable(path: &Path, source: io::Error) -> Self {
+        ArtifactError::Unreadable { path: path.into(), source: Arc::new(source) }
+    }
+}
+
 /// Objects to choose from, best first.
 pub(crate) struct Artifact {
-    /// Where they come from, for people.
+    /// Where the objects come from, for messages.
     pub origin: String,
     pub objects: Vec<ArtifactObject>,
 }
@@ -81,25 +97,26 @@ pub(crate) struct Artifact {
 /// One object, read and checked.
 pub(crate) struct ArtifactObject {
     pub file: String,
-    /// What a manifest says about it; `None` if nothing vouches for it.
+    /// The manifest's entry for this object; `None` for an object without a manifest.
     pub entry: Option<ObjectEntry>,
     pub bytes: Cow<'static, [u8]>,
 }
 
 impl ArtifactObject {
-    /// Where its programs run. An object alone is an XDP object, or fails to load.
+    /// The layer in which the object's programs run. An object without a manifest is taken
+    /// for an XDP object; another one fails to load.
     pub fn layer(&self) -> Layer {
         self.entry.as_ref().map_or(Layer::Xdp, |entry| entry.layer)
     }
 }
 
 impl Artifact {
-    /// No object and no manifest of ours comes near this; it keeps a wrong path
+    /// Far above the size of any object and manifest of this project. It keeps a wrong path
     /// from filling the memory.
     const MAX_FILE_SIZE: u64 = 4 << 20;
 
-    /// Finds what `path` stands for: a folder's set, the set around an object,
-    /// an object alone, or the embedded set where nothing exists.
+    /// Finds the objects for a path: the set of a folder, the set of the folder in which an
+    /// object lies, an object alone, or the embedded set if nothing exists at the path.
     pub fn find(path: &Path) -> Result<Artifact, ArtifactError> {
         if path.is_dir() {
             return Self::from_folder(path, &read_manifest(path)?);
@@ -110,11 +127,12 @@ impl Artifact {
             let manifest = read_manifest(folder)?;
             let entry = manifest.find(name);
             if let Some(entry) = entry {
-                // The file itself may be a copy under the default name.
+                // The named file may be a copy under the default name, so it is checked too.
                 let as_named = ObjectEntry { file: name.into(), ..entry.clone() };
                 verify(folder, &as_named, &read(path)?)?;
             }
-            // A default object beside a manifest is never an object alone.
+            // An object with the default name beside a manifest is never used alone: it would
+            // escape the checks of the manifest.
             if entry.is_some() || name == Manifest::DEFAULT_OBJECT {
                 return Self::from_folder(folder, &manifest);
             }
@@ -130,8 +148,8 @@ impl Artifact {
         Self::set(origin, folder, manifest, |file| read(&folder.join(file)).map(Cow::from))
     }
 
-    /// The objects of a manifest, each as its bytes are found by `bytes_of` and none
-    /// if one of them is not what the manifest vouches for.
+    /// Returns all objects of a manifest, or an error if one of them differs from what the
+    /// manifest states. `bytes_of` reads a file.
     fn set(
         origin: String,
         folder: &Path,
@@ -155,12 +173,12 @@ impl Artifact {
             return Err(refuse("it is empty"));
         }
         match ByteOrder::of_elf(&bytes) {
-            None => return Err(refuse("it does not begin as a 64-bit ELF file for BPF")),
+            None => return Err(refuse("it does not start like a 64-bit ELF file for BPF")),
             Some(ByteOrder::HOST) => {}
             Some(found) => return Err(ArtifactError::WrongByteOrder { path: path.into(), found }),
         }
-        tracing::warn!(object = %path.display(), "no manifest vouches for this XDP object");
-        let origin = format!("{} alone, vouched for by nothing", path.display());
+        tracing::warn!(object = %path.display(), "this XDP object has no manifest, so its integrity is not checked");
+        let origin = format!("{} alone, without a manifest", path.display());
         let object = ArtifactObject { file: name.into(), entry: None, bytes: bytes.into() };
         Ok(Artifact { origin, objects: vec![object] })
     }
@@ -183,13 +201,13 @@ impl Artifact {
     }
 }
 
-/// Whether there is anything at `path`, a broken link included. Not being allowed
-/// to look is no answer.
+/// Whether anything exists at `path`, including a broken link. Missing permission is an error:
+/// it says nothing about the file.
 fn exists(path: &Path) -> Result<bool, ArtifactError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(reason) => Err(ArtifactError::Unreadable { path: path.into(), reason }),
+        Err(error) => Err(ArtifactError::unreadable(path, error)),
     }
 }
 
@@ -208,15 +226,13 @@ fn verify(folder: &Path, entry: &ObjectEntry, bytes: &[u8]) -> Result<(), Artifa
 
 fn read_manifest(folder: &Path) -> Result<Manifest, ArtifactError> {
     let path = folder.join(Manifest::FILE_NAME);
-    let text = String::from_utf8(read(&path)?).map_err(|error| ArtifactError::Unreadable {
-        path: path.clone(),
-        reason: io::Error::new(io::ErrorKind::InvalidData, error),
+    let text = String::from_utf8(read(&path)?).map_err(|error| {
+        ArtifactError::unreadable(&path, io::Error::new(io::ErrorKind::InvalidData, error))
     })?;
     Manifest::parse(&text).map_err(|source| ArtifactError::Manifest { path, source })
 }
 
-/// Reads a regular file of a sensible size: a FIFO would block and a device
-/// would never end.
+/// Reads a regular file of limited size. A FIFO would block, and a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>, ArtifactError> {
     let read = || -> io::Result<Vec<u8>> {
         if !path.metadata()?.is_file() {
@@ -229,5 +245,5 @@ fn read(path: &Path) -> Result<Vec<u8>, ArtifactError> {
         }
         Ok(bytes)
     };
-    read().map_err(|reason| ArtifactError::Unreadable { path: path.into(), reason })
+    read().map_err(|error| ArtifactError::unreadable(path, error))
 }

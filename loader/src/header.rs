@@ -2,15 +2,17 @@
 
 use laminar_xdp_prebuilt::abi;
 
-/// The first 12 bytes of every datagram, in front of the payload. On the wire
-/// each field is a big-endian `u32`; in this struct each is a plain integer.
+/// The header of a LaminarDB datagram: its first 12 bytes. The payload follows.
+///
+/// On the wire each field is a big-endian `u32`. In this struct each field is an integer in
+/// host byte order; [`LaminarHeader::to_bytes`] and [`LaminarHeader::from_bytes`] convert.
 ///
 /// ```
 /// use laminar_xdp::LaminarHeader;
 ///
 /// let header = LaminarHeader::new(42, 5);
 /// let datagram = [&header.to_bytes()[..], b"hello"].concat();
-/// assert_eq!(&datagram[..4], b"LAMI");
+/// assert_eq!(&datagram, b"LAMI\0\0\0\x2a\0\0\0\x05hello");
 ///
 /// let parsed = LaminarHeader::from_bytes(&datagram).unwrap();
 /// assert!(parsed.validate());
@@ -18,32 +20,33 @@ use laminar_xdp_prebuilt::abi;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LaminarHeader {
-    /// [`LaminarHeader::MAGIC`] in every valid header.
+    /// Marks a LaminarDB datagram: [`LaminarHeader::MAGIC`] in every valid header.
     pub magic: u32,
     /// Chooses the partition: `partition_key % partitions`.
     pub partition_key: u32,
-    /// Bytes of payload that follow the header, by the UDP length.
+    /// Number of payload bytes behind the header. A valid datagram carries exactly this many:
+    /// its UDP length minus the 8 bytes of the UDP header and the 12 bytes of this one.
     pub payload_len: u32,
 }
 
 impl LaminarHeader {
-    /// "LAMI".
+    /// The magic of a valid header: `0x4c414d49`, which is "LAMI" on the wire.
     pub const MAGIC: u32 = abi::LAMINAR_MAGIC;
-    /// Bytes of a header on the wire.
+    /// Size of a header on the wire in bytes: 12.
     pub const SIZE: usize = size_of::<abi::laminar_header>();
 
-    /// A valid header for `payload_len` bytes of payload.
+    /// Makes a valid header for `payload_len` bytes of payload.
     pub const fn new(partition_key: u32, payload_len: u32) -> Self {
         Self { magic: Self::MAGIC, partition_key, payload_len }
     }
 
-    /// Whether the magic is right. The program also compares `payload_len` with
-    /// what the datagram carries, which a header alone cannot know.
+    /// Whether the magic is right. XDP and the socket filters also compare `payload_len` with
+    /// the length of the datagram, which is not part of this header.
     pub const fn validate(&self) -> bool {
         self.magic == Self::MAGIC
     }
 
-    /// The header as it stands on the wire.
+    /// Returns the header as it is on the wire, big-endian.
     pub const fn to_bytes(&self) -> [u8; Self::SIZE] {
         let [a, b, c, d] = self.magic.to_be_bytes();
         let [e, f, g, h] = self.partition_key.to_be_bytes();
@@ -51,8 +54,8 @@ impl LaminarHeader {
         [a, b, c, d, e, f, g, h, i, j, k, l]
     }
 
-    /// Reads the header at the start of `datagram`, whatever its magic; `None`
-    /// if there are fewer than [`LaminarHeader::SIZE`] bytes.
+    /// Reads the header at the start of `datagram`. Returns `None` if `datagram` has fewer than
+    /// [`LaminarHeader::SIZE`] bytes. Call [`LaminarHeader::validate`] to check the magic.
     pub fn from_bytes(datagram: &[u8]) -> Option<Self> {
         let word = |at: usize| {
             let bytes = datagram.get(at..at + 4)?;
@@ -67,21 +70,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_format_is_the_specified_one() {
+    fn fields_are_big_endian_on_the_wire() {
         let header = LaminarHeader::new(0x0102_0304, 0x0506_0708);
         assert_eq!(header.to_bytes(), *b"LAMI\x01\x02\x03\x04\x05\x06\x07\x08");
         assert_eq!(LaminarHeader::from_bytes(&header.to_bytes()), Some(header));
     }
 
     #[test]
-    fn a_short_datagram_has_no_header() {
+    fn a_datagram_shorter_than_a_header_has_none() {
         for len in 0..LaminarHeader::SIZE {
             assert_eq!(LaminarHeader::from_bytes(&[0; LaminarHeader::SIZE][..len]), None);
         }
     }
 
     #[test]
-    fn another_magic_is_not_valid() {
+    fn a_header_with_another_magic_is_invalid() {
         let mut bytes = LaminarHeader::new(1, 0).to_bytes();
         bytes[3] ^= 1;
         assert!(!LaminarHeader::from_bytes(&bytes).unwrap().validate());

@@ -1,0 +1,320 @@
+//! What a user can choose. Every choice is checked before anything is touched.
+
+mod attach_mode;
+mod builder;
+mod error;
+mod ingest;
+mod sources;
+
+use std::path::PathBuf;
+
+use laminar_xdp_prebuilt::abi;
+use serde::{Deserialize, Serialize};
+
+pub use attach_mode::XdpAttachMode;
+pub use builder::XdpConfigBuilder;
+pub use error::ConfigError;
+pub use ingest::IngestConfig;
+pub use sources::{SourceLimit, SourceLists};
+
+/// Says which XDP program to load, where to attach it, and what it filters.
+///
+/// Build it with [`XdpConfig::builder`], or read it from a file with serde. Fields that are
+/// left out keep their defaults.
+///
+/// ```
+/// use laminar_xdp::XdpConfig;
+///
+/// let config = XdpConfig::builder().enabled(true).interface("eth1").partitions(128).build()?;
+/// assert_eq!(config.port, 9999);
+/// # Ok::<(), laminar_xdp::ConfigError>(())
+/// ```
+///
+/// # From a file
+/// Keys have the names of the fields. An unknown key is an error, so a misspelt one is not
+/// silently ignored. Reading a file does not check the values: [`XdpLoader::load_and_attach`]
+/// and [`Ingest::open`] do, or call [`XdpConfig::validate`].
+///
+/// ```
+/// use laminar_xdp::{IngestConfig, SourceLimit, XdpConfig};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Settings {
+///     xdp: XdpConfig,
+///     ingest: IngestConfig,
+/// }
+///
+/// let settings: Settings = toml::from_str(
+///     r#"
+///     [xdp]
+///     enabled = true
+///     interface = "eth1"
+///     more_ports = [10000, 10001]
+///     attach_mode = "native"
+///     source_limit = { packets_per_second = 10000, burst = 500 }
+///     source_lists = { deny = ["198.51.100.0/24"], allow = ["192.0.2.7/32"] }
+///
+///     [ingest]
+///     cpus = [0, 1, 2, 3]
+///     "#,
+/// )?;
+/// settings.xdp.validate()?;
+/// settings.ingest.validate()?;
+/// assert_eq!(settings.xdp.source_limit, Some(SourceLimit::per_second(10_000).burst(500)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`XdpLoader::load_and_attach`]: crate::XdpLoader::load_and_attach
+/// [`Ingest::open`]: crate::Ingest::open
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct XdpConfig {
+    /// Whether to use XDP. Default: false.
+    pub enabled: bool,
+    /// Where the BPF objects are. Default: `/usr/share/laminardb/laminar_xdp.o`.
+    ///
+    /// | the path is | objects used |
+    /// |---|---|
+    /// | a folder with a manifest | the folder's set |
+    /// | an object that a manifest in the same folder lists | that folder's set |
+    /// | an object that no manifest lists | this object alone, with a warning |
+    /// | missing | the set that is embedded in this crate (feature `embedded`) |
+    ///
+    /// Of a set, the loader takes the best object that the running kernel supports.
+    pub bpf_object_path: PathBuf,
+    /// Name of the network interface, 1 to 15 bytes, in the network namespace of the calling
+    /// thread. Default: `eth0`.
+    pub interface: String,
+    /// Further interfaces, up to 15. Default: none.
+    ///
+    /// Several interfaces are not supported yet: [`XdpConfig::validate`] refuses a list that
+    /// is not empty.
+    pub more_interfaces: Vec<String>,
+    /// The UDP destination port to filter, 1 to 65535. [`Ingest`](crate::Ingest) receives on
+    /// it. Default: 9999.
+    ///
+    /// 0 is allowed if `enabled` is false. [`Ingest`](crate::Ingest) then takes a free port,
+    /// which suits tests, and [`Ingest::port`](crate::Ingest::port) returns it.
+    pub port: u16,
+    /// Further UDP destination ports, up to 15. XDP filters and steers them in the same way.
+    /// [`Ingest`](crate::Ingest) does not receive on them: the application binds its own
+    /// sockets. Default: none.
+    pub more_ports: Vec<u16>,
+    /// Where in the kernel the program runs. Default: [`XdpAttachMode::Auto`].
+    pub attach_mode: XdpAttachMode,
+    /// Packets that the queue of one CPU holds, 1 to 16,384. A packet for a full queue is
+    /// lost. Default: 2048.
+    pub cpu_queue_size: u32,
+    /// Number of partitions, 1 to 65,536 and a multiple of the number of CPUs.
+    /// Default: `None`, which is the smallest such multiple from 64 on.
+    pub partitions: Option<u32>,
+    /// How many datagrams each source may send. Default: `None`, no limit and no cost.
+    ///
+    /// A limit needs the objects linux-5.9 or linux-5.18, so Linux 5.9 or later. The same
+    /// holds for `source_lists` and `drop_samples`. Sockets without XDP enforce no limits.
+    pub source_limit: Option<SourceLimit>,
+    /// Sources that are denied, and sources that have no limit. Default: `None`: no lists,
+    /// and none can be filled later. Empty lists can be filled later with
+    /// [`XdpControls::deny`](crate::XdpControls::deny) and
+    /// [`XdpControls::allow`](crate::XdpControls::allow). Minimum kernel: Linux 5.9.
+    /// Sockets without XDP enforce no lists.
+    pub source_lists: Option<SourceLists>,
+    /// Number of sources whose token buckets are remembered, 1 to 16,777,216. The kernel gets
+    /// room for at least 256 per possible CPU. Default: 65,536.
+    ///
+    /// One source takes about 120 bytes of kernel memory, and twice that while the loader
+    /// tries a second object. If more sources send, the kernel forgets some that have been
+    /// silent for long; a forgotten source starts with a full bucket. A full table therefore
+    /// never causes a drop. The kernel reserves free places per CPU, so it may start to forget
+    /// when the table is half full.
+    pub max_sources: u32,
+    /// Prefixes that each of the two lists holds, 1 to 1,048,576. A prefix takes about 100
+    /// bytes of kernel memory once it is on a list. Default: 1,024.
+    pub max_prefixes: u32,
+    /// Samples one in this many dropped packets, counted by reason and CPU, the first packet
+    /// included. [`XdpControls::drop_samples`](crate::XdpControls::drop_samples) returns the
+    /// samples. 1 samples every dropped packet; 0 is refused. Default: `None`, no samples.
+    /// Minimum kernel: Linux 5.9.
+    pub drop_samples: Option<u32>,
+    /// Uses the object of this kernel target only, for example `linux-5.9`.
+    /// Default: `None`, the best object that the kernel supports.
+    pub force_target: Option<String>,
+    /// Whether [`Ingest::open`](crate::Ingest::open) continues with sockets alone if XDP
+    /// fails. Default: true.
+    pub fallback_on_error: bool,
+}
+
+impl Default for XdpConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            bpf_object_path: PathBuf::from("/usr/share/laminardb/laminar_xdp.o"),
+            interface: "eth0".into(),
+            more_interfaces: Vec::new(),
+            port: abi::LAMINAR_DEFAULT_PORT as u16,
+            more_ports: Vec::new(),
+            attach_mode: XdpAttachMode::Auto,
+            cpu_queue_size: 2048,
+            partitions: None,
+            source_limit: None,
+            source_lists: None,
+            max_sources: 65_536,
+            max_prefixes: 1024,
+            drop_samples: None,
+            force_target: None,
+            fallback_on_error: true,
+        }
+    }
+}
+
+impl XdpConfig {
+    /// Largest queue of a CPU in packets. The kernel refuses larger ones (`EOVERFLOW`).
+    pub const MAX_CPU_QUEUE_SIZE: u32 = 16_384;
+    /// Largest number of partitions.
+    pub const MAX_PARTITIONS: u32 = 65_536;
+    /// Largest number of ports that can be filtered, [`XdpConfig::port`] included.
+    pub const MAX_PORTS: usize = abi::LAMINAR_MOST_PORTS as usize;
+    /// Largest number of sources that can be remembered.
+    pub const MAX_SOURCES: u32 = 1 << 24;
+    /// Largest number of prefixes that a list can hold.
+    pub const MAX_PREFIXES: u32 = 1 << 20;
+
+    /// Returns a builder that starts from the defaults.
+    pub fn builder() -> XdpConfigBuilder {
+        XdpConfigBuilder::default()
+    }
+
+    /// Checks every field that can be judged without asking the machine.
+    /// [`XdpLoader::load_and_attach`](crate::XdpLoader::load_and_attach) and
+    /// [`Ingest::open`](crate::Ingest::open) call it before they do anything else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field whose value cannot be used, and the allowed
+    /// values.
+    ///
+    /// ```
+    /// use laminar_xdp::XdpConfig;
+    ///
+    /// let mut config = XdpConfig::default();
+    /// config.cpu_queue_size = 100_000;
+    /// assert_eq!(config.validate().unwrap_err().field(), "cpu_queue_size");
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !is_interface_name(&self.interface) {
+            return Err(ConfigError::new(
+                "interface",
+                format!(
+                    "{:?} is not a valid interface name; use 1 to 15 bytes without '/', ':' and \
+                     white space (`ip link` lists the interfaces)",
+                    self.interface
+                ),
+            ));
+        }
+        if !self.more_interfaces.is_empty() {
+            return Err(ConfigError::new(
+                "more_interfaces",
+                "several interfaces are not supported yet; configure one",
+            ));
+        }
+        self.check_own_ports()?;
+        if let Some(limit) = self.source_limit {
+            limit.check()?;
+        }
+        self.check_lists()?;
+        if self.drop_samples == Some(0) {
+            let problem = "one in 0 packets cannot be sampled; use 1 for every packet, or leave \
+                           the field out for none";
+            return Err(ConfigError::new("drop_samples", problem));
+        }
+        check_range("max_sources", self.max_sources, Self::MAX_SOURCES)?;
+        check_range("max_prefixes", self.max_prefixes, Self::MAX_PREFIXES)?;
+        check_range("cpu_queue_size", self.cpu_queue_size, Self::MAX_CPU_QUEUE_SIZE)?;
+        if let Some(partitions) = self.partitions {
+            check_range("partitions", partitions, Self::MAX_PARTITIONS)?;
+        }
+        if self.attach_mode == XdpAttachMode::Offload {
+            return Err(ConfigError::new(
+                "attach_mode",
+                "a program on the network card cannot redirect packets to CPUs of this machine; \
+                 use auto, native or generic",
+            ));
+        }
+        Ok(())
+    }
+
+    /// All ports: `port` first, then `more_ports`.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        [self.port].into_iter().chain(self.more_ports.iter().copied()).collect()
+    }
+
+    fn check_own_ports(&self) -> Result<(), ConfigError> {
+        if self.port == 0 && self.enabled {
+            return Err(ConfigError::new(
+                "port",
+                "XDP cannot filter port 0; use 1 to 65535 (LaminarDB's port is 9999)",
+            ));
+        }
+        let ports = self.ports();
+        check_port_count("more_ports", &ports)?;
+        // Port 0 stands for a free port that the kernel chooses later.
+        check_port_values("more_ports", if self.port == 0 { &ports[1..] } else { &ports })
+    }
+
+    fn check_lists(&self) -> Result<(), ConfigError> {
+        let max = self.max_prefixes as usize;
+        for list in self.source_lists.iter().flat_map(|lists| [&lists.deny, &lists.allow]) {
+            if list.len() > max {
+                let problem = format!(
+                    "a list has {} prefixes, but `max_prefixes` is {max}; raise `max_prefixes`",
+                    list.len()
+                );
+                return Err(ConfigError::new("source_lists", problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails unless a program can filter these ports: 1 to 16 different ones, none of them 0.
+pub(crate) fn check_ports(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
+    check_port_count(field, ports)?;
+    check_port_values(field, ports)
+}
+
+fn check_port_count(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
+    let max = XdpConfig::MAX_PORTS;
+    if (1..=max).contains(&ports.len()) {
+        return Ok(());
+    }
+    let problem = format!("{} ports cannot be filtered; use 1 to {max} in all", ports.len());
+    Err(ConfigError::new(field, problem))
+}
+
+fn check_port_values(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
+    for (i, port) in ports.iter().enumerate() {
+        if *port == 0 {
+            return Err(ConfigError::new(field, "0 is not a port; use 1 to 65535"));
+        }
+        if ports[..i].contains(port) {
+            let problem = format!("port {port} is listed twice; list each port once");
+            return Err(ConfigError::new(field, problem));
+        }
+    }
+    Ok(())
+}
+
+fn check_range(field: &'static str, value: u32, max: u32) -> Result<(), ConfigError> {
+    match (1..=max).contains(&value) {
+        true => Ok(()),
+        false => Err(ConfigError::new(field, format!("{value} is out of range; use 1 to {max}"))),
+    }
+}
+
+fn is_interface_name(name: &str) -> bool {
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+    (1..=15).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! Values of `Ingest`: its mode, its counters, and the datagrams that it delivers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Sub;
+
+use laminar_xdp_prebuilt::abi;
+use serde::Serialize;
+
+use crate::config::XdpAttachMode;
+use crate::report::{XdpError, XdpStats};
+
+/// How the datagrams of each partition reach the CPU that owns it. They reach it in every mode.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum IngestMode {
+    /// XDP filters and steers in the driver.
+    XdpNative,
+    /// XDP filters and steers in the network stack.
+    XdpGeneric,
+    /// XDP filters in this mode, and sockets steer.
+    FilterOnly(XdpAttachMode),
+    /// Sockets filter and steer without XDP, for this reason. The reason is
+    /// [`XdpError::Disabled`] if the configuration disables XDP.
+    Sockets(XdpError),
+}
+
+impl fmt::Display for IngestMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IngestMode::XdpNative => f.write_str("XDP in native mode"),
+            IngestMode::XdpGeneric => f.write_str("XDP in generic mode"),
+            IngestMode::FilterOnly(mode) => write!(f, "XDP in {mode} mode, filtering only"),
+            IngestMode::Sockets(reason) => write!(f, "sockets alone: {}", reason.with_causes()),
+        }
+    }
+}
+
+/// Counters of XDP and the sockets together. The fields are the same in every mode.
+///
+/// Counters only grow. The difference of two readings tells what happened between them:
+///
+/// ```
+/// use laminar_xdp::IngestStats;
+///
+/// fn report(before: IngestStats, now: IngestStats) {
+///     println!("{}", now - before);
+/// }
+/// # report(IngestStats::default(), IngestStats::default());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct IngestStats {
+    /// Packets by verdict and reason. XDP or the filter of a socket counts an invalid datagram
+    /// once.
+    ///
+    /// Without XDP, `passed_no_queue` counts the whole datagrams that the filters accepted,
+    /// and `passed_fragment`, `redirected` and `invalid` stay 0. With XDP, packets that XDP
+    /// does not judge are counted only if a filter drops them. If no program can be loaded,
+    /// `dropped_unsorted` is the only counter.
+    pub verdicts: XdpStats,
+    /// Datagrams that the filter of a socket accepted, redirected by XDP or not. `None` if no
+    /// program counts them. If every datagram comes through XDP, `verdicts.redirected` minus
+    /// this is the number of datagrams lost in the queue of a CPU or by the network stack
+    /// behind it.
+    pub accepted: Option<u64>,
+    /// Datagrams lost behind the filter: the receive buffer was full, or the checksum was
+    /// wrong. `None` if the kernel does not tell them from invalid datagrams.
+    pub overflowed: Option<u64>,
+    /// Datagrams that arrived at the socket of another partition's owner and were passed to
+    /// the right receiver. This process counts them from its start or from the hand-over on.
+    ///
+    /// Some network cards and tunnels merge the datagrams of a sender (`ethtool -K DEVICE
+    /// rx-gro-list off rx-udp-gro-forwarding off` disables it). The order of these datagrams
+    /// is not kept.
+    pub misplaced: u64,
+    /// Datagrams that were lost between two receivers of this process, because 65,536 of them
+    /// were waiting already. Receivers pass on misplaced datagrams and, with classic BPF, the
+    /// datagrams of partitions that have moved.
+    pub dropped_handoff: u64,
+}
+
+impl IngestStats {
+    pub(crate) fn new(
+        xdp: Option<XdpStats>,
+        by_reason: Option<[u64; abi::LAMINAR_REASON_COUNT as usize]>,
+        dropped: u64,
+        misplaced: u64,
+    ) -> IngestStats {
+        let mut stats =
+            IngestStats { verdicts: xdp.unwrap_or_default(), misplaced, ..Default::default() };
+        let verdicts = &mut stats.verdicts;
+        let Some(by_reason) = by_reason else {
+            verdicts.dropped_unsorted = dropped;
+            verdicts.dropped += dropped;
+            return stats;
+        };
+        let count = |reason: u32| by_reason[reason as usize];
+        let mut invalid = 0;
+        for (total, reason) in [
+            (&mut verdicts.dropped_short, abi::LAMINAR_REASON_DROPPED_SHORT),
+            (&mut verdicts.dropped_magic, abi::LAMINAR_REASON_DROPPED_MAGIC),
+            (&mut verdicts.dropped_length, abi::LAMINAR_REASON_DROPPED_LENGTH),
+            (&mut verdicts.dropped_multicast, abi::LAMINAR_REASON_DROPPED_MULTICAST),
+        ] {
+            *total += count(reason);
+            invalid += count(reason);
+        }
+        verdicts.dropped += invalid;
+        let accepted = count(abi::LAMINAR_REASON_ACCEPTED);
+        if xdp.is_none() {
+            verdicts.passed_no_queue = accepted;
+            verdicts.passed = accepted;
+        }
+        stats.accepted = Some(accepted);
+        stats.overflowed = Some(dropped.saturating_sub(invalid));
+        stats
+    }
+}
+
+/// Shows one counter a line, as `name=value`. Counters that are not available are left out.
+impl fmt::Display for IngestStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.verdicts)?;
+        for (name, value) in [
+            ("accepted", self.accepted),
+            ("overflowed", self.overflowed),
+            ("misplaced", Some(self.misplaced)),
+            ("dropped_handoff", Some(self.dropped_handoff)),
+        ] {
+            if let Some(value) = value {
+                write!(f, "\n{name}={value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The difference of two readings. A counter that is smaller than in the earlier reading gives
+/// 0, for example after XDP was loaded anew. A counter that one of the readings lacks is
+/// `None`.
+impl Sub for IngestStats {
+    type Output = IngestStats;
+
+    fn sub(self, earlier: IngestStats) -> IngestStats {
+        let both = |now: Option<u64>, earlier: Option<u64>| Some(now?.saturating_sub(earlier?));
+        IngestStats {
+            verdicts: self.verdicts - earlier.verdicts,
+            accepted: both(self.accepted, earlier.accepted),
+            overflowed: both(self.overflowed, earlier.overflowed),
+            misplaced: self.misplaced.saturating_sub(earlier.misplaced),
+            dropped_handoff: self.dropped_handoff.saturating_sub(earlier.dropped_handoff),
+        }
+    }
+}
+
+/// A valid datagram, delivered at the CPU that owns its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Datagram<'a> {
+    /// The partition: `partition_key % partitions`.
+    pub partition: u32,
+    /// The key in the datagram's header, in host byte order.
+    pub partition_key: u32,
+    /// The sender's address. IPv4 addresses are mapped (`::ffff:192.0.2.1`) if the socket
+    /// serves both families.
+    pub sender: SocketAddr,
+    /// The bytes that follow the header.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// Makes a datagram, for tests of code that handles datagrams.
+    ///
+    /// ```
+    /// use laminar_xdp::Datagram;
+    ///
+    /// let sender = "[::1]:5000".parse().unwrap();
+    /// let datagram = Datagram::new(3, 67, sender, b"payload");
+    /// assert_eq!(datagram.payload.len(), 7);
+    /// ```
+    pub fn new(
+        partition: u32,
+        partition_key: u32,
+        sender: SocketAddr,
+        payload: &'a [u8],
+    ) -> Datagram<'a> {
+        Datagram { partition, partition_key, sender, payload }
+    }
+}
+
+/// What one call of [`Receiver::receive`](crate::Receiver::receive) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Received {
+    /// Number of datagrams that the handler got.
+    pub handled: usize,
+    /// Whether nothing was left to receive when the call returned. If it is false, call
+    /// `receive` again before waiting for the descriptor.
+    pub drained: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_reason() -> [u64; abi::LAMINAR_REASON_COUNT as usize] {
+        let mut by_reason = [0; abi::LAMINAR_REASON_COUNT as usize];
+        for (reason, count) in [
+            (abi::LAMINAR_REASON_DROPPED_SHORT, 1),
+            (abi::LAMINAR_REASON_DROPPED_MAGIC, 2),
+            (abi::LAMINAR_REASON_DROPPED_LENGTH, 3),
+            (abi::LAMINAR_REASON_DROPPED_MULTICAST, 4),
+            (abi::LAMINAR_REASON_ACCEPTED, 100),
+        ] {
+            by_reason[reason as usize] = count;
+        }
+        by_reason
+    }
+
+    #[test]
+    fn counters_of_xdp_and_sockets_are_added_by_reason() {
+        let xdp = XdpStats { redirected: 90, dropped_magic: 5, dropped: 5, ..Default::default() };
+        let both = IngestStats::new(Some(xdp), Some(by_reason()), 14, 0);
+        assert_eq!((both.verdicts.dropped, both.verdicts.dropped_magic), (15, 7));
+        assert_eq!((both.verdicts.redirected, both.verdicts.passed), (90, 0));
+        assert_eq!((both.accepted, both.overflowed), (Some(100), Some(4)));
+    }
+
+    #[test]
+    fn sockets_alone_count_accepted_datagrams_as_passed() {
+        let sockets = IngestStats::new(None, Some(by_reason()), 10, 0);
+        assert_eq!((sockets.verdicts.passed, sockets.verdicts.total()), (100, 110));
+    }
+
+    #[test]
+    fn classic_bpf_counts_drops_without_reason() {
+        let classic = IngestStats::new(None, None, 7, 0);
+        assert_eq!((classic.verdicts.dropped, classic.verdicts.dropped_unsorted), (7, 7));
+        assert_eq!((classic.accepted, classic.overflowed), (None, None));
+    }
+
+    #[test]
+    fn the_difference_of_two_readings_never_wraps() {
+        let earlier = IngestStats {
+            verdicts: XdpStats { dropped: 5, ..Default::default() },
+            accepted: Some(10),
+            overflowed: None,
+            misplaced: 7,
+            dropped_handoff: 1,
+        };
+        let now = IngestStats { accepted: Some(15), overflowed: Some(3), misplaced: 2, ..earlier };
+        let expected = IngestStats { accepted: Some(5), ..Default::default() };
+        assert_eq!(now - earlier, expected);
+    }
+
+    #[test]
+    fn display_shows_available_counters_one_a_line() {
+        let stats = IngestStats { accepted: Some(1), misplaced: 2, ..Default::default() };
+        let text = stats.to_string();
+        assert!(text.starts_with(&stats.verdicts.to_string()), "{text}");
+        assert!(text.ends_with("\naccepted=1\nmisplaced=2\ndropped_handoff=0"), "{text}");
+    }
+
+    #[test]
+    fn all_counters_serialize_by_name() {
+        let json = serde_json::to_value(IngestStats::default()).unwrap();
+        for name in ["verdicts", "accepted", "overflowed", "misplaced", "dropped_handoff"] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn sockets_alone_show_their_reason_with_its_cause() {
+        let error = std::io::Error::from_raw_os_error(1);
+        let cause = error.to_string();
+        let mode = IngestMode::Sockets(XdpError::kernel("load it", error));
+        assert!(mode.clone().to_string().contains(&cause), "{mode}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Values for people: errors, selections, counters and samples. Nothing here asks the kernel.
+
+mod causes;
+mod error;
+mod identity;
+mod ingest;
+mod pcapng;
+mod sample;
+mod selection;
+mod stats;
+mod verifier_log;
+
+pub use error::XdpError;
+pub use identity::{PortHolder, ProgramIdentity};
+pub use ingest::{Datagram, IngestMode, IngestStats, Received};
+pub use pcapng::PcapngWriter;
+pub use sample::DropSample;
+pub use selection::{AttachRefusal, Candidate, FeatureAnswer, Outcome, Selection, Support};
+pub use stats::{XdpCounter, XdpReason, XdpStats};
+pub use verifier_log::VerifierLog;
