@@ -10,6 +10,7 @@ use std::ptr;
 use libbpf_sys as ffi;
 
 use super::{check, owned_fd};
+use crate::config::XdpAttachMode;
 use crate::ids::InterfaceIndex;
 
 /// Attaches through a bpf_link (Linux 5.9). The kernel detaches the program when the
@@ -87,8 +88,9 @@ fn replacing(old: BorrowedFd<'_>) -> ffi::bpf_xdp_attach_opts {
     }
 }
 
-/// The id of the XDP program on an interface, in any mode.
-pub fn attached_program(interface: InterfaceIndex) -> io::Result<Option<u32>> {
+/// The ids of the XDP programs on an interface, each with its mode. A kernel allows one
+/// program for each mode, but not native and generic at the same time.
+pub fn attached_programs(interface: InterfaceIndex) -> io::Result<Vec<(XdpAttachMode, u32)>> {
     let mut query = ffi::bpf_xdp_query_opts {
         // Without the fields behind the ids: libbpf asks another netlink family for those.
         sz: std::mem::offset_of!(ffi::bpf_xdp_query_opts, feature_flags) as _,
@@ -97,6 +99,20 @@ pub fn attached_program(interface: InterfaceIndex) -> io::Result<Option<u32>> {
     // SAFETY: `query` states fewer bytes than it has, libbpf writes no more than the stated
     // bytes, and `query` outlives the call.
     check(unsafe { ffi::bpf_xdp_query(interface.get(), 0, &mut query) })?;
-    let ids = [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id];
-    Ok(ids.into_iter().find(|id| *id != 0))
+    let by_mode = [
+        (XdpAttachMode::Native, query.drv_prog_id),
+        (XdpAttachMode::Generic, query.skb_prog_id),
+        (XdpAttachMode::Offload, query.hw_prog_id),
+    ];
+    let mut attached: Vec<_> = by_mode.into_iter().filter(|(_, id)| *id != 0).collect();
+    // Old kernels report one id and its mode.
+    if attached.is_empty() && query.prog_id != 0 {
+        let mode = match u32::from(query.attach_mode) {
+            ffi::XDP_ATTACHED_SKB => XdpAttachMode::Generic,
+            ffi::XDP_ATTACHED_HW => XdpAttachMode::Offload,
+            _ => XdpAttachMode::Native,
+        };
+        attached.push((mode, query.prog_id));
+    }
+    Ok(attached)
 }

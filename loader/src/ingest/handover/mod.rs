@@ -1,0 +1,345 @@
+//! One process takes over from another. The old process calls `offer` and `hand_over`,
+//! the new one `take_over`. Over a Unix stream they send:
+//!
+//! ```text
+//! new: terms                          what it is configured for
+//! old: its state, then descriptors    see `state`
+//! new: ready                          its own programs are in place
+//! old: yours                          it has stopped reading
+//! new: mine                           it starts to read
+//! ```
+//!
+//! Either may send "refused" and a reason instead.
+//!
+//! Until "mine" the old process can go on, whatever happens to the new one: both hold all
+//! descriptors, and the programs of both work on the same tables.
+
+mod channel;
+mod state;
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use laminar_xdp_prebuilt::abi;
+
+use crate::artifact::Artifact;
+use crate::config::{IngestConfig, XdpConfig};
+use crate::ingest::handover::channel::{Channel, failed_to};
+use crate::ingest::handover::state::State;
+use crate::ingest::mailbox::{Mailbox, Mailboxes};
+use crate::ingest::ownership::Ownership;
+use crate::ingest::sockets::{SocketGroup, selector};
+use crate::ingest::{Ingest, Parts, lock};
+use crate::object::{KernelFeatures, SharedMaps};
+use crate::partitions::Partitions;
+use crate::report::XdpError;
+use crate::xdp::{Reinstatement, RunningProgram, XdpLoader};
+
+/// Whether this process serves alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Serving,
+    /// Another process prepares to take over. No partition moves.
+    Offered,
+    /// This process has ended its ingest.
+    Closed,
+}
+
+/// What both processes must be configured for alike.
+pub fn terms(address: IpAddr, port: u16, partitions: &Partitions) -> String {
+    format!(
+        "laminar-xdp hand-over 1, ABI {}, port {port} on {address}, {} partitions, CPUs {:?}",
+        abi::LAMINAR_ABI_VERSION,
+        partitions.count(),
+        partitions.cpus()
+    )
+}
+
+/// A process that is ready to take over ([`Ingest::offer`]). Dropping the offer turns that
+/// process away: this process's programs are put back, and it goes on serving.
+#[derive(Debug)]
+#[must_use = "dropping the offer turns the successor away"]
+pub struct Offer<'a> {
+    channel: Channel<'a>,
+    stage: Arc<Mutex<Stage>>,
+    programs: OwnPrograms,
+    is_accepted: bool,
+}
+
+/// This process's programs, with what it takes to put them back. The successor may have
+/// replaced them by its own.
+#[derive(Debug)]
+struct OwnPrograms {
+    sockets: Arc<SocketGroup>,
+    partitions: Arc<Partitions>,
+    xdp: Option<Reinstatement>,
+}
+
+impl OwnPrograms {
+    fn put_back(&self) {
+        let sockets = self.sockets.reinstate(&self.partitions);
+        let xdp = self.xdp.as_ref().map_or(Ok(()), Reinstatement::run);
+        for error in [sockets.err(), xdp.err()].into_iter().flatten() {
+            tracing::warn!(%error, "a program that another process replaced was not put back");
+        }
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        if self.is_accepted {
+            return;
+        }
+        self.channel.refuse("the offer was withdrawn");
+        let mut stage = lock(&self.stage);
+        // A closed ingest has detached its program, and has nothing to put back.
+        if *stage == Stage::Offered {
+            self.programs.put_back();
+            *stage = Stage::Serving;
+        }
+    }
+}
+
+/// A hand-over that failed, with the ingest, which goes on serving.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HandOverError {
+    /// The ingest. Take its receivers again to go on.
+    pub ingest: Box<Ingest>,
+    /// Why the hand-over failed.
+    pub error: XdpError,
+}
+
+impl fmt::Display for HandOverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the other process did not take over; this one can go on")
+    }
+}
+
+impl Error for HandOverError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Drops the ingest, which ends it.
+impl From<HandOverError> for XdpError {
+    fn from(failed: HandOverError) -> XdpError {
+        failed.error
+    }
+}
+
+impl Ingest {
+    /// Takes over from a running process, which answers on the other end of the stream
+    /// with [`Ingest::offer`] and [`Ingest::hand_over`].
+    ///
+    /// This process receives the other one's sockets with all datagrams that wait in them,
+    /// the owners, the counters and the place on the interface, where its own program
+    /// replaces the other's in one step. No datagram is lost or reordered. Both processes
+    /// must be configured for the same port, address, partitions and CPUs, and be built
+    /// with objects of the same ABI version. The other process must belong to root or to
+    /// this process's user.
+    ///
+    /// What exists is kept, whatever this configuration says: the sizes of the receive
+    /// buffers and CPU queues, XDP's mode, and whether it steers. If none of this
+    /// process's objects can replace the running program, and no limits, lists, samples
+    /// or further ports are configured, that program stays, with its port. Only whether
+    /// XDP is used follows this configuration. If it is off here, the former attachment
+    /// ends with its counters, and datagrams in its queues may be reordered. If only this
+    /// process uses XDP, it attaches as [`Ingest::open`] does before the running process
+    /// has handed over; many network cards lose packets for a moment then.
+    ///
+    /// Blocks until the other process has answered, at most 30 seconds for each step.
+    ///
+    /// # Errors
+    /// [`XdpError::HandOver`] if the processes do not agree or one of them fails, else
+    /// those of [`Ingest::open`]. There is no fallback here: if this process's objects
+    /// cannot be trusted or cannot replace the running ones, it does not take over. After
+    /// an error the running process goes on, and the stream is shut down.
+    pub fn take_over(
+        config: &IngestConfig,
+        xdp_config: &XdpConfig,
+        running: &UnixStream,
+    ) -> Result<Ingest, XdpError> {
+        config.validate()?;
+        xdp_config.validate()?;
+        let partitions = Partitions::new(xdp_config.partitions, &config.cpus)?;
+        let channel = Channel::new(running)?;
+        let take_over = || {
+            let prepared = Self::prepare(config, xdp_config, partitions, &channel)?;
+            channel.send("ready")?;
+            channel.expect("yours")?;
+            channel.send("mine")?;
+            Ok(prepared)
+        };
+        let refuse = |error: &XdpError| channel.refuse(error.with_causes());
+        let (mut ingest, unused) = take_over().inspect_err(refuse)?;
+        if let Some(xdp) = &mut ingest.xdp {
+            xdp.take_ownership();
+        }
+        if let Some(mut program) = unused {
+            program.attachment.take_ownership(); // so that dropping it detaches
+        }
+        Ok(ingest)
+    }
+
+    /// Makes everything ready. Dropping the result leaves the running process as it was.
+    /// The second value is the other process's XDP program, if this process does not use
+    /// XDP.
+    fn prepare(
+        config: &IngestConfig,
+        xdp_config: &XdpConfig,
+        partitions: Partitions,
+        channel: &Channel,
+    ) -> Result<(Ingest, Option<RunningProgram>), XdpError> {
+        let artifact = Artifact::find(&xdp_config.bpf_object_path)?;
+        let terms = terms(config.address, xdp_config.port, &partitions);
+        channel.send(&terms)?;
+        let state = state::receive(channel, &partitions, xdp_config.port)?;
+        let State { sockets, drops_before, owners, loaded_sockets, xdp } = state;
+        let mailboxes = Arc::new(Mailboxes::new(config.cpus.len())?);
+        let ownership = Arc::new(Ownership::new(owners));
+        let partitions = Arc::new(partitions);
+        let mut features = KernelFeatures::default();
+        let selector = selector::take_over(&partitions, &artifact, &mut features, loaded_sockets);
+        let group = SocketGroup::open(sockets, selector, &partitions, Some(drops_before))?;
+        let mut unused = None;
+        let loader = match xdp {
+            former if !xdp_config.enabled => {
+                unused = former;
+                Err(XdpError::Disabled)
+            }
+            Some(program) => {
+                let interface = &program.attachment.interface().name;
+                if *interface != xdp_config.interface {
+                    return Err(XdpError::hand_over(format!(
+                        "the running process has XDP on {interface}, this one is configured for \
+                         {}; end that one and start anew",
+                        xdp_config.interface
+                    )));
+                }
+                let partitions = partitions.clone();
+                Ok(XdpLoader::take_over(xdp_config, partitions, artifact, &mut features, program)?)
+            }
+            None => {
+                let table = group.table().map(|table| (abi::LAMINAR_MAP_STEERING, table));
+                let shared: SharedMaps = table.as_slice();
+                let partitions = partitions.clone();
+                XdpLoader::load(xdp_config, partitions, artifact, &mut features, shared)
+            }
+        };
+        let parts = Parts { sockets: group, ownership, mailboxes, partitions, terms };
+        Ok((Self::assemble(loader, parts, xdp_config)?, unused))
+    }
+
+    /// Offers a process that calls [`Ingest::take_over`] everything it needs, and waits
+    /// until it is ready, at most 30 seconds for each of its steps. This process goes on
+    /// serving meanwhile and afterwards, except that no partition moves.
+    ///
+    /// Next, stop every receiver's thread, call [`crate::Receiver::drain`] on each
+    /// receiver, drop the receivers, and call [`Ingest::hand_over`]. The new process
+    /// receives what waits in the sockets. Until then, dropping the offer withdraws it.
+    ///
+    /// # Errors
+    /// [`XdpError::HandOver`] if the other process is not configured alike, belongs to
+    /// another user, or fails. [`XdpError::HandOverInProgress`] while another process is
+    /// taking over, [`XdpError::MoveInProgress`] while a partition moves.
+    pub fn offer<'a>(&self, successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
+        let channel = Channel::new(successor)?;
+        let wanted = channel.receive()?;
+        let checked = self.check_offer(&wanted).and_then(|()| self.start_offer());
+        let programs = checked.inspect_err(|error| channel.refuse(error.with_causes()))?;
+        // From here on, dropping the offer ends it.
+        let stage = self.stage.clone();
+        let offer = Offer { channel, stage, programs, is_accepted: false };
+        let xdp = self.xdp.as_ref().map(XdpLoader::program);
+        state::send(&offer.channel, self.ownership.owners(), &self.sockets, xdp)?;
+        offer.channel.expect("ready")?;
+        Ok(offer)
+    }
+
+    fn check_offer(&self, wanted: &str) -> Result<(), XdpError> {
+        if wanted == self.terms {
+            return Ok(());
+        }
+        let own = &self.terms;
+        Err(XdpError::hand_over(format!("the other process wants {wanted:?}, this is {own:?}")))
+    }
+
+    /// Enters the stage of an offer, and prepares its end.
+    fn start_offer(&self) -> Result<OwnPrograms, XdpError> {
+        let mut stage = lock(&self.stage);
+        if *stage != Stage::Serving {
+            return Err(XdpError::HandOverInProgress);
+        }
+        if let Some(partition) = self.ownership.moving() {
+            return Err(self.move_in_progress(partition));
+        }
+        let xdp = match &self.xdp {
+            Some(xdp) => {
+                let RunningProgram { attachment, loaded, .. } = xdp.program();
+                attachment
+                    .reinstatement(&loaded.program)
+                    .map_err(failed_to("duplicate a descriptor"))?
+            }
+            None => None,
+        };
+        *stage = Stage::Offered;
+        let (sockets, partitions) = (self.sockets.clone(), self.partitions.clone());
+        Ok(OwnPrograms { sockets, partitions, xdp })
+    }
+
+    /// Lets the other process start, and waits until it has, at most 30 seconds. The
+    /// ingest ends here without detaching XDP or closing the other process's sockets.
+    ///
+    /// # Errors
+    /// [`HandOverError`] holds the ingest and the error: a receiver is in use, a mailbox
+    /// holds datagrams that no receiver has handled, or the other process is gone. This
+    /// process goes on as soon as the receivers are taken again.
+    pub fn hand_over(mut self, offer: Offer<'_>) -> Result<(), HandOverError> {
+        match self.try_hand_over(offer) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(HandOverError { ingest: Box::new(self), error }),
+        }
+    }
+
+    fn try_hand_over(&mut self, mut offer: Offer<'_>) -> Result<(), XdpError> {
+        if !Arc::ptr_eq(&offer.stage, &self.stage) {
+            return Err(XdpError::hand_over("the offer belongs to another ingest"));
+        }
+        // First all receivers, then all mailboxes: a receiver that is in use may still
+        // leave something in another one's mailbox.
+        self.check_mailboxes("is in use", |mailbox| !mailbox.is_in_use())?;
+        self.check_mailboxes("left datagrams that are not handled", Mailbox::is_empty)?;
+        let channel = &offer.channel;
+        let answer = channel.send("yours").and_then(|()| channel.expect("mine"));
+        // Exactly one process may serve: what the other one sent at the last moment counts.
+        let answer = answer.or_else(|error| {
+            channel.close();
+            channel.expect("mine").map_err(|_| error)
+        });
+        answer?;
+        offer.is_accepted = true;
+        if let Some(xdp) = &mut self.xdp {
+            xdp.release();
+        }
+        Ok(())
+    }
+
+    fn check_mailboxes(
+        &self,
+        problem: &str,
+        is_right: impl Fn(&Mailbox) -> bool,
+    ) -> Result<(), XdpError> {
+        let mut cpus = self.partitions.indexed_cpus();
+        match cpus.find(|(index, _)| !is_right(self.mailboxes.of(*index))) {
+            Some((_, cpu)) => {
+                Err(XdpError::hand_over(format!("the receiver of CPU {cpu} {problem}")))
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Moving a partition from one CPU to another without losing or reordering datagrams.
+//!
+//! The steps, in their order. Each is safe to repeat, so a move that failed goes on where
+//! it stopped:
+//!
+//! 1. Announce: the new owner's receiver holds back what arrives for the partition.
+//! 2. Redirect the queue (only if XDP steers), and wait until the old CPU's queue is
+//!    drained. What comes out of the old queue still goes to the old socket.
+//! 3. Redirect the socket. From here on nothing new reaches the old one.
+//! 4. Drain the old socket.
+//! 5. Complete: the new owner handles what it held, then what arrives.
+
+use std::time::Duration;
+
+use crate::ids::{CpuId, CpuIndex, Partition};
+use crate::ingest::handover::Stage;
+use crate::ingest::ownership::{PartitionState, Step};
+use crate::ingest::{Ingest, drain, lock};
+use crate::partitions::{self, TableEntry};
+use crate::report::XdpError;
+use crate::sys::cpus;
+use crate::sys::map::Map;
+use crate::xdp::RunningProgram;
+
+/// How long a receiver may take to handle what waits in its socket.
+const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Ingest {
+    /// Moves a partition to another of the CPUs, and returns when that CPU owns it.
+    /// Traffic goes on: no datagram is lost, and no sender's datagrams are reordered.
+    ///
+    /// The new owner holds back what arrives until the former owner has handled what was
+    /// under way: in its CPU's queue and in its socket. With Linux 5.18 and CAP_NET_RAW
+    /// the queue is known to be drained; otherwise the call waits 200 ms for it. Blocks
+    /// for some tens of milliseconds, at most for about 10 seconds. Both CPUs' receivers
+    /// must be at work, on other threads than this one; they handle other partitions
+    /// meanwhile. Concurrent moves are serialized.
+    ///
+    /// Order is kept for packets from the interface that carries XDP. While a partition
+    /// moves, the datagrams of senders on this machine or behind another interface may be
+    /// reordered, because the kernel processes their packets on changing CPUs. The same
+    /// holds for all senders if one of the two CPUs goes offline during the move.
+    ///
+    /// # Errors
+    /// [`XdpError::UnknownPartition`], [`XdpError::UnknownCpu`].
+    /// [`XdpError::MoveInProgress`] while the partition moves to another CPU,
+    /// [`XdpError::HandOverInProgress`] while another process takes over.
+    /// [`XdpError::NotMoved`] if order could not be kept (XDP steers, and a CPU is offline
+    /// or receive packet steering is on), or if the former owner does not handle what
+    /// waits there within seconds. The new owner then holds the datagrams back until the
+    /// same call is repeated and succeeds. [`XdpError::Kernel`] if the kernel refuses.
+    pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
+        let partition = self.partitions.partition(partition)?;
+        let to = self.partitions.index_of(cpu)?;
+        // Held until the move ends: it serializes moves, and keeps hand-overs away.
+        let stage = lock(&self.stage);
+        if *stage != Stage::Serving {
+            return Err(XdpError::HandOverInProgress);
+        }
+        let (from, step) = match self.ownership.state(partition) {
+            PartitionState::Owned(owner) if owner == to => return Ok(()),
+            PartitionState::Owned(owner) => (owner, None),
+            PartitionState::Moving { to: target, .. } if target != to => {
+                return Err(self.move_in_progress(partition));
+            }
+            PartitionState::Moving { from, step, .. } => (from, Some(step)),
+        };
+        Migration { ingest: self, partition, from, to, step }.run()
+    }
+}
+
+/// One partition's move.
+struct Migration<'a> {
+    ingest: &'a Ingest,
+    partition: Partition,
+    from: CpuIndex,
+    to: CpuIndex,
+    /// The last step that this call or an earlier one reached.
+    step: Option<Step>,
+}
+
+impl<'a> Migration<'a> {
+    fn run(mut self) -> Result<(), XdpError> {
+        if !self.ingest.mailboxes.of(self.from).is_in_use() {
+            let cpu = self.cpu(self.from);
+            return Err(self.not_moved(format!(
+                "no thread reads its socket; take `Ingest::receiver({cpu})` and call this again"
+            )));
+        }
+        match self.ingest.sockets.table() {
+            Some(table) => self.redirect_in_kernel(table)?,
+            None => self.redirect_in_receivers()?,
+        }
+        // Twice: since Linux 6.18 one CPU may queue a datagram to a socket on behalf of
+        // another CPU, whose own processing has ended.
+        drain::running_programs();
+        drain::running_programs();
+        self.drain_socket(self.from)?;
+        self.complete();
+        Ok(())
+    }
+
+    fn redirect_in_kernel(&mut self, table: &Map) -> Result<(), XdpError> {
+        if self.step == Some(Step::SocketMoved) {
+            return Ok(());
+        }
+        let program = self.steering_program();
+        if let Some(program) = program {
+            self.check_order_can_be_kept(program)?;
+        }
+        let [old, new] = [self.from, self.to].map(|index| self.cpu(index));
+        self.reach(Step::Announced);
+        if let Some(program) = program {
+            self.write_table(table, TableEntry { queue: Some(new), socket: old })?;
+            self.reach(Step::QueueMoved);
+            self.drain_queue(program, old, new)?;
+        }
+        self.write_table(table, TableEntry { queue: program.map(|_| new), socket: new })?;
+        self.reach(Step::SocketMoved);
+        Ok(())
+    }
+
+    /// Classic BPF keeps choosing the socket where the partition started, and that CPU's
+    /// receiver hands on what it does not own. Nothing changes in the kernel, but what
+    /// that receiver is about to hand to the old owner has to arrive there first.
+    fn redirect_in_receivers(&mut self) -> Result<(), XdpError> {
+        self.reach(Step::Announced);
+        let start = self.ingest.partitions.initial_owner(self.partition);
+        if start == self.from { Ok(()) } else { self.drain_socket(start) }
+    }
+
+    fn steering_program(&self) -> Option<&'a RunningProgram> {
+        let program = self.ingest.xdp.as_ref()?.program();
+        program.steers.then_some(program)
+    }
+
+    /// Fails if packets could be reordered on their way through the CPU queues.
+    fn check_order_can_be_kept(&self, program: &RunningProgram) -> Result<(), XdpError> {
+        for cpu in [self.from, self.to].map(|index| self.cpu(index)) {
+            if !cpus::is_online(cpu) {
+                return Err(self.not_moved(format!(
+                    "CPU {cpu} is offline, so other CPUs process its queue; call this again when \
+                     it is back"
+                )));
+            }
+        }
+        let interface = program.attachment.interface();
+        if interface.has_receive_packet_steering() {
+            let name = &interface.name;
+            return Err(self.not_moved(format!(
+                "receive packet steering moves packets that XDP has steered; switch it off (write \
+                 0 to /sys/class/net/{name}/queues/rx-*/rps_cpus), then call this again"
+            )));
+        }
+        Ok(())
+    }
+
+    fn write_table(&self, table: &Map, entry: TableEntry) -> Result<(), XdpError> {
+        partitions::write_entry(table, self.partition, entry).inspect_err(|_| self.call_off())
+    }
+
+    /// Ends a move that has changed nothing in the kernel.
+    fn call_off(&self) {
+        if self.step == Some(Step::Announced) {
+            self.ingest.ownership.set(self.partition, PartitionState::Owned(self.from));
+        }
+    }
+
+    fn drain_queue(
+        &self,
+        program: &RunningProgram,
+        old: CpuId,
+        new: CpuId,
+    ) -> Result<(), XdpError> {
+        drain::running_programs();
+        if drain::queue(&program.loaded, old) {
+            return Ok(());
+        }
+        Err(self.not_moved(format!(
+            "that CPU has not processed what waits in its queue for 2 s; see what keeps it busy, \
+             then call this again; until then CPU {new} holds back what arrives"
+        )))
+    }
+
+    fn drain_socket(&self, index: CpuIndex) -> Result<(), XdpError> {
+        if self.ingest.mailboxes.of(index).drain(RECEIVER_PATIENCE) {
+            return Ok(());
+        }
+        let (cpu, patience) = (self.cpu(index), RECEIVER_PATIENCE.as_secs());
+        Err(self.not_moved(format!(
+            "the receiver of CPU {cpu} has not handled what waits in its socket for {patience} s; \
+             if its thread is gone take `Ingest::receiver({cpu})`, then call this again"
+        )))
+    }
+
+    fn complete(self) {
+        self.ingest.ownership.set(self.partition, PartitionState::Owned(self.to));
+        self.ingest.mailboxes.of(self.to).wake();
+    }
+
+    /// Records a step, unless an earlier call came further.
+    fn reach(&mut self, step: Step) {
+        if self.step >= Some(step) {
+            return;
+        }
+        self.step = Some(step);
+        let (from, to) = (self.from, self.to);
+        self.ingest.ownership.set(self.partition, PartitionState::Moving { from, to, step });
+    }
+
+    fn cpu(&self, index: CpuIndex) -> CpuId {
+        self.ingest.partitions.cpu(index)
+    }
+
+    fn not_moved(&self, problem: String) -> XdpError {
+        let from = self.cpu(self.from).get();
+        XdpError::NotMoved { partition: self.partition.get(), from, problem }
+    }
+}

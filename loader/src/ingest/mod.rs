@@ -1,0 +1,312 @@
+//! The datagrams of each partition at the CPU that owns it: sockets, with XDP in front of
+//! them where possible.
+
+mod drain;
+mod handover;
+mod mailbox;
+mod migration;
+mod ownership;
+mod receiver;
+mod sockets;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use laminar_xdp_prebuilt::abi;
+
+use crate::artifact::Artifact;
+use crate::config::{IngestConfig, XdpAttachMode, XdpConfig};
+use crate::ids::Partition;
+use crate::ingest::handover::Stage;
+use crate::ingest::mailbox::Mailboxes;
+use crate::ingest::ownership::{Ownership, PartitionState};
+use crate::ingest::sockets::{SocketGroup, selector};
+use crate::object::{KernelFeatures, SharedMaps, capabilities};
+use crate::partitions::Partitions;
+use crate::report::{IngestMode, IngestStats, Selection, XdpCounter, XdpError};
+use crate::xdp::{XdpControls, XdpLoader};
+
+pub use handover::{HandOverError, Offer};
+pub use receiver::Receiver;
+
+/// Brings each partition's datagrams to the thread of the CPU that owns it, with XDP or
+/// without.
+///
+/// Each CPU's thread takes its [`Receiver`]. Every partition has an owner at all times. No
+/// datagram is lost or doubled, and those of one sender and partition keep their order,
+/// also while a partition moves ([`Ingest::move_partition`]) and while a new process
+/// takes over ([`Ingest::take_over`]). There is no order between senders, and none
+/// between a sender's whole and fragmented datagrams if XDP steers: XDP passes fragments
+/// by the CPU queues. The README of the crate says what else is and is not promised.
+///
+/// Dropping the ingest detaches XDP. The port is free once the receivers are dropped too.
+/// An ingest can be shared between threads.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use laminar_xdp::{Ingest, IngestConfig, XdpConfig};
+///
+/// let xdp_config = XdpConfig::builder().enabled(true).interface("eth0").build()?;
+/// let ingest = Ingest::open(&IngestConfig::new(0..4), &xdp_config)?;
+/// println!("{}", ingest.mode());
+/// std::thread::scope(|scope| {
+///     for &cpu in ingest.cpus() {
+///         let mut receiver = ingest.receiver(cpu)?;
+///         scope.spawn(move || {
+///             receiver.pin_thread()?;
+///             loop {
+///                 receiver.receive(Duration::from_millis(20), |datagram| {
+///                     println!("{} from {}", datagram.partition, datagram.sender);
+///                 })?;
+///             }
+/// #           #[allow(unreachable_code)]
+/// #           Ok::<(), laminar_xdp::XdpError>(())
+///         });
+///     }
+///     ingest.move_partition(5, 3) // while traffic goes on
+/// })?;
+/// # Ok::<(), laminar_xdp::XdpError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping the ingest closes its sockets and detaches XDP"]
+pub struct Ingest {
+    // Dropped first, so that no packet is steered to a socket that is closed.
+    xdp: Option<XdpLoader>,
+    mode: IngestMode,
+    sockets: Arc<SocketGroup>,
+    ownership: Arc<Ownership>,
+    mailboxes: Arc<Mailboxes>,
+    partitions: Arc<Partitions>,
+    /// Locked during a move.
+    stage: Arc<Mutex<Stage>>,
+    /// What another process must be configured for to take over.
+    terms: String,
+}
+
+/// Everything of an ingest but XDP.
+struct Parts {
+    sockets: SocketGroup,
+    ownership: Arc<Ownership>,
+    mailboxes: Arc<Mailboxes>,
+    partitions: Arc<Partitions>,
+    terms: String,
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        // An offer that is dropped later must not put programs back.
+        *lock(&self.stage) = Stage::Closed;
+    }
+}
+
+impl Ingest {
+    /// Opens a socket for each CPU, has them selected by partition, and attaches XDP in
+    /// front of them.
+    ///
+    /// If XDP cannot be used, sockets alone serve: [`IngestMode::Sockets`] holds the reason
+    /// and one warning is logged, unless XDP is switched off in the configuration. With
+    /// [`XdpConfig::fallback_on_error`] off, this is an error instead.
+    ///
+    /// With CAP_BPF and from Linux 4.19 on, programs of the same set of objects select and
+    /// filter; otherwise classic BPF does, which cannot count by reason. XDP needs the
+    /// rights that [`XdpLoader::load_and_attach`] names; sockets alone need none. Acts in
+    /// the network namespace of the calling thread. Blocks for some tens of milliseconds.
+    ///
+    /// # Errors
+    /// [`XdpError::Config`] for a value out of range, [`XdpError::PortTaken`],
+    /// [`XdpError::TooManySockets`] and [`XdpError::Socket`]; without fallback also every
+    /// error of [`XdpLoader::load_and_attach`]. Nothing is left behind then.
+    pub fn open(config: &IngestConfig, xdp_config: &XdpConfig) -> Result<Ingest, XdpError> {
+        config.validate()?;
+        xdp_config.validate()?;
+        let partitions = Arc::new(Partitions::new(xdp_config.partitions, &config.cpus)?);
+        let (address, buffer) = (config.address, config.receive_buffer);
+        let sockets = sockets::bind(address, xdp_config.port, &config.cpus, buffer)?;
+        let mailboxes = Arc::new(Mailboxes::new(config.cpus.len())?);
+        let initial_owners = partitions.all().map(|p| partitions.initial_owner(p));
+        let ownership = Arc::new(Ownership::new(initial_owners));
+        let artifact = Artifact::find(&xdp_config.bpf_object_path).map_err(XdpError::from);
+        let mut features = KernelFeatures::default();
+        let selector = selector::choose(&partitions, artifact.as_ref(), &mut features);
+        let group = SocketGroup::open(sockets, selector, &partitions, None)?;
+        let loader = match xdp_config.enabled {
+            true => artifact.and_then(|artifact| {
+                let table = group.table().map(|table| (abi::LAMINAR_MAP_STEERING, table));
+                let shared: SharedMaps = table.as_slice();
+                let partitions = partitions.clone();
+                XdpLoader::load(xdp_config, partitions, artifact, &mut features, shared)
+            }),
+            false => Err(XdpError::Disabled),
+        };
+        let port = group.port().unwrap_or(xdp_config.port);
+        let terms = handover::terms(address, port, &partitions);
+        let parts = Parts { sockets: group, ownership, mailboxes, partitions, terms };
+        let ingest = Self::assemble(loader, parts, xdp_config)?;
+        ingest.warn_of_classic_bpf();
+        Ok(ingest)
+    }
+
+    /// Joins the parts, with XDP or with the reason why there is none.
+    fn assemble(
+        loader: Result<XdpLoader, XdpError>,
+        parts: Parts,
+        xdp_config: &XdpConfig,
+    ) -> Result<Ingest, XdpError> {
+        let Parts { sockets, ownership, mailboxes, partitions, terms } = parts;
+        let (xdp, mode) = match loader {
+            Ok(loader) => {
+                let mode = match (loader.steers(), loader.mode()) {
+                    (false, mode) => IngestMode::FilterOnly(mode),
+                    (true, XdpAttachMode::Generic) => IngestMode::XdpGeneric,
+                    (true, _) => IngestMode::XdpNative,
+                };
+                (Some(loader), mode)
+            }
+            Err(XdpError::Disabled) => (None, IngestMode::Sockets(XdpError::Disabled)),
+            Err(error) if xdp_config.fallback_on_error => {
+                let reason = error.with_causes().to_string();
+                let classic_bpf_reason = sockets.classic_bpf_reason();
+                tracing::warn!(reason, classic_bpf_reason, "continuing without XDP");
+                (None, IngestMode::Sockets(error))
+            }
+            Err(error) => return Err(error),
+        };
+        let sockets = Arc::new(sockets);
+        let stage = Arc::new(Mutex::new(Stage::Serving));
+        Ok(Ingest { xdp, mode, sockets, ownership, mailboxes, partitions, stage, terms })
+    }
+
+    /// Warns that reasons are not counted. Not a second time if the warning about XDP has
+    /// said so, and not to users who lack the right anyway.
+    fn warn_of_classic_bpf(&self) {
+        let is_warned = match &self.mode {
+            IngestMode::Sockets(error) => !matches!(error, XdpError::Disabled),
+            _ => false,
+        };
+        if let (false, Some(reason)) = (is_warned, self.classic_bpf_reason())
+            && capabilities::may_load()
+        {
+            tracing::warn!(reason, "classic BPF selects the sockets and counts no reasons");
+        }
+    }
+
+    /// Takes the receiver of one CPU. After a receiver is dropped, the next call returns a
+    /// new one, which gets what the former one left.
+    ///
+    /// # Errors
+    /// [`XdpError::UnknownCpu`] if the CPU was not named at opening,
+    /// [`XdpError::ReceiverInUse`] if its receiver is in use, [`XdpError::Socket`] if no
+    /// descriptor is left.
+    pub fn receiver(&self, cpu: u32) -> Result<Receiver, XdpError> {
+        let index = self.partitions.index_of(cpu)?;
+        let cpu = self.partitions.cpu(index);
+        let socket = self.sockets.sockets()[usize::from(index.get())].clone();
+        Receiver::new(cpu, index, socket, self.ownership.clone(), self.mailboxes.clone())
+    }
+
+    /// How datagrams reach their owners.
+    pub fn mode(&self) -> &IngestMode {
+        &self.mode
+    }
+
+    /// The XDP program in front of the sockets, with its interfaces; `None` without XDP.
+    pub fn xdp(&self) -> Option<&XdpLoader> {
+        self.xdp.as_ref()
+    }
+
+    /// Which XDP object was selected, and why not the others; `None` without XDP.
+    pub fn selection(&self) -> Option<&Selection> {
+        self.xdp.as_ref().map(XdpLoader::selection)
+    }
+
+    /// Why classic BPF selects the sockets; `None` if a loaded program does, which counts
+    /// by reason.
+    ///
+    /// With classic BPF, a partition that has moved still arrives at the socket where it
+    /// started, and that CPU's receiver hands it on. So its datagrams wait while that
+    /// CPU's thread is gone. The reason: the kernel frees a classic program that is
+    /// replaced under traffic while packets are in it (seen on 6.18, which crashed).
+    pub fn classic_bpf_reason(&self) -> Option<&str> {
+        self.sockets.classic_bpf_reason()
+    }
+
+    /// The size of each socket's receive buffer in bytes, as the kernel granted it.
+    ///
+    /// # Errors
+    /// [`XdpError::Socket`] if the kernel does not answer.
+    pub fn receive_buffer(&self) -> Result<u32, XdpError> {
+        sockets::receive_buffer(&self.sockets.sockets()[0])
+            .map_err(|error| XdpError::socket("read the size of a receive buffer", error))
+    }
+
+    /// The UDP port: the configured one, or the one that the kernel chose for port 0.
+    ///
+    /// # Errors
+    /// [`XdpError::Socket`] if the kernel does not answer.
+    pub fn port(&self) -> Result<u16, XdpError> {
+        let port = self.sockets.port();
+        port.map_err(|error| XdpError::socket("read the address of a socket", error))
+    }
+
+    /// Reads the counters of XDP and of the sockets from the kernel.
+    ///
+    /// # Errors
+    /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel does not answer.
+    pub fn stats(&self) -> Result<IngestStats, XdpError> {
+        let xdp = self.xdp.as_ref().map(XdpLoader::stats).transpose()?;
+        let counts = self.sockets.counts();
+        let counts =
+            counts.map_err(|error| XdpError::socket("read the counters of the sockets", error))?;
+        let misplaced = match self.sockets.loaded() {
+            Some(_) => self.mailboxes.handed_on(),
+            // With classic BPF, moved partitions are handed on from where they start.
+            None => self.mailboxes.misplaced(),
+        };
+        let mut stats = IngestStats::new(xdp, counts.by_reason, counts.dropped, misplaced);
+        stats.dropped_handoff = self.mailboxes.dropped();
+        Ok(stats)
+    }
+
+    /// Reads XDP's counters for each CPU, with bytes. Empty without XDP.
+    ///
+    /// # Errors
+    /// [`XdpError::Kernel`] if the kernel does not answer.
+    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
+        self.xdp.as_ref().map_or(Ok(Vec::new()), XdpLoader::counters)
+    }
+
+    /// What can be changed and read while XDP runs; `None` without XDP. Limits and source
+    /// lists exist in XDP alone: with sockets alone every source may send.
+    pub fn controls(&self) -> Option<&XdpControls> {
+        self.xdp.as_ref().map(XdpLoader::controls)
+    }
+
+    /// The number of partitions.
+    pub fn partitions(&self) -> u32 {
+        self.partitions.count()
+    }
+
+    /// The ids of the CPUs that own partitions.
+    pub fn cpus(&self) -> &[u32] {
+        self.partitions.cpus()
+    }
+
+    /// The CPU that owns a partition now; `None` if there is no such partition.
+    pub fn owner(&self, partition: u32) -> Option<u32> {
+        let partition = self.partitions.partition(partition).ok()?;
+        Some(self.partitions.cpu(self.ownership.owner(partition)).get())
+    }
+
+    fn move_in_progress(&self, partition: Partition) -> XdpError {
+        let (from, to) = match self.ownership.state(partition) {
+            PartitionState::Owned(owner) => (owner, owner),
+            PartitionState::Moving { from, to, .. } => (from, to),
+        };
+        let [from, to] = [from, to].map(|index| self.partitions.cpu(index).get());
+        XdpError::MoveInProgress { partition: partition.get(), from, to }
+    }
+}
+
+/// Locks. A panic cannot leave this data half-updated, so poisoning is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

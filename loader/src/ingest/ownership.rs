@@ -1,0 +1,151 @@
+//! Which CPU owns each partition, and how far a move has come. This is the one place that
+//! knows; the table in the kernel is written from it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ids::{CpuIndex, Partition};
+
+/// Who owns a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionState {
+    Owned(CpuIndex),
+    /// On its way. `from` still handles it, and `to` holds back what arrives there.
+    Moving {
+        from: CpuIndex,
+        to: CpuIndex,
+        step: Step,
+    },
+}
+
+/// How far a move has come. A move that failed goes on after the last step it reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Receivers know of the move. Nothing has changed in the kernel.
+    Announced = 1,
+    /// XDP redirects to the new CPU's queue; the old CPU's queue may still hold packets.
+    QueueMoved = 2,
+    /// Nothing new reaches the old socket; datagrams may still wait in it.
+    SocketMoved = 3,
+}
+
+/// What one CPU's receiver does with a partition's datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It handles them.
+    Owner,
+    /// It holds them back until the former owner has finished.
+    NextOwner,
+    /// It hands them on to this CPU's receiver.
+    Other(CpuIndex),
+}
+
+/// The state of every partition. Reading a receiver's role is one atomic load.
+#[derive(Debug)]
+pub struct Ownership {
+    /// Bits 0 to 15: the present owner. Bits 16 to 31: the next one, or the same. Bits 32
+    /// and up: the step of a move, 0 if there is none.
+    states: Vec<AtomicU64>,
+}
+
+impl Ownership {
+    pub fn new(owners: impl IntoIterator<Item = CpuIndex>) -> Ownership {
+        let states = owners.into_iter().map(PartitionState::Owned);
+        Ownership { states: states.map(|state| AtomicU64::new(pack(state))).collect() }
+    }
+
+    /// The number of partitions.
+    pub fn count(&self) -> u32 {
+        self.states.len() as u32
+    }
+
+    pub fn state(&self, partition: Partition) -> PartitionState {
+        let packed = self.load(partition);
+        let (from, to) = owners(packed);
+        let step = match packed >> 32 {
+            0 => return PartitionState::Owned(from),
+            1 => Step::Announced,
+            2 => Step::QueueMoved,
+            _ => Step::SocketMoved,
+        };
+        PartitionState::Moving { from, to, step }
+    }
+
+    pub fn set(&self, partition: Partition, state: PartitionState) {
+        self.states[partition.get() as usize].store(pack(state), Ordering::Release);
+    }
+
+    /// What the receiver of a CPU does with a partition's datagrams.
+    pub fn role(&self, partition: Partition, receiver: CpuIndex) -> Role {
+        match owners(self.load(partition)) {
+            (from, _) if from == receiver => Role::Owner,
+            (_, to) if to == receiver => Role::NextOwner,
+            (_, to) => Role::Other(to),
+        }
+    }
+
+    /// The CPU that handles a partition now.
+    pub fn owner(&self, partition: Partition) -> CpuIndex {
+        owners(self.load(partition)).0
+    }
+
+    /// The CPU that handles each partition now, in their order.
+    pub fn owners(&self) -> Vec<CpuIndex> {
+        (0..self.count()).map(|partition| self.owner(Partition::new(partition))).collect()
+    }
+
+    /// A partition that is moving, if there is one.
+    pub fn moving(&self) -> Option<Partition> {
+        let is_moving = |p: &Partition| matches!(self.state(*p), PartitionState::Moving { .. });
+        (0..self.count()).map(Partition::new).find(is_moving)
+    }
+
+    fn load(&self, partition: Partition) -> u64 {
+        self.states[partition.get() as usize].load(Ordering::Acquire)
+    }
+}
+
+fn owners(packed: u64) -> (CpuIndex, CpuIndex) {
+    (CpuIndex::new(packed as u16), CpuIndex::new((packed >> 16) as u16))
+}
+
+fn pack(state: PartitionState) -> u64 {
+    let (from, to, step) = match state {
+        PartitionState::Owned(owner) => (owner, owner, 0),
+        PartitionState::Moving { from, to, step } => (from, to, step as u64),
+    };
+    step << 32 | u64::from(to.get()) << 16 | u64::from(from.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_read_back() {
+        let [low, high] = [0, u16::MAX].map(CpuIndex::new);
+        let ownership = Ownership::new([low, high]);
+        let steps = [Step::Announced, Step::QueueMoved, Step::SocketMoved];
+        let moving = steps.map(|step| PartitionState::Moving { from: low, to: high, step });
+        let owned = [low, high].map(PartitionState::Owned);
+        for state in owned.into_iter().chain(moving) {
+            ownership.set(Partition::new(1), state);
+            assert_eq!(ownership.state(Partition::new(1)), state);
+            assert_eq!(ownership.state(Partition::new(0)), PartitionState::Owned(low));
+        }
+    }
+
+    #[test]
+    fn roles_follow_the_move() {
+        let [from, to, third] = [0, 1, 2].map(CpuIndex::new);
+        let (ownership, partition) = (Ownership::new([from]), Partition::new(0));
+        let roles = || [from, to, third].map(|receiver| ownership.role(partition, receiver));
+        assert_eq!(roles(), [Role::Owner, Role::Other(from), Role::Other(from)]);
+        let step = Step::QueueMoved;
+        ownership.set(partition, PartitionState::Moving { from, to, step });
+        assert_eq!(roles(), [Role::Owner, Role::NextOwner, Role::Other(to)]);
+        assert_eq!(ownership.moving(), Some(partition));
+        ownership.set(partition, PartitionState::Owned(to));
+        assert_eq!(roles(), [Role::Other(to), Role::Owner, Role::Other(to)]);
+        assert_eq!(ownership.moving(), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! One CPU's end of ingest: a socket, and what keeps the order when partitions move.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::header::LaminarHeader;
+use crate::ids::{CpuId, CpuIndex, Partition};
+use crate::ingest::mailbox::{MAX_MAIL, Mailbox, Mailboxes, OwnedDatagram};
+use crate::ingest::ownership::{Ownership, Role};
+use crate::ingest::sockets;
+use crate::report::{Datagram, Received, XdpError};
+use crate::sys::datagrams::Batch;
+use crate::sys::poll::Poller;
+use crate::sys::thread;
+
+/// The least that a datagram takes of a socket's buffer, in bytes: the kernel's
+/// bookkeeping alone is more.
+const MIN_FOOTPRINT: usize = 512;
+
+/// Receives the datagrams of the partitions that one CPU owns, each once. Datagrams of one
+/// sender and partition keep the order in which the kernel got them, also while
+/// partitions move.
+///
+/// Each CPU has at most one receiver at a time ([`crate::Ingest::receiver`]). It belongs
+/// on a thread that is bound to that CPU. Dropping it, also by a panic, loses only the
+/// datagram at which its handler panicked: the next receiver of that CPU gets the rest,
+/// and new datagrams wait in the socket until its buffer is full.
+///
+/// ```no_run
+/// # use laminar_xdp::{Ingest, XdpError};
+/// # use std::time::Duration;
+/// # fn f(ingest: &Ingest) -> Result<(), XdpError> {
+/// let mut receiver = ingest.receiver(2)?; // on the thread for CPU 2
+/// receiver.pin_thread()?;
+/// loop {
+///     receiver.receive(Duration::from_millis(20), |datagram| {
+///         println!("partition {}: {} bytes", datagram.partition, datagram.payload.len());
+///     })?;
+/// }
+/// # }
+/// ```
+pub struct Receiver {
+    cpu: CpuId,
+    index: CpuIndex,
+    socket: Arc<UdpSocket>,
+    ownership: Arc<Ownership>,
+    mailboxes: Arc<Mailboxes>,
+    /// Watches the socket and the mailbox's wake-ups.
+    poller: Poller,
+    /// Whether `poller` watches the socket.
+    watches_socket: bool,
+    batch: Batch,
+    /// The first datagram of the batch that is not handled yet.
+    next: usize,
+    /// Mail that was taken and is not handled yet.
+    mail: VecDeque<OwnedDatagram>,
+    /// Partitions that are moving here, each with its datagrams so far.
+    held: Vec<(Partition, VecDeque<OwnedDatagram>)>,
+    drain: DrainProgress,
+    /// The most datagrams that can have waited in the socket at once.
+    capacity: usize,
+}
+
+/// How far the latest request to drain the socket is met.
+struct DrainProgress {
+    request: u64,
+    /// Datagrams read since the request.
+    read: usize,
+    is_met: bool,
+}
+
+impl Receiver {
+    /// The most datagrams that one call of [`Receiver::receive`] reads from the socket.
+    pub const BATCH: usize = Batch::SIZE;
+
+    /// The number of held datagrams from which on the socket is not read until partitions
+    /// have moved. Datagrams are held while a partition moves here. What a receive buffer
+    /// holds may come on top, and datagrams from other receivers, up to the same number.
+    /// With the longest datagrams that fit into an Ethernet frame this is about 100 MB.
+    pub const MAX_HELD: usize = MAX_MAIL;
+
+    /// Fails with [`XdpError::ReceiverInUse`] if the CPU has a receiver.
+    pub(super) fn new(
+        cpu: CpuId,
+        index: CpuIndex,
+        socket: Arc<UdpSocket>,
+        ownership: Arc<Ownership>,
+        mailboxes: Arc<Mailboxes>,
+    ) -> Result<Receiver, XdpError> {
+        let poller = || -> io::Result<Poller> {
+            let poller = Poller::new()?;
+            poller.add(socket.as_fd())?;
+            poller.add(mailboxes.of(index).wake_fd())?;
+            Ok(poller)
+        };
+        let poller = poller()
+            .map_err(|error| XdpError::socket(format!("watch the socket of CPU {cpu}"), error))?;
+        let buffer = sockets::receive_buffer(&socket).unwrap_or(u32::MAX) as usize;
+        if !mailboxes.of(index).claim() {
+            return Err(XdpError::ReceiverInUse { cpu: cpu.get() });
+        }
+        Ok(Receiver {
+            cpu,
+            index,
+            socket,
+            ownership,
+            mailboxes,
+            poller,
+            watches_socket: true,
+            batch: Batch::new(),
+            next: 0,
+            mail: VecDeque::new(),
+            held: Vec::new(),
+            drain: DrainProgress { request: 0, read: 0, is_met: true },
+            // The kernel grants twice the size asked for, and from Linux 6.18 on a little
+            // more for each NUMA node.
+            capacity: (buffer / MIN_FOOTPRINT).saturating_mul(4) + 4,
+        })
+    }
+
+    /// The id of the CPU whose partitions arrive here.
+    pub fn cpu(&self) -> u32 {
+        self.cpu.get()
+    }
+
+    /// The socket, for its options and its address. To wait for datagrams, use
+    /// [`Receiver::receive`] or the receiver's own descriptor ([`AsFd`]). Reading the
+    /// socket directly gives up the order while partitions move.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Binds the calling thread to the receiver's CPU. If that CPU goes offline, the
+    /// kernel moves the thread to another one and leaves it there: call this again when
+    /// the CPU is back.
+    ///
+    /// # Errors
+    /// [`XdpError::Kernel`] if the kernel refuses, for example because the CPU is outside
+    /// the thread's cpuset, or its id is 1024 or higher.
+    pub fn pin_thread(&self) -> Result<(), XdpError> {
+        thread::pin_thread(self.cpu)
+            .map_err(|error| XdpError::kernel(format!("bind a thread to CPU {}", self.cpu), error))
+    }
+
+    /// Handles the datagrams that wait, at most [`Receiver::BATCH`] of them from the
+    /// socket. If none waits, blocks until one arrives, another receiver or a move needs
+    /// this one, or the timeout ends. The timeout is rounded up to whole milliseconds;
+    /// zero never blocks.
+    ///
+    /// The call may return early with nothing handled, so call it in a loop. A caller
+    /// that waits for the receiver's descriptor itself ([`AsFd`]) calls this with a zero
+    /// timeout until [`Received::drained`] is true, and only then waits again.
+    ///
+    /// # Errors
+    /// [`XdpError::Socket`] if the socket cannot be read.
+    pub fn receive(
+        &mut self,
+        timeout: Duration,
+        mut handle: impl FnMut(Datagram<'_>),
+    ) -> Result<Received, XdpError> {
+        if self.mailbox().is_woken() {
+            self.mailbox().clear_wake();
+        }
+        let mut received = self.handle_available(&mut handle)?;
+        if received.handled == 0 {
+            if !timeout.is_zero() {
+                self.wait(timeout)?;
+            }
+            // Without looking at `is_woken`: that may be set before the descriptor is
+            // signalled, and the signal would then stay.
+            self.mailbox().clear_wake();
+            received = self.handle_available(&mut handle)?;
+        }
+        self.watch_socket(!self.is_paused(self.mailbox().drain_request()))?;
+        Ok(received)
+    }
+
+    /// Handles the datagrams that an earlier receiver of this CPU left or that other
+    /// receivers handed on, without reading the socket. Returns their number. This is the
+    /// last step before [`crate::Ingest::hand_over`]. Never blocks.
+    pub fn drain(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> usize {
+        let request = self.mailbox().drain_request();
+        self.handle_mail(request, &mut handle) + self.handle_batch(&mut handle)
+    }
+
+    /// Handles first the mail, then what waits in the socket. The drain request is read
+    /// before both: a request that comes meanwhile counts what arrives until then.
+    fn handle_available(
+        &mut self,
+        handle: &mut impl FnMut(Datagram<'_>),
+    ) -> Result<Received, XdpError> {
+        let request = self.mailbox().drain_request();
+        let from_mail = self.handle_mail(request, handle);
+        let from_socket = self.read_socket(request, handle)?;
+        Ok(Received { handled: from_mail + from_socket.handled, ..from_socket })
+    }
+
+    fn handle_mail(&mut self, request: u64, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+        let mut handled = 0;
+        for at in (0..self.held.len()).rev() {
+            match self.ownership.role(self.held[at].0, self.index) {
+                Role::Owner => handled += self.release_held(at, handle),
+                Role::NextOwner => {}
+                // The move was called off.
+                Role::Other(_) => self.mail.extend(self.held.swap_remove(at).1),
+            }
+        }
+        if !self.is_paused(request) {
+            let mail = self.mailbox().take();
+            self.mail.extend(mail);
+        }
+        while let Some(datagram) = self.mail.pop_front() {
+            handled += self.dispatch(datagram, handle);
+        }
+        handled
+    }
+
+    /// Handles what was held for a partition that has arrived.
+    fn release_held(&mut self, at: usize, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+        let mut handled = 0;
+        while let Some(datagram) = self.held[at].1.pop_front() {
+            handle(datagram.as_datagram());
+            handled += 1;
+        }
+        self.held.swap_remove(at);
+        handled
+    }
+
+    fn read_socket(
+        &mut self,
+        request: u64,
+        handle: &mut impl FnMut(Datagram<'_>),
+    ) -> Result<Received, XdpError> {
+        if self.is_paused(request) {
+            // Nothing can be done before a move ends, which wakes the receiver.
+            return Ok(Received { handled: 0, drained: true });
+        }
+        // A handler that panicked, and was caught, may have left a part of the last batch.
+        if self.next >= self.batch.len() {
+            self.next = 0;
+            match self.batch.receive(self.socket.as_fd()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.meet_drain_request(request, true);
+                    return Ok(Received { handled: 0, drained: true });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    return Ok(Received { handled: 0, drained: false });
+                }
+                Err(error) => {
+                    let action = format!("read the socket of CPU {}", self.cpu);
+                    return Err(XdpError::socket(action, error));
+                }
+            }
+        }
+        let handled = self.handle_batch(handle);
+        self.meet_drain_request(request, false);
+        Ok(Received { handled, drained: false })
+    }
+
+    /// Handles the rest of the batch.
+    fn handle_batch(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+        let mut handled = 0;
+        while self.next < self.batch.len() {
+            let at = self.next;
+            self.next += 1;
+            let Some((sender, bytes)) = self.batch.get(at) else { continue };
+            // The socket's filter lets no other datagram through.
+            let Some(datagram) = parse(sender, bytes, self.ownership.count()) else { continue };
+            let partition = Partition::new(datagram.partition);
+            if self.held.is_empty() && self.ownership.role(partition, self.index) == Role::Owner {
+                handle(datagram);
+                handled += 1;
+            } else {
+                let datagram = OwnedDatagram::from(datagram);
+                handled += self.dispatch(datagram, handle);
+            }
+        }
+        handled
+    }
+
+    /// Handles a datagram, holds it, or hands it on. Returns how many were handled.
+    fn dispatch(
+        &mut self,
+        datagram: OwnedDatagram,
+        handle: &mut impl FnMut(Datagram<'_>),
+    ) -> usize {
+        let partition = datagram.partition;
+        let held = self.held.iter().position(|(other, _)| *other == partition);
+        match (self.ownership.role(partition, self.index), held) {
+            (Role::Owner, None) => {
+                handle(datagram.as_datagram());
+                return 1;
+            }
+            // The partition has just arrived: what was held for it comes first.
+            (Role::Owner, Some(at)) => {
+                self.held[at].1.push_back(datagram);
+                return self.release_held(at, handle);
+            }
+            (Role::NextOwner, Some(at)) => self.held[at].1.push_back(datagram),
+            (Role::NextOwner, None) => self.held.push((partition, VecDeque::from([datagram]))),
+            (Role::Other(cpu), _) => self.mailboxes.hand_on(self.index, cpu, datagram),
+        }
+        0
+    }
+
+    /// Meets a drain request once everything is handled that waited then: the socket was
+    /// found empty, or more was read than it can have held.
+    fn meet_drain_request(&mut self, request: u64, is_empty: bool) {
+        if self.drain.request != request {
+            self.drain = DrainProgress { request, read: 0, is_met: false };
+        }
+        self.drain.read += self.batch.len();
+        if !self.drain.is_met && (is_empty || self.drain.read > self.capacity + Self::BATCH) {
+            self.drain.is_met = true;
+            self.mailbox().meet_drain_request(request);
+        }
+    }
+
+    /// Whether so much is held that nothing more is read. An open drain request comes
+    /// first: what is held may be waiting for exactly that.
+    fn is_paused(&self, request: u64) -> bool {
+        let held: usize = self.held.iter().map(|(_, held)| held.len()).sum();
+        held >= Self::MAX_HELD && self.drain.is_met && self.drain.request == request
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<(), XdpError> {
+        self.watch_socket(!self.is_paused(self.mailbox().drain_request()))?;
+        let waited = self.poller.wait(timeout).map(drop);
+        waited.map_err(|error| {
+            XdpError::socket(format!("wait for the socket of CPU {}", self.cpu), error)
+        })
+    }
+
+    /// Has the descriptor become readable by the socket too, or by wake-ups alone.
+    fn watch_socket(&mut self, watch: bool) -> Result<(), XdpError> {
+        if self.watches_socket != watch {
+            self.poller.set_enabled(self.socket.as_fd(), watch).map_err(|error| {
+                XdpError::socket(format!("watch the socket of CPU {}", self.cpu), error)
+            })?;
+            self.watches_socket = watch;
+        }
+        Ok(())
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        self.mailboxes.of(self.index)
+    }
+}
+
+/// The receiver's descriptor is readable when [`Receiver::receive`] has something to do:
+/// datagrams wait in the socket, other receivers left some, or a move needs this receiver.
+/// Wait for it with poll, epoll or an async runtime; do not read it.
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poller.as_fd()
+    }
+}
+
+/// The same descriptor as [`Receiver::as_fd`].
+impl AsRawFd for Receiver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poller.as_fd().as_raw_fd()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let held = self.held.drain(..).flat_map(|(_, held)| held);
+        let mut unhandled: Vec<_> = held.collect();
+        unhandled.extend(self.mail.drain(..));
+        let rest = (self.next..self.batch.len()).filter_map(|at| self.batch.get(at));
+        let partitions = self.ownership.count();
+        let rest = rest.filter_map(|(sender, bytes)| parse(sender, bytes, partitions));
+        unhandled.extend(rest.map(OwnedDatagram::from));
+        self.mailbox().release(unhandled);
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("cpu", &self.cpu).finish_non_exhaustive()
+    }
+}
+
+fn parse(sender: SocketAddr, bytes: &[u8], partitions: u32) -> Option<Datagram<'_>> {
+    let header = LaminarHeader::from_bytes(bytes).filter(LaminarHeader::validate)?;
+    let payload = bytes.get(LaminarHeader::SIZE..)?;
+    let partition_key = header.partition_key;
+    Some(Datagram::new(partition_key % partitions, partition_key, sender, payload))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! One UDP socket for each CPU, in one reuseport group. A program selects the socket by
+//! partition, and a filter on each socket drops what XDP would drop.
+
+mod bind;
+pub mod classic_bpf;
+mod port_holder;
+pub mod selector;
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use laminar_xdp_prebuilt::abi;
+
+use crate::ingest::sockets::selector::Selector;
+use crate::object::LoadedSockets;
+use crate::partitions::Partitions;
+use crate::report::XdpError;
+use crate::sys::map::Map;
+use crate::sys::socket;
+
+pub use bind::bind;
+
+/// The sockets, with the programs that select and filter.
+#[derive(Debug)]
+pub struct SocketGroup {
+    sockets: Vec<Arc<UdpSocket>>,
+    selector: Selector,
+    drops: Mutex<Vec<Drops>>,
+}
+
+/// One socket's drops. The kernel's own counter has 32 bits and wraps around.
+#[derive(Debug, Clone, Copy)]
+struct Drops {
+    last: u32,
+    total: u64,
+}
+
+/// What the sockets counted.
+#[derive(Debug, Default)]
+pub struct SocketCounts {
+    /// By reason; `None` if no loaded program counts.
+    pub by_reason: Option<[u64; abi::LAMINAR_REASON_COUNT as usize]>,
+    /// Every datagram that a socket did not take.
+    pub dropped: u64,
+}
+
+impl SocketGroup {
+    /// Installs selector and filters, which replace those that are there, and so opens the
+    /// sockets. A selector's table must hold the owners. `drops_before` is the kernel's
+    /// count of drops at which another process started to count; without it, counting
+    /// starts now.
+    pub fn open(
+        sockets: Vec<Arc<UdpSocket>>,
+        selector: Selector,
+        partitions: &Partitions,
+        drops_before: Option<Vec<u32>>,
+    ) -> Result<SocketGroup, XdpError> {
+        let is_taken_over = drops_before.is_some();
+        let before = drops_before.unwrap_or_else(|| vec![0; sockets.len()]);
+        let drops = before.into_iter().map(|last| Drops { last, total: 0 }).collect();
+        let group = SocketGroup { sockets, selector, drops: Mutex::new(drops) };
+        let open = || {
+            if !is_taken_over {
+                group.reset_drops()?;
+                group.fill_map(partitions)?;
+            }
+            // Seen on 6.18: the kernel frees a classic selector that is replaced while
+            // packets arrive under a running packet, and crashes. The one that is there
+            // does the same.
+            if !is_taken_over || group.loaded().is_some() {
+                group.install_selector(partitions)?;
+            }
+            group.install_filters()
+        };
+        open().map_err(|error| XdpError::socket("select sockets by partition", error))?;
+        Ok(group)
+    }
+
+    /// Installs this group's programs again, after another process has replaced them.
+    pub fn reinstate(&self, partitions: &Partitions) -> io::Result<()> {
+        if self.loaded().is_some() {
+            self.install_selector(partitions)?;
+        }
+        self.install_filters()
+    }
+
+    pub fn sockets(&self) -> &[Arc<UdpSocket>] {
+        &self.sockets
+    }
+
+    /// The port that all sockets share.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.sockets[0].local_addr()?.port())
+    }
+
+    /// Why classic BPF selects; `None` if a loaded program does.
+    pub fn classic_bpf_reason(&self) -> Option<&str> {
+        match &self.selector {
+            Selector::Loaded(_) => None,
+            Selector::ClassicBpf(reason) => Some(reason),
+        }
+    }
+
+    /// The loaded programs, unless classic BPF is in use.
+    pub fn loaded(&self) -> Option<&LoadedSockets> {
+        match &self.selector {
+            Selector::Loaded(loaded) => Some(loaded),
+            Selector::ClassicBpf(_) => None,
+        }
+    }
+
+    /// The table of owners, which XDP shares; classic BPF has none.
+    pub fn table(&self) -> Option<&Map> {
+        self.loaded().map(|loaded| &loaded.steering)
+    }
+
+    /// The kernel's count of each socket's drops at which this group started to count.
+    pub fn drops_before(&self) -> Vec<u32> {
+        self.drops().iter().map(|drops| drops.last.wrapping_sub(drops.total as u32)).collect()
+    }
+
+    /// Reads what was counted.
+    pub fn counts(&self) -> io::Result<SocketCounts> {
+        let mut counts = SocketCounts::default();
+        for (drops, socket) in self.drops().iter_mut().zip(&self.sockets) {
+            let now = socket::drops(socket.as_fd())?;
+            drops.total += u64::from(now.wrapping_sub(drops.last));
+            drops.last = now;
+            counts.dropped += drops.total;
+        }
+        // Read after the drops, so that the filter's counters are never behind them.
+        if let Some(loaded) = self.loaded() {
+            let mut by_reason = [0; abi::LAMINAR_REASON_COUNT as usize];
+            for (reason, count) in (0..).zip(&mut by_reason) {
+                let per_cpu = loaded.stats.lookup_per_cpu(reason)?;
+                *count = per_cpu.iter().map(|[packets, _]| packets).sum();
+            }
+            counts.by_reason = Some(by_reason);
+        }
+        Ok(counts)
+    }
+
+    fn reset_drops(&self) -> io::Result<()> {
+        for (drops, socket) in self.drops().iter_mut().zip(&self.sockets) {
+            drops.last = socket::drops(socket.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Puts the sockets into the selector's map.
+    fn fill_map(&self, partitions: &Partitions) -> io::Result<()> {
+        // A single socket is not in a reuseport group, and the map refuses it.
+        let (Some(loaded), [_, _, ..]) = (self.loaded(), &self.sockets[..]) else {
+            return Ok(());
+        };
+        partitions.cpus().iter().zip(&self.sockets).try_for_each(|(cpu, socket)| {
+            loaded.sockets.update(*cpu, &socket.as_raw_fd().to_ne_bytes())
+        })
+    }
+
+    /// A single socket is not in a group and needs no selector.
+    fn install_selector(&self, partitions: &Partitions) -> io::Result<()> {
+        let [first, _, ..] = &self.sockets[..] else { return Ok(()) };
+        match &self.selector {
+            Selector::Loaded(loaded) => socket::set_selection(first.as_fd(), &loaded.select),
+            Selector::ClassicBpf(_) => {
+                let cpus = partitions.cpus().len() as u32;
+                let code = classic_bpf::selector(cpus, partitions.count());
+                socket::set_classic_selection(first.as_fd(), &code)
+            }
+        }
+    }
+
+    fn install_filters(&self) -> io::Result<()> {
+        self.sockets.iter().try_for_each(|socket| match &self.selector {
+            Selector::Loaded(loaded) => socket::set_filter(socket.as_fd(), &loaded.filter),
+            Selector::ClassicBpf(_) => {
+                socket::set_classic_filter(socket.as_fd(), &classic_bpf::filter())
+            }
+        })
+    }
+
+    fn drops(&self) -> MutexGuard<'_, Vec<Drops>> {
+        // A panic cannot leave this data half-updated, so poisoning is ignored.
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The size of a socket's receive buffer in bytes, as it is asked for: the kernel doubles
+/// the number for its own bookkeeping.
+pub fn receive_buffer(socket: &UdpSocket) -> io::Result<u32> {
+    let bytes = socket2::SockRef::from(socket).recv_buffer_size()?;
+    Ok((bytes / 2).try_into().unwrap_or(u32::MAX))
+}

@@ -1,0 +1,37 @@
+//! The kernel's view of an interface, for tools that look at programs of other processes.
+//!
+//! This module needs the feature `inspect`. It reads only, and works for any owner of a
+//! program, also for one that hangs.
+
+use crate::config::XdpAttachMode;
+use crate::report::{ProgramIdentity, XdpError};
+use crate::xdp::{Interface, Occupant};
+
+/// A program that an interface carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttachedProgram {
+    /// Native, generic or offload.
+    pub mode: XdpAttachMode,
+    /// The program, as far as this process may know it. Name and tag need CAP_SYS_ADMIN.
+    pub identity: ProgramIdentity,
+}
+
+/// The XDP programs on an interface of the calling thread's network namespace: none, one,
+/// or one for each mode.
+///
+/// ```no_run
+/// for program in laminar_xdp::inspect::attached_programs("eth0")? {
+///     println!("{} mode: {}", program.mode, program.identity);
+/// }
+/// # Ok::<(), laminar_xdp::XdpError>(())
+/// ```
+///
+/// # Errors
+/// [`XdpError::InterfaceNotFound`]; [`XdpError::Kernel`] if the kernel does not answer.
+pub fn attached_programs(interface: &str) -> Result<Vec<AttachedProgram>, XdpError> {
+    let occupants = Occupant::find_all(&Interface::find(interface)?)?;
+    let attached =
+        |occupant: Occupant| AttachedProgram { mode: occupant.mode, identity: occupant.identity };
+    Ok(occupants.into_iter().map(attached).collect())
+}

@@ -1,0 +1,62 @@
+//! Whether this thread may load and attach programs, and which capability it lacks.
+
+use std::fs;
+use std::io;
+
+use crate::report::XdpError;
+
+/// Bits of a capability set, from the kernel's `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// What a capability is needed for, as error messages say it.
+pub const LOAD: &str = "load BPF programs and maps";
+pub const ATTACH: &str = "attach XDP programs to an interface";
+
+/// Fails with the first capability that is missing.
+pub fn check() -> Result<(), XdpError> {
+    // Without /proc the kernel's own EPERM has to serve; see `denied`.
+    let Some(effective) = effective_capabilities() else { return Ok(()) };
+    let has = |capability: u32| effective >> capability & 1 == 1;
+    // Linux 5.8 split CAP_BPF and CAP_PERFMON from CAP_SYS_ADMIN, which still includes both.
+    let missing = |capability| !has(capability) && !has(CAP_SYS_ADMIN);
+    let (capability, purpose) = if missing(CAP_BPF) {
+        ("CAP_BPF (CAP_SYS_ADMIN before Linux 5.8)", LOAD)
+    } else if missing(CAP_PERFMON) {
+        ("CAP_PERFMON", "load programs that walk a packet's options and lengths")
+    } else if !has(CAP_NET_ADMIN) {
+        ("CAP_NET_ADMIN", ATTACH)
+    } else {
+        return Ok(());
+    };
+    Err(XdpError::MissingCapability { capability, purpose })
+}
+
+/// Whether this thread has the capability to load programs for sockets.
+pub fn may_load() -> bool {
+    let bit = |capability: u32| 1 << capability;
+    effective_capabilities().is_none_or(|set| set & (bit(CAP_BPF) | bit(CAP_SYS_ADMIN)) != 0)
+}
+
+/// The error for an EPERM that [`check`] did not foresee: the capabilities are valid
+/// only in a user namespace below the initial one, or something else forbids the call.
+pub fn denied(purpose: &'static str) -> XdpError {
+    XdpError::MissingCapability {
+        capability: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace \
+                     (or lockdown or SELinux forbids it, or before Linux 5.11 RLIMIT_MEMLOCK is \
+                     too low: `ulimit -l unlimited`)",
+        purpose,
+    }
+}
+
+pub fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}

@@ -1,0 +1,116 @@
+//! Why an object must not be loaded on this machine, as its manifest entry tells.
+
+use laminar_xdp_prebuilt::{ByteOrder, Feature, ObjectEntry, abi};
+
+use crate::report::Support;
+
+/// Why this library must not load the object on any kernel; `None` if it may.
+pub fn with_library(entry: &ObjectEntry, forced_target: Option<&str>) -> Option<String> {
+    if let Some(forced) = forced_target.filter(|forced| *forced != entry.target) {
+        return Some(format!("target {forced} is forced"));
+    }
+    if entry.byte_order != ByteOrder::HOST {
+        let (object, host) = (entry.byte_order, ByteOrder::HOST);
+        return Some(format!("it is for {object} machines, this machine is {host}"));
+    }
+    if entry.abi_version != abi::LAMINAR_ABI_VERSION {
+        let (object, library) = (entry.abi_version, abi::LAMINAR_ABI_VERSION);
+        return Some(format!("it has ABI version {object}, this library has {library}"));
+    }
+    None
+}
+
+/// Why this kernel cannot run the object; `None` if it can. `ask` returns the kernel's
+/// answer for one feature.
+pub fn with_kernel(entry: &ObjectEntry, mut ask: impl FnMut(Feature) -> Support) -> Option<String> {
+    entry.requires.iter().find_map(|name| {
+        let Ok(feature) = name.parse::<Feature>() else {
+            return Some(format!("it needs {name:?}, which this library does not know"));
+        };
+        let needs =
+            format!("it needs {} ({feature}, Linux {})", feature.description(), feature.since());
+        match ask(feature) {
+            Support::Yes => None,
+            Support::No(answer) => {
+                Some(format!("{needs}, which this kernel does not have: it answered {answer}"))
+            }
+            Support::Unknown(error) => {
+                Some(format!("{needs}, and the probe for it failed: {error}"))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use laminar_xdp_prebuilt::{Manifest, embedded};
+
+    use super::*;
+
+    fn host_objects() -> Vec<ObjectEntry> {
+        let mut objects = Manifest::parse(embedded::MANIFEST).unwrap().objects;
+        objects.retain(|object| object.byte_order == ByteOrder::HOST);
+        objects
+    }
+
+    fn first_accepted(mut ask: impl FnMut(Feature) -> Support) -> Option<String> {
+        let objects = host_objects();
+        let accepted = objects.iter().find(|object| with_kernel(object, &mut ask).is_none());
+        accepted.map(|object| object.target.clone())
+    }
+
+    fn no(_: Feature) -> Support {
+        Support::No("EINVAL".into())
+    }
+
+    #[test]
+    fn the_first_object_whose_features_exist_is_accepted() {
+        for (newest, expected) in [
+            (None, None),
+            (Some(Feature::Cpumap), Some("linux-4.15")),
+            (Some(Feature::GlobalData), Some("linux-4.15")),
+            (Some(Feature::RedirectVerdict), Some("linux-5.3")),
+            (Some(Feature::CpumapProgram), Some("linux-5.9")),
+            (Some(Feature::Frags), Some("linux-5.9")),
+        ] {
+            let up_to = |feature| if Some(feature) <= newest { Support::Yes } else { no(feature) };
+            assert_eq!(first_accepted(up_to).as_deref(), expected, "{newest:?}");
+        }
+    }
+
+    #[test]
+    fn one_missing_feature_is_enough_to_refuse() {
+        let without = |gap| move |feature| if feature == gap { no(feature) } else { Support::Yes };
+        let expected = Some("linux-5.3".to_string());
+        assert_eq!(first_accepted(without(Feature::CpumapProgram)), expected);
+    }
+
+    #[test]
+    fn each_refusal_names_its_reason() {
+        let yes = |_| Support::Yes;
+        let object = &host_objects()[0];
+        assert_eq!((with_library(object, None), with_kernel(object, yes)), (None, None));
+        assert_eq!(with_library(object, Some(&object.target)), None);
+        assert!(with_library(object, Some("linux-4.15")).unwrap().contains("forced"));
+        assert!(with_kernel(object, no).unwrap().contains("does not have: it answered EINVAL"));
+
+        let mut other = object.clone();
+        other.byte_order = match ByteOrder::HOST {
+            ByteOrder::Bpfel => ByteOrder::Bpfeb,
+            ByteOrder::Bpfeb => ByteOrder::Bpfel,
+        };
+        assert!(with_library(&other, None).unwrap().contains("machines"));
+
+        let mut other = object.clone();
+        other.abi_version += 1;
+        assert!(with_library(&other, None).unwrap().contains("ABI version"));
+
+        let mut other = object.clone();
+        other.requires.push("telepathy".into());
+        let reason = with_kernel(&other, yes).unwrap();
+        assert!(reason.contains("\"telepathy\", which this library does not know"), "{reason}");
+
+        let broken = |_| Support::Unknown("out of memory".into());
+        assert!(with_kernel(object, broken).unwrap().contains("the probe for it failed"));
+    }
+}

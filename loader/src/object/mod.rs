@@ -1,0 +1,149 @@
+//! From the bytes of an object to a program and its maps in the kernel.
+
+pub mod capabilities;
+pub mod incompatibility;
+mod kernel_features;
+pub mod layout;
+mod open_object;
+mod redirect_program;
+mod settings;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use laminar_xdp_prebuilt::{Layer, abi};
+
+use crate::config::{SourceLists, XdpConfig};
+use crate::object::open_object::OpenObject;
+use crate::sys::libbpf_print;
+use crate::sys::map::Map;
+use crate::sys::ring_buffer::RingBuffer;
+
+pub use kernel_features::KernelFeatures;
+pub use open_object::LoadFailure;
+pub use redirect_program::redirect_program;
+pub use settings::{ControlValues, LISTED, SharedMaps, Sizing, features, prefix_key};
+
+/// An XDP program in the kernel, with its maps. Dropping it unloads the program, unless
+/// it is attached.
+#[derive(Debug)]
+pub struct LoadedXdp {
+    pub program: OwnedFd,
+    /// Whether the program takes packets that lie in several buffers.
+    pub multi_buffer: bool,
+    pub cpu_map: Map,
+    pub stats: Map,
+    pub steering: Map,
+    /// `None` for a program that another process loaded: that process keeps its controls.
+    pub controls: Option<ControlMaps>,
+}
+
+/// The maps through which a running program is controlled.
+#[derive(Debug)]
+pub struct ControlMaps {
+    /// Bits of `enum laminar_feature`.
+    pub features: u32,
+    /// Whether the program looks for more than one port.
+    pub several_ports: bool,
+    /// Holds `struct laminar_controls`.
+    pub values: Map,
+    pub deny: Option<Map>,
+    pub allow: Option<Map>,
+    pub samples: Option<RingBuffer>,
+}
+
+/// The programs that select and filter sockets, with their maps.
+#[derive(Debug)]
+pub struct LoadedSockets {
+    pub select: OwnedFd,
+    pub filter: OwnedFd,
+    pub sockets: Map,
+    pub stats: Map,
+    pub steering: Map,
+}
+
+/// Loads an XDP object. The bytes may come from anywhere.
+pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<LoadedXdp, LoadFailure> {
+    with_libbpf_output(|| {
+        let mut object = OpenObject::open(elf, Layer::Xdp)?;
+        let features = features(config);
+        let program = object.select_program(features, config)?;
+        let settings = settings::settings_bytes(sizing.partitions, features);
+        let controls = ControlValues::initial(config).to_bytes();
+        object.load(abi::LAMINAR_MAP_CPU, sizing, &settings, &controls)?;
+
+        let loaded = || {
+            Ok(LoadedXdp {
+                program: object.program(program)?,
+                multi_buffer: object.is_multi_buffer(),
+                cpu_map: object.map(abi::LAMINAR_MAP_CPU)?,
+                stats: object.map(abi::LAMINAR_MAP_STATS)?,
+                steering: object.map(abi::LAMINAR_MAP_STEERING)?,
+                controls: Some(control_maps(&object, features, config.source_lists.as_ref())?),
+            })
+        };
+        loaded().map_err(LoadFailure::of("its maps cannot be used"))
+    })
+}
+
+/// Loads an object of the sockets' layer.
+pub fn load_sockets(elf: &[u8], sizing: &Sizing) -> Result<LoadedSockets, LoadFailure> {
+    with_libbpf_output(|| {
+        let mut object = OpenObject::open(elf, Layer::Sockets)?;
+        let settings = settings::settings_bytes(sizing.partitions, 0);
+        object.load(abi::LAMINAR_MAP_SOCKETS, sizing, &settings, &[])?;
+        let loaded = || {
+            Ok(LoadedSockets {
+                select: object.program(abi::LAMINAR_PROGRAM_SELECT)?,
+                filter: object.program(abi::LAMINAR_PROGRAM_FILTER)?,
+                sockets: object.map(abi::LAMINAR_MAP_SOCKETS)?,
+                stats: object.map(abi::LAMINAR_MAP_STATS)?,
+                steering: object.map(abi::LAMINAR_MAP_STEERING)?,
+            })
+        };
+        loaded().map_err(LoadFailure::of("its maps cannot be used"))
+    })
+}
+
+/// Opens the control maps of a loaded object and fills the lists.
+fn control_maps(
+    object: &OpenObject,
+    features: u32,
+    lists: Option<&SourceLists>,
+) -> io::Result<ControlMaps> {
+    let is_on = |feature| features & feature != 0;
+    let in_global_data = object.has_map(abi::LAMINAR_MAP_DATA);
+    let values = if in_global_data { abi::LAMINAR_MAP_DATA } else { abi::LAMINAR_MAP_CONTROLS };
+    let list = |name, prefixes: &[ipnet::IpNet]| -> io::Result<Map> {
+        let map = object.map(name)?;
+        prefixes.iter().try_for_each(|prefix| map.put(&prefix_key(prefix), &LISTED))?;
+        Ok(map)
+    };
+    let lists = lists.filter(|_| is_on(abi::LAMINAR_FEATURE_LISTS));
+    let samples = match is_on(abi::LAMINAR_FEATURE_SAMPLES) {
+        true => Some(RingBuffer::new(&object.map(abi::LAMINAR_MAP_SAMPLES)?)?),
+        false => None,
+    };
+    Ok(ControlMaps {
+        features,
+        several_ports: !object.has_features() || is_on(abi::LAMINAR_FEATURE_PORTS),
+        values: object.map(values)?,
+        deny: lists.map(|lists| list(abi::LAMINAR_MAP_DENY, &lists.deny)).transpose()?,
+        allow: lists.map(|lists| list(abi::LAMINAR_MAP_ALLOW, &lists.allow)).transpose()?,
+        samples,
+    })
+}
+
+/// Adds libbpf's first warning to a failure, unless the verifier has said why.
+fn with_libbpf_output<T>(load: impl FnOnce() -> Result<T, LoadFailure>) -> Result<T, LoadFailure> {
+    let (result, output) = libbpf_print::capture(load);
+    result.map_err(|mut failure| {
+        let mut lines = output.lines().map(|line| line.trim_start_matches("libbpf: ").trim());
+        if failure.verifier_log.text().is_empty()
+            && let Some(first) = lines.find(|line| !line.is_empty())
+        {
+            failure.reason = format!("{} (libbpf: {first})", failure.reason);
+        }
+        failure
+    })
+}

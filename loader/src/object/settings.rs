@@ -1,0 +1,144 @@
+//! What the loader writes into an object: settings that are fixed at loading, control
+//! values that change while the program runs, and keys of the source lists. Each is a
+//! struct of `laminar_abi.h` as it stands in memory.
+
+use std::ffi::CStr;
+use std::mem::offset_of;
+
+use ipnet::IpNet;
+use laminar_xdp_prebuilt::abi;
+
+use crate::config::{SourceLimit, XdpConfig};
+use crate::sys::map::Map;
+
+/// Bytes of the ring buffer in which samples wait, a power of two: about 1,600 samples.
+pub const SAMPLES_SIZE: u32 = 1 << 18;
+
+/// Maps that exist already and that an object uses instead of its own, by name.
+pub type SharedMaps<'a> = &'a [(&'static CStr, &'a Map)];
+
+/// The sizes and maps that every object gets before it is loaded.
+pub struct Sizing<'a> {
+    pub partitions: u32,
+    /// Slots of the map that is keyed by CPU id.
+    pub cpu_slots: u32,
+    pub shared: SharedMaps<'a>,
+}
+
+/// The features that a configuration asks for, as bits of `enum laminar_feature`.
+pub fn features(config: &XdpConfig) -> u32 {
+    let wanted = [
+        (config.source_lists.is_some(), abi::LAMINAR_FEATURE_LISTS),
+        (config.source_limit.is_some(), abi::LAMINAR_FEATURE_LIMIT),
+        (config.drop_samples.is_some(), abi::LAMINAR_FEATURE_SAMPLES),
+        (!config.more_ports.is_empty(), abi::LAMINAR_FEATURE_PORTS),
+    ];
+    wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, bit)| bit).sum()
+}
+
+/// `struct laminar_settings` in memory.
+pub fn settings_bytes(partitions: u32, features: u32) -> [u8; size_of::<abi::laminar_settings>()] {
+    let mut bytes = [0; size_of::<abi::laminar_settings>()];
+    for (offset, value) in [
+        (offset_of!(abi::laminar_settings, partitions), partitions),
+        (offset_of!(abi::laminar_settings, features), features),
+    ] {
+        bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    bytes
+}
+
+/// The values that may change while the program runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlValues {
+    pub ports: Vec<u16>,
+    pub limit: Option<SourceLimit>,
+    /// One in this many drops of each reason and CPU is sampled; 0: none.
+    pub sample_every: u32,
+}
+
+impl ControlValues {
+    /// The values that the program starts with.
+    pub fn initial(config: &XdpConfig) -> ControlValues {
+        let sample_every = config.drop_samples.unwrap_or(0);
+        ControlValues { ports: config.ports(), limit: config.source_limit, sample_every }
+    }
+
+    /// `struct laminar_controls` in memory.
+    pub fn to_bytes(&self) -> [u8; size_of::<abi::laminar_controls>()] {
+        let mut bytes = [0; size_of::<abi::laminar_controls>()];
+        let mut put = |offset: usize, value: &[u8]| {
+            bytes[offset..offset + value.len()].copy_from_slice(value);
+        };
+        for (i, port) in self.ports.iter().take(XdpConfig::MAX_PORTS).enumerate() {
+            put(offset_of!(abi::laminar_controls, ports) + 2 * i, &port.to_be_bytes());
+        }
+        let (interval, tolerance) =
+            self.limit.map_or((0, 0), |limit| (limit.interval(), limit.tolerance()));
+        put(offset_of!(abi::laminar_controls, interval), &interval.to_ne_bytes());
+        put(offset_of!(abi::laminar_controls, tolerance), &tolerance.to_ne_bytes());
+        let sample_every = self.sample_every.to_ne_bytes();
+        put(offset_of!(abi::laminar_controls, sample_every), &sample_every);
+        bytes
+    }
+}
+
+/// The value of every key in a source list. The program ignores it.
+pub const LISTED: [u8; 1] = [1];
+
+/// A key of a source list: `struct laminar_prefix` in memory.
+pub fn prefix_key(prefix: &IpNet) -> [u8; size_of::<abi::laminar_prefix>()] {
+    let mut key = [0; size_of::<abi::laminar_prefix>()];
+    let mut put = |offset: usize, value: &[u8]| {
+        key[offset..offset + value.len()].copy_from_slice(value);
+    };
+    let source = offset_of!(abi::laminar_prefix, source);
+    let family = source + offset_of!(abi::laminar_source, family);
+    let address = source + offset_of!(abi::laminar_source, address);
+    // The trie compares bits from the start of `source`, so the family's bits count too.
+    let bits_before_address = 8 * (address - source) as u32;
+    let length = bits_before_address + u32::from(prefix.prefix_len());
+    put(offset_of!(abi::laminar_prefix, length), &length.to_ne_bytes());
+    match prefix {
+        IpNet::V4(prefix) => {
+            put(family, &4u32.to_ne_bytes());
+            put(address, &prefix.network().octets());
+        }
+        IpNet::V6(prefix) => {
+            put(family, &6u32.to_ne_bytes());
+            put(address, &prefix.network().octets());
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SourceLists;
+
+    #[test]
+    fn features_follow_the_configuration() {
+        let new = XdpConfig::builder;
+        assert_eq!(features(&new().build().unwrap()), 0);
+        let all = new()
+            .more_ports([1])
+            .drop_samples(1)
+            .source_lists(SourceLists::default())
+            .source_limit(SourceLimit::per_second(1));
+        assert_eq!(features(&all.build().unwrap()), 15);
+    }
+
+    #[test]
+    fn a_prefix_key_holds_family_and_address_in_network_order() {
+        let key = |text: &str| prefix_key(&text.parse().unwrap());
+        let ipv4 = key("192.0.2.129/25");
+        assert_eq!(ipv4[..4], (32u32 + 25).to_ne_bytes());
+        assert_eq!(ipv4[4..8], 4u32.to_ne_bytes());
+        assert_eq!(ipv4[8..12], [192, 0, 2, 128], "bits behind the prefix are cleared");
+        assert_eq!(ipv4[12..], [0; 12]);
+        let ipv6 = key("2001:db8::1/128");
+        assert_eq!(ipv6[..4], 160u32.to_ne_bytes());
+        assert_eq!(ipv6[8..12], [0x20, 0x01, 0x0d, 0xb8]);
+    }
+}

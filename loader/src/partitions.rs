@@ -1,0 +1,220 @@
+//! Which CPUs own partitions, and the BPF table through which the kernel knows it.
+
+use std::io;
+use std::mem::offset_of;
+
+use laminar_xdp_prebuilt::abi;
+
+use crate::config::{ConfigError, XdpConfig};
+use crate::ids::{CpuId, CpuIndex, Partition};
+use crate::report::XdpError;
+use crate::sys::cpus;
+use crate::sys::map::Map;
+
+/// The CPUs that own partitions, and how many partitions they share.
+#[derive(Debug)]
+pub struct Partitions {
+    cpus: Vec<u32>,
+    count: u32,
+}
+
+impl Partitions {
+    /// Checks the CPUs against the machine and settles the number of partitions.
+    pub fn new(wanted: Option<u32>, cpus: &[u32]) -> Result<Partitions, XdpError> {
+        check_cpus(cpus)?;
+        // The check above leaves fewer than 65,536 different ids.
+        let count = partition_count(wanted, cpus.len() as u32)?;
+        Ok(Partitions { cpus: cpus.to_vec(), count })
+    }
+
+    /// The number of partitions.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.count).map(Partition::new)
+    }
+
+    pub fn cpus(&self) -> &[u32] {
+        &self.cpus
+    }
+
+    /// The CPUs with their positions.
+    pub fn indexed_cpus(&self) -> impl Iterator<Item = (CpuIndex, CpuId)> + '_ {
+        (0..).map(CpuIndex::new).zip(self.cpus.iter().copied().map(CpuId::new))
+    }
+
+    /// The CPU at a position that [`Partitions::index_of`] returned.
+    pub fn cpu(&self, index: CpuIndex) -> CpuId {
+        CpuId::new(self.cpus[usize::from(index.get())])
+    }
+
+    /// The CPU that owns a partition until it moves.
+    pub fn initial_owner(&self, partition: Partition) -> CpuIndex {
+        CpuIndex::new((partition.get() % self.cpus.len() as u32) as u16)
+    }
+
+    /// The partition with this number.
+    pub fn partition(&self, number: u32) -> Result<Partition, XdpError> {
+        match number < self.count {
+            true => Ok(Partition::new(number)),
+            false => Err(XdpError::UnknownPartition { partition: number, partitions: self.count }),
+        }
+    }
+
+    /// The position of a CPU in the list of CPUs.
+    pub fn index_of(&self, cpu: u32) -> Result<CpuIndex, XdpError> {
+        let position = self.cpus.iter().position(|other| *other == cpu);
+        let unknown = || XdpError::UnknownCpu { cpu, cpus: self.cpus.clone() };
+        position.map(|position| CpuIndex::new(position as u16)).ok_or_else(unknown)
+    }
+
+    /// Slots of a map that is keyed by CPU id.
+    pub fn cpu_slots(&self) -> u32 {
+        self.cpus.iter().max().map_or(1, |highest| highest + 1)
+    }
+
+    /// Creates the queue of each CPU.
+    pub fn create_queues(&self, cpu_map: &Map, queue_size: u32) -> Result<(), XdpError> {
+        let mut value = queue_size.to_ne_bytes().to_vec();
+        // The second half of an 8-byte value names a second-stage program. There is none.
+        value.resize(cpu_map.value_size(), 0);
+        self.cpus.iter().try_for_each(|cpu| {
+            cpu_map.update(*cpu, &value).map_err(|error| {
+                let action = format!("create a queue of {queue_size} packets for CPU {cpu}");
+                XdpError::kernel(action, error)
+            })
+        })
+    }
+
+    /// Writes the initial owner of each partition that has none in the table. An owner
+    /// that is there stays: sockets may already use this table. Without queues, XDP
+    /// passes valid packets, and only sockets use the owners.
+    pub fn fill_table(&self, table: &Map, with_queues: bool) -> Result<(), XdpError> {
+        self.all().try_for_each(|partition| {
+            let socket = match read_socket(table, partition)? {
+                Some(socket) => socket,
+                None => self.cpu(self.initial_owner(partition)),
+            };
+            let queue = with_queues.then_some(socket);
+            write_entry(table, partition, TableEntry { queue, socket })
+        })
+    }
+}
+
+/// One partition's entry in the table, `struct laminar_owner`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The CPU to whose queue XDP redirects the partition's packets; `None`: XDP passes
+    /// them.
+    pub queue: Option<CpuId>,
+    /// The CPU whose socket receives the datagrams, unless the kernel processes them on
+    /// the CPU of `queue`: then that CPU's socket does.
+    pub socket: CpuId,
+}
+
+/// Reads the CPU whose socket receives a partition; `None` if the table names none.
+fn read_socket(table: &Map, partition: Partition) -> Result<Option<CpuId>, XdpError> {
+    let offset = offset_of!(abi::laminar_owner, socket);
+    let entry = table.lookup(partition.get()).map_err(|error| {
+        XdpError::kernel(format!("read the owner of partition {partition}"), error)
+    })?;
+    let socket = entry.get(offset..offset + 2).and_then(|bytes| bytes.try_into().ok());
+    // The table holds id + 1, so that 0 means "none".
+    let id = socket.and_then(|bytes| u32::from(u16::from_ne_bytes(bytes)).checked_sub(1));
+    Ok(id.map(CpuId::new))
+}
+
+/// Writes one entry. Programs see either the old or the new one.
+pub fn write_entry(table: &Map, partition: Partition, entry: TableEntry) -> Result<(), XdpError> {
+    let field = |cpu: CpuId| (cpu.get() as u16 + 1).to_ne_bytes();
+    let mut bytes = [0; size_of::<abi::laminar_owner>()];
+    let queue = offset_of!(abi::laminar_owner, queue);
+    let socket = offset_of!(abi::laminar_owner, socket);
+    bytes[queue..queue + 2].copy_from_slice(&entry.queue.map_or([0; 2], field));
+    bytes[socket..socket + 2].copy_from_slice(&field(entry.socket));
+    table.update(partition.get(), &bytes).map_err(|error| {
+        XdpError::kernel(format!("write the owner of partition {partition}"), error)
+    })
+}
+
+/// Fails unless every CPU exists, is online and is named once.
+fn check_cpus(cpus: &[u32]) -> Result<(), XdpError> {
+    let refuse = |problem: String| Err(ConfigError::new("cpus", problem).into());
+    if cpus.is_empty() {
+        return refuse("no CPU was named; name the ids of the CPUs that own partitions".into());
+    }
+    let possible = cpus::possible().map_err(|error| unreadable(cpus::POSSIBLE_PATH, error))?;
+    let online = cpus::online().map_err(|error| unreadable(cpus::ONLINE_PATH, error))?;
+    for (i, &cpu) in cpus.iter().enumerate() {
+        let id = CpuId::new(cpu);
+        if cpus[..i].contains(&cpu) {
+            return refuse(format!("CPU {cpu} is named twice; name each CPU once"));
+        }
+        if !possible.contains(&id) {
+            return refuse(format!("CPU {cpu} does not exist here; `lscpu -e` lists the CPUs"));
+        }
+        if !online.contains(&id) {
+            return refuse(format!(
+                "CPU {cpu} is offline; choose another, or write 1 to \
+                 /sys/devices/system/cpu/cpu{cpu}/online"
+            ));
+        }
+        if cpu >= u32::from(u16::MAX) {
+            return refuse(format!("CPU {cpu} is beyond what a steering table can name"));
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(path: &str, error: io::Error) -> XdpError {
+    let problem = format!("cannot be checked, because {path} cannot be read: {error}");
+    ConfigError::new("cpus", problem).into()
+}
+
+fn partition_count(wanted: Option<u32>, cpus: u32) -> Result<u32, ConfigError> {
+    let partitions = wanted.unwrap_or(abi::LAMINAR_DEFAULT_PARTITIONS.next_multiple_of(cpus));
+    if partitions.is_multiple_of(cpus) {
+        return Ok(partitions);
+    }
+    let near = [partitions - partitions % cpus, partitions.next_multiple_of(cpus)];
+    let allowed = near.into_iter().filter(|n| (1..=XdpConfig::MAX_PARTITIONS).contains(n));
+    let allowed: Vec<_> = allowed.map(|partitions| partitions.to_string()).collect();
+    let advice = allowed.join(" or ");
+    let problem =
+        format!("{partitions} is not a multiple of the number of CPUs, {cpus}; use {advice}");
+    Err(ConfigError::new("partitions", problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_slots_reach_the_highest_id() {
+        let slots = |cpus: &[u32]| Partitions { cpus: cpus.to_vec(), count: 64 }.cpu_slots();
+        assert_eq!((slots(&[0]), slots(&[3, 96, 7]), slots(&[200, 0])), (1, 97, 201));
+    }
+
+    #[test]
+    fn initial_owners_alternate() {
+        let partitions = Partitions { cpus: vec![5, 7], count: 4 };
+        let owners = partitions.all().map(|p| partitions.cpu(partitions.initial_owner(p)).get());
+        assert_eq!(owners.collect::<Vec<_>>(), [5, 7, 5, 7]);
+    }
+
+    #[test]
+    fn partitions_are_a_multiple_of_the_cpus() {
+        assert_eq!(partition_count(None, 2).unwrap(), 64);
+        assert_eq!(partition_count(None, 6).unwrap(), 66);
+        assert_eq!(partition_count(None, 100).unwrap(), 100);
+        assert_eq!(partition_count(Some(12), 6).unwrap(), 12);
+        let text = partition_count(Some(64), 6).unwrap_err().to_string();
+        assert!(text.contains("use 60 or 66"), "{text}");
+        let text = partition_count(Some(65_536), 3).unwrap_err().to_string();
+        assert!(text.ends_with("use 65535"), "{text}");
+        let text = partition_count(Some(1), 2).unwrap_err().to_string();
+        assert!(text.ends_with("use 2"), "{text}");
+    }
+}

@@ -1,0 +1,291 @@
+//! A program on an interface: attach, replace, detach.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_sys as libbpf;
+
+use crate::config::XdpAttachMode;
+use crate::object::capabilities;
+use crate::sys::{libbpf_print, xdp_attach};
+use crate::xdp::attach_error::{AttachError, Refusal, locked};
+use crate::xdp::hook;
+use crate::xdp::interface::Interface;
+use crate::xdp::occupant::Occupant;
+use crate::xdp::owner_lock::OwnerLock;
+
+/// A program on an interface. Dropping it detaches.
+#[derive(Debug)]
+pub struct Attachment {
+    interface: Interface,
+    mode: XdpAttachMode,
+    /// `None` once the program is detached or released.
+    hold: Option<Hold>,
+    /// The program of another process that holds the attachment too. Until that process
+    /// has handed over, dropping this puts its program back instead of detaching.
+    former: Option<OwnedFd>,
+}
+
+/// What keeps the program attached.
+#[derive(Debug)]
+pub enum Hold {
+    /// The kernel detaches when the last descriptor closes, so also when the process is
+    /// killed.
+    Link(OwnedFd),
+    /// Before Linux 5.9: the interface keeps the program until somebody detaches it. The
+    /// lock shows other processes that its owner is alive.
+    Netlink { program: OwnedFd, lock: OwnerLock },
+}
+
+impl Hold {
+    fn try_clone(&self) -> io::Result<Hold> {
+        Ok(match self {
+            Hold::Link(link) => Hold::Link(link.try_clone()?),
+            Hold::Netlink { program, lock } => {
+                Hold::Netlink { program: program.try_clone()?, lock: lock.try_clone()? }
+            }
+        })
+    }
+}
+
+impl Attachment {
+    /// Attaches in exactly the given mode, native or generic.
+    pub fn attach(
+        interface: &Interface,
+        program: BorrowedFd,
+        mode: XdpAttachMode,
+        steers: bool,
+    ) -> Result<Attachment, AttachError> {
+        let refused = |error, message| refused(interface, mode, steers, error, message);
+        let flag = hook::mode_flag(mode);
+        let attached = |hold| Attachment {
+            interface: interface.clone(),
+            mode,
+            hold: Some(hold),
+            former: None,
+        };
+
+        let error = match xdp_attach::create_link(program, interface.index, flag) {
+            Ok(link) => return Ok(attached(Hold::Link(link))),
+            Err(error) => error,
+        };
+        if capabilities::is_denied(&error) || error.raw_os_error() == Some(libc::ENODEV) {
+            return Err(refused(error, None));
+        }
+        // A bpf_link answers with an errno alone; netlink adds the kernel's text. A kernel
+        // without XDP links answers EINVAL, and so do drivers for reasons of their own. In
+        // the first case netlink attaches, in the second it explains.
+        let no_links = error.raw_os_error() == Some(libc::EINVAL);
+        // Locked first, so that no other process takes the program for a leftover.
+        let Some(lock) = OwnerLock::acquire(interface.index) else {
+            return Err(match occupant(interface)? {
+                None if no_links => locked(interface, mode),
+                occupant => {
+                    Refusal { interface, mode, steers, error, kernel_message: None, occupant }
+                        .explain()
+                }
+            });
+        };
+        let (result, output) = libbpf_print::capture(|| {
+            let program = program.try_clone_to_owned()?;
+            let flags = flag | libbpf::XDP_FLAGS_UPDATE_IF_NOEXIST;
+            xdp_attach::attach(interface.index, program.as_fd(), flags, None)?;
+            Ok(attached(Hold::Netlink { program, lock }))
+        });
+        match result {
+            Ok(attachment) if no_links => Ok(attachment),
+            // The obstacle is gone. Detached again, because without a link the program
+            // would outlive the process.
+            Ok(attachment) => {
+                drop(attachment);
+                Err(refused(error, None))
+            }
+            Err(netlink_error) if no_links => Err(refused(netlink_error, kernel_message(&output))),
+            Err(_) => Err(refused(error, kernel_message(&output))),
+        }
+    }
+
+    /// The attachment of another process that offers to hand over, with its program.
+    /// Until [`Attachment::take_ownership`], dropping this or its replacement leaves that
+    /// program attached.
+    pub fn provisional(
+        interface: Interface,
+        mode: XdpAttachMode,
+        hold: Hold,
+        former: OwnedFd,
+    ) -> Attachment {
+        Attachment { interface, mode, hold: Some(hold), former: Some(former) }
+    }
+
+    /// Makes the attachment this process's own: dropping it detaches from now on.
+    pub fn take_ownership(&mut self) {
+        self.former = None;
+    }
+
+    /// Replaces the program in one step. The returned attachment holds the new program
+    /// and is provisional if this one is.
+    pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachError> {
+        let replace = || -> io::Result<Hold> {
+            match &self.hold {
+                None => Err(io::ErrorKind::NotConnected.into()),
+                Some(Hold::Link(link)) => {
+                    let hold = Hold::Link(link.try_clone()?);
+                    xdp_attach::update_link(link.as_fd(), program)?;
+                    Ok(hold)
+                }
+                Some(Hold::Netlink { program: current, lock }) => {
+                    let copy = program.try_clone_to_owned()?;
+                    let hold = Hold::Netlink { program: copy, lock: lock.try_clone()? };
+                    hook::exchange(self.interface.index, self.mode, current, program)?;
+                    Ok(hold)
+                }
+            }
+        };
+        let (result, output) = libbpf_print::capture(|| {
+            let former = self.former.as_ref().map(OwnedFd::try_clone).transpose()?;
+            Ok((replace()?, former))
+        });
+        let (interface, mode) = (&self.interface, self.mode);
+        match result {
+            Ok((hold, former)) => {
+                Ok(Attachment { interface: interface.clone(), mode, hold: Some(hold), former })
+            }
+            Err(error) => Err(refused(interface, mode, steers, error, kernel_message(&output))),
+        }
+    }
+
+    /// Native or generic.
+    pub fn mode(&self) -> XdpAttachMode {
+        self.mode
+    }
+
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Whether the kernel detaches the program when the process ends.
+    pub fn detaches_on_exit(&self) -> bool {
+        matches!(self.hold, Some(Hold::Link(_)))
+    }
+
+    /// What keeps the program attached; `None` once it is detached or released.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// A handle that can put `program` back onto the interface after another process has
+    /// replaced it; `None` once it is detached.
+    pub fn reinstatement(&self, program: &OwnedFd) -> io::Result<Option<Reinstatement>> {
+        let Some(hold) = &self.hold else { return Ok(None) };
+        Ok(Some(Reinstatement {
+            interface: self.interface.clone(),
+            mode: self.mode,
+            hold: hold.try_clone()?,
+            program: program.try_clone()?,
+        }))
+    }
+
+    /// Drops the hold without detaching: another attachment holds the program now.
+    pub fn release(&mut self) {
+        (self.hold, self.former) = (None, None);
+    }
+
+    /// Takes the program off the interface. A program that another process has put there
+    /// meanwhile is left alone.
+    pub fn detach(&mut self) -> io::Result<()> {
+        match &self.hold {
+            None => {}
+            // Closing the descriptor detaches as well, but a moment later.
+            Some(Hold::Link(link)) => drop(xdp_attach::detach_link(link.as_fd())),
+            Some(Hold::Netlink { program, .. }) => {
+                let (result, output) = libbpf_print::capture(|| {
+                    hook::remove(self.interface.index, program, self.mode)
+                });
+                result.inspect_err(|_| tracing::debug!(output, "detaching through netlink"))?;
+            }
+        }
+        self.hold = None;
+        Ok(())
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let interface = self.interface.name.clone();
+        if let Some(former) = self.former.take() {
+            // The former program was not replaced, or it is back already.
+            if hook::is_attached(self.interface.index, &former).unwrap_or(false) {
+                return;
+            }
+            match self.replaced(former.as_fd(), true) {
+                Ok(mut reinstated) => reinstated.release(),
+                Err(_) => {
+                    tracing::warn!(%interface, "the other process's program could not be put back");
+                }
+            }
+        } else if let Err(error) = self.detach() {
+            tracing::warn!(%interface, %error, "the XDP program could not be detached");
+        }
+    }
+}
+
+/// Puts a program back onto an interface. Holds descriptors of its own, so it works
+/// without borrowing the attachment.
+#[derive(Debug)]
+pub struct Reinstatement {
+    interface: Interface,
+    mode: XdpAttachMode,
+    hold: Hold,
+    program: OwnedFd,
+}
+
+impl Reinstatement {
+    /// Replaces whichever program of ours is attached; does nothing if the right one is.
+    pub fn run(&self) -> io::Result<()> {
+        match &self.hold {
+            Hold::Link(link) => xdp_attach::update_link(link.as_fd(), self.program.as_fd()),
+            Hold::Netlink { .. } => {
+                let index = self.interface.index;
+                if hook::is_attached(index, &self.program)? {
+                    return Ok(());
+                }
+                let occupant = Occupant::find(&self.interface).ok().flatten();
+                match occupant.and_then(Occupant::into_our_program) {
+                    Some(other) => hook::exchange(index, self.mode, &other, self.program.as_fd()),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Explains a refusal. Only for the errnos that mean "taken" the kernel is asked which
+/// program is there.
+fn refused(
+    interface: &Interface,
+    mode: XdpAttachMode,
+    steers: bool,
+    error: io::Error,
+    kernel_message: Option<String>,
+) -> AttachError {
+    let occupant = match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => occupant(interface),
+        _ => Ok(None),
+    };
+    match occupant {
+        Ok(occupant) => {
+            Refusal { interface, mode, steers, error, kernel_message, occupant }.explain()
+        }
+        Err(error) => error,
+    }
+}
+
+fn occupant(interface: &Interface) -> Result<Option<crate::report::ProgramIdentity>, AttachError> {
+    let occupant = Occupant::find(interface).map_err(AttachError::Final)?;
+    Ok(occupant.map(|occupant| occupant.identity))
+}
+
+/// The kernel's own text out of libbpf's warning.
+fn kernel_message(output: &str) -> Option<String> {
+    output.trim().rsplit_once("message: ").map(|(_, text)| text.into())
+}

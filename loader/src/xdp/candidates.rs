@@ -1,0 +1,270 @@
+//! Which object in which mode: the best mode that the interface takes, and in it the best
+//! object that the kernel loads.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use laminar_xdp_prebuilt::Layer;
+
+use crate::artifact::{Artifact, ArtifactObject};
+use crate::config::{XdpAttachMode, XdpConfig};
+use crate::object::{
+    KernelFeatures, LoadFailure, LoadedXdp, SharedMaps, Sizing, incompatibility, load_xdp,
+};
+use crate::partitions::Partitions;
+use crate::report::{self, AttachRefusal, Outcome, Selection, XdpError};
+use crate::xdp::attach_error::AttachError;
+use crate::xdp::attachment::Attachment;
+use crate::xdp::interface::Interface;
+use crate::xdp::running::RunningProgram;
+
+/// What is the same for every candidate.
+pub struct Candidates<'a> {
+    pub config: &'a XdpConfig,
+    pub partitions: &'a Partitions,
+    pub interface: &'a Interface,
+    pub shared: SharedMaps<'a>,
+    /// A program of ours that is to be replaced where it is, in its mode, by one that
+    /// uses its tables. They hold the owners and queues already.
+    pub running: Option<&'a RunningProgram>,
+}
+
+/// One object, and how far it came.
+struct Candidate {
+    object: ArtifactObject,
+    state: State,
+    attach_errors: Vec<AttachRefusal>,
+}
+
+enum State {
+    Untried,
+    Loaded(LoadedXdp),
+    Settled(Outcome),
+}
+
+/// A mode, and whether to steer in it.
+#[derive(Clone, Copy)]
+struct Way {
+    mode: XdpAttachMode,
+    steers: bool,
+}
+
+/// What one attempt with one object in one mode came to.
+enum Attempt {
+    Attached(Attachment),
+    /// The next object may work in this mode.
+    NextObject(XdpError),
+    /// No object works in this mode.
+    NextMode(XdpError),
+}
+
+impl Candidates<'_> {
+    /// Tries the objects in their order until one is attached, and reports what became
+    /// of each. Native mode with any object comes before generic mode with the best one;
+    /// in each mode, steering with any object comes before filtering with the best one.
+    pub fn attach_best(
+        &self,
+        artifact: Artifact,
+        features: &mut KernelFeatures,
+    ) -> Result<(RunningProgram, Selection), XdpError> {
+        let forced = self.config.force_target.as_deref();
+        let objects = artifact.objects.into_iter().filter(|object| object.layer() == Layer::Xdp);
+        let mut candidates: Vec<_> = objects.map(|o| Candidate::new(o, forced)).collect();
+        let mut errors = Vec::new();
+        let mut running = None;
+        for way in self.ways() {
+            running = self.try_way(way, &mut candidates, features, &mut errors)?;
+            if running.is_some() {
+                break;
+            }
+        }
+        let conclude = |candidate| self.conclude(candidate, running.as_ref());
+        let selection = Selection {
+            origin: artifact.origin,
+            kernel: kernel_release(),
+            features: features.answers(),
+            candidates: candidates.into_iter().map(conclude).collect(),
+        };
+        if let Some(running) = running {
+            return Ok((running, selection));
+        }
+        // With one mode configured, the error of the best object in it is the answer.
+        let one_mode = self.config.attach_mode != XdpAttachMode::Auto && self.running.is_none();
+        match errors.into_iter().next() {
+            Some(error) if one_mode => Err(error),
+            _ => Err(XdpError::NoUsableObject { selection: Box::new(selection) }),
+        }
+    }
+
+    /// The modes to try, best first. A configured mode is tried alone.
+    fn ways(&self) -> Vec<Way> {
+        use XdpAttachMode::{Auto, Generic, Native};
+        if let Some(running) = self.running {
+            return vec![Way { mode: running.mode(), steers: running.steers }];
+        }
+        let ways = match self.config.attach_mode {
+            Auto => vec![(Native, true), (Generic, true), (Native, false), (Generic, false)],
+            Generic => vec![(Generic, true), (Generic, false)],
+            _ => vec![(Native, true), (Native, false)],
+        };
+        ways.into_iter().map(|(mode, steers)| Way { mode, steers }).collect()
+    }
+
+    /// Tries the objects that can go this way. An error ends the whole search.
+    fn try_way(
+        &self,
+        way: Way,
+        candidates: &mut [Candidate],
+        features: &mut KernelFeatures,
+        errors: &mut Vec<XdpError>,
+    ) -> Result<Option<RunningProgram>, XdpError> {
+        let mut refused = Vec::new();
+        for candidate in candidates {
+            if let State::Untried = candidate.state {
+                candidate.state = self.load(&candidate.object, features);
+            }
+            let State::Loaded(loaded) = &candidate.state else { continue };
+            let no_steering = self.no_steering(way.mode, loaded);
+            let traits = attach_traits(way.mode, loaded);
+            if way.steers != no_steering.is_none() || refused.contains(&traits) {
+                continue;
+            }
+            let (error, ends_mode) = match self.attach(loaded, way)? {
+                Attempt::Attached(attachment) => {
+                    let picked = Outcome::Picked { mode: way.mode, no_steering };
+                    let state = std::mem::replace(&mut candidate.state, State::Settled(picked));
+                    let State::Loaded(loaded) = state else { continue };
+                    return Ok(Some(RunningProgram { attachment, loaded, steers: way.steers }));
+                }
+                Attempt::NextObject(error) => (error, false),
+                Attempt::NextMode(error) => (error, true),
+            };
+            let reason = error.with_causes().to_string();
+            tracing::info!(object = %candidate.object.file, reason, "not attached");
+            candidate.attach_errors.push(AttachRefusal { mode: way.mode, reason });
+            errors.push(error);
+            refused.push(traits);
+            if ends_mode {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn load(&self, object: &ArtifactObject, features: &mut KernelFeatures) -> State {
+        let unsupported = object
+            .entry
+            .as_ref()
+            .and_then(|entry| incompatibility::with_kernel(entry, |feature| features.ask(feature)));
+        if let Some(reason) = unsupported {
+            return State::Settled(Outcome::Refused { reason });
+        }
+        let sizing = Sizing {
+            partitions: self.partitions.count(),
+            cpu_slots: self.partitions.cpu_slots(),
+            shared: self.shared,
+        };
+        match load_xdp(&object.bytes, self.config, &sizing) {
+            Ok(loaded) => State::Loaded(loaded),
+            Err(LoadFailure { reason, verifier_log }) => {
+                State::Settled(Outcome::LoadFailed { reason, verifier_log })
+            }
+        }
+    }
+
+    fn attach(&self, loaded: &LoadedXdp, way: Way) -> Result<Attempt, XdpError> {
+        let program = loaded.program.as_fd();
+        let attached = match self.running {
+            Some(running) => running.attachment.replaced(program, way.steers),
+            None => {
+                // The queues come first: before Linux 5.3 a packet for a CPU without a
+                // queue is lost.
+                if way.steers {
+                    let queue_size = self.config.cpu_queue_size;
+                    self.partitions.create_queues(&loaded.cpu_map, queue_size)?;
+                }
+                self.partitions.fill_table(&loaded.steering, way.steers)?;
+                Attachment::attach(self.interface, program, way.mode, way.steers)
+            }
+        };
+        match attached {
+            Ok(attachment) => Ok(Attempt::Attached(attachment)),
+            Err(AttachError::ThisObject(error)) => Ok(Attempt::NextObject(error)),
+            Err(AttachError::ThisMode(error)) => Ok(Attempt::NextMode(error)),
+            Err(AttachError::Final(error)) => Err(error),
+        }
+    }
+
+    /// Why the object only filters in this mode; `None` if it can steer.
+    fn no_steering(&self, mode: XdpAttachMode, loaded: &LoadedXdp) -> Option<String> {
+        let reason = match mode {
+            // Seen on 6.18: frames that do not fit into one page, or that a thread writes
+            // that may sleep, take the generic path in this driver. There the length of the
+            // Ethernet header is missing, and IP drops the packet behind the CPU map.
+            XdpAttachMode::Native if self.interface.driver.as_deref() == Some("tun") => {
+                "the driver of taps loses packets that are redirected in native mode"
+            }
+            XdpAttachMode::Native => return None,
+            // Since Linux 6.9 (from its history; seen on 6.18) generic mode gives such a
+            // program a copy of the packet in which that length is missing too.
+            _ if loaded.multi_buffer => {
+                "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
+            }
+            // Before Linux 5.15 generic mode loses every packet that is redirected to a CPU
+            // map. Kernels from 5.9 on refuse to attach a program with 8-byte values there,
+            // so with 4-byte values nothing warns.
+            _ if loaded.cpu_map.value_size() <= 4 => {
+                "Linux before 5.15 loses what is redirected in generic mode, and this object \
+                 cannot tell on which Linux it runs"
+            }
+            _ => return None,
+        };
+        Some(reason.into())
+    }
+
+    fn conclude(
+        &self,
+        candidate: Candidate,
+        running: Option<&RunningProgram>,
+    ) -> report::Candidate {
+        let Candidate { object, state, attach_errors } = candidate;
+        let steering_mode = running.filter(|running| running.steers).map(RunningProgram::mode);
+        let outcome = match state {
+            State::Settled(outcome) => outcome,
+            State::Untried => Outcome::NotNeeded,
+            State::Loaded(loaded) => {
+                match steering_mode.and_then(|mode| self.no_steering(mode, &loaded)) {
+                    Some(reason) => Outcome::PassedOver { reason },
+                    None if running.is_some() && attach_errors.is_empty() => Outcome::NotNeeded,
+                    None => Outcome::AttachFailed,
+                }
+            }
+        };
+        report::Candidate { file: object.file, outcome, attach_errors }
+    }
+}
+
+impl Candidate {
+    fn new(object: ArtifactObject, forced_target: Option<&str>) -> Candidate {
+        let entry = object.entry.as_ref();
+        let reason = entry.and_then(|entry| incompatibility::with_library(entry, forced_target));
+        let state = match reason {
+            Some(reason) => State::Settled(Outcome::Refused { reason }),
+            None => State::Untried,
+        };
+        Candidate { object, state, attach_errors: Vec::new() }
+    }
+}
+
+/// The traits by which an interface tells objects apart in one mode. After one object is
+/// refused, others with the same traits are skipped: each attempt may restart a network
+/// card's queues.
+fn attach_traits(mode: XdpAttachMode, loaded: &LoadedXdp) -> (bool, bool) {
+    let generic = mode == XdpAttachMode::Generic;
+    (loaded.multi_buffer, generic && loaded.cpu_map.value_size() > 4)
+}
+
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_| "of unknown release".into(), |release| release.trim().into())
+}

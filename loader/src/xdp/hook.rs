@@ -1,0 +1,58 @@
+//! The XDP hook of an interface, as netlink shows and changes it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_sys as libbpf;
+
+use crate::config::XdpAttachMode;
+use crate::ids::InterfaceIndex;
+use crate::sys::{bpf, xdp_attach};
+
+/// The netlink flag of a mode. Everything but generic mode is native here: offload is
+/// refused with the configuration, and auto is resolved before.
+pub fn mode_flag(mode: XdpAttachMode) -> u32 {
+    match mode {
+        XdpAttachMode::Generic => libbpf::XDP_FLAGS_SKB_MODE,
+        _ => libbpf::XDP_FLAGS_DRV_MODE,
+    }
+}
+
+/// Whether exactly this program is on the interface.
+pub fn is_attached(index: InterfaceIndex, program: &OwnedFd) -> io::Result<bool> {
+    let id = bpf::program_info(program)?.id;
+    Ok(xdp_attach::attached_programs(index)?.iter().any(|(_, attached)| *attached == id))
+}
+
+/// Replaces `current` by `program`, if `current` is attached.
+pub fn exchange(
+    index: InterfaceIndex,
+    mode: XdpAttachMode,
+    current: &OwnedFd,
+    program: BorrowedFd,
+) -> io::Result<()> {
+    let flags = mode_flag(mode);
+    match xdp_attach::attach(index, program, flags, Some(current.as_fd())) {
+        // Before Linux 5.7 the kernel cannot compare programs, so this does.
+        Err(error)
+            if error.raw_os_error() == Some(libc::EINVAL) && is_attached(index, current)? =>
+        {
+            xdp_attach::attach(index, program, flags, None)
+        }
+        answer => answer,
+    }
+}
+
+/// Removes a program that no bpf_link holds, if it is attached.
+pub fn remove(index: InterfaceIndex, program: &OwnedFd, mode: XdpAttachMode) -> io::Result<()> {
+    let flags = mode_flag(mode);
+    let Err(error) = xdp_attach::detach(index, Some(program.as_fd()), flags) else { return Ok(()) };
+    if !is_attached(index, program)? {
+        return Ok(()); // another process removed or replaced it
+    }
+    match error.raw_os_error() {
+        // Before Linux 5.7 the kernel cannot compare programs, so this did.
+        Some(libc::EINVAL) => xdp_attach::detach(index, None, flags),
+        _ => Err(error),
+    }
+}
