@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{LaminarHeader, XdpAttachMode, XdpConfig, XdpLoader, XdpStats};
 use testbed::frame::datagram;
-use testbed::{CpuWitness, Wire};
+use testbed::{RxCpuSockets, TestNet};
 
 const PORT: u16 = 9999;
 const OTHER_PORT: u16 = 9998;
@@ -26,7 +26,7 @@ const LARGE: usize = 4000;
 const FRAGMENTS: u64 = ((LARGE + LaminarHeader::SIZE + 8) as u64).div_ceil(1480);
 
 fn main() -> ExitCode {
-    if let Some(missing) = testbed::missing_rights() {
+    if let Some(missing) = testbed::missing_privileges() {
         eprintln!("error: the demo {missing}, to make network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
@@ -44,15 +44,15 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<bool> {
-    let wire = Wire::new().context("make two namespaces and a veth pair")?;
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(PORT)))?;
-    let other = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(OTHER_PORT)))?;
+    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(PORT)))?;
+    let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(OTHER_PORT)))?;
 
     let mut cores = testbed::online_cpus();
     cores.truncate(PARTITIONS as usize);
     let config = XdpConfig::builder()
         .enabled(true)
-        .interface(Wire::INTERFACE)
+        .interface(TestNet::INTERFACE)
         // This checkout's objects, whatever a package may have installed.
         .bpf_object_path("bpf-prebuilt")
         .port(PORT)
@@ -69,7 +69,7 @@ fn demo() -> Result<bool> {
         // What was sent has arrived before more is: a veth's ring holds 256.
         witness.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
     }
-    sender.send_to(&datagram(0, &[7; LARGE]), Wire::destination(PORT))?;
+    sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;
     witness.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
     // More than there should be, to see it if there is.
     witness.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
@@ -84,7 +84,7 @@ fn demo() -> Result<bool> {
 }
 
 fn send_one_of_each(socket: &UdpSocket) -> Result<()> {
-    let ours = Wire::destination(PORT);
+    let ours = TestNet::destination(PORT);
     let mut wrong_magic = datagram(1, b"junk");
     wrong_magic[0] = b'X';
     let too_short = &datagram(1, b"")[..LaminarHeader::SIZE - 1];
@@ -95,7 +95,7 @@ fn send_one_of_each(socket: &UdpSocket) -> Result<()> {
     socket.send_to(&wrong_magic, ours)?;
     socket.send_to(too_short, ours)?;
     socket.send_to(&wrong_length, ours)?;
-    socket.send_to(b"somebody else's", Wire::destination(OTHER_PORT))?;
+    socket.send_to(b"somebody else's", TestNet::destination(OTHER_PORT))?;
     Ok(())
 }
 

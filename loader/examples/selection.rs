@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 use laminar_xdp::{Ingest, IngestConfig, XdpAttachMode, XdpConfig, XdpError, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry};
 use serde_json::json;
-use testbed::Wire;
+use testbed::TestNet;
 
 /// This checkout's objects, whatever a package may have installed.
 const OBJECTS: &str = "bpf-prebuilt";
 
 fn main() -> ExitCode {
-    if let Some(missing) = testbed::missing_rights() {
+    if let Some(missing) = testbed::missing_privileges() {
         eprintln!("error: this {missing}, to make network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
@@ -38,10 +38,10 @@ fn main() -> ExitCode {
 }
 
 fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, XdpError>> {
-    let wire = Wire::new().context("make two namespaces and a veth pair")?;
+    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
     let mut config = XdpConfig::builder()
         .enabled(true)
-        .interface(Wire::INTERFACE)
+        .interface(TestNet::INTERFACE)
         .bpf_object_path(OBJECTS)
         .attach_mode(mode);
     if let Some(target) = target {
@@ -53,7 +53,7 @@ fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, X
 
 /// Why no object chooses among sockets; `None` if one does.
 fn sockets_refused() -> Result<Option<String>> {
-    let wire = Wire::new().context("make two namespaces and a veth pair")?;
+    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
     let config = XdpConfig::builder().bpf_object_path(OBJECTS).build()?;
     let ingest = IngestConfig::new(testbed::online_cpus());
     let ingest = wire.receiver.enter(|| Ingest::open(&ingest, &config))?;

@@ -7,7 +7,7 @@ use laminar_xdp::{ArtifactError, ManifestError, XdpError, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi};
 use object::{Object, ObjectSection};
 use tempfile::TempDir;
-use testbed::Wire;
+use testbed::TestNet;
 
 use crate::stream::datagrams;
 use crate::support::{
@@ -30,7 +30,7 @@ tests! {
 /// A copy of the checked-in set that a test may spoil.
 pub struct Set {
     folder: TempDir,
-    wire: Wire,
+    wire: TestNet,
 }
 
 impl Set {
@@ -42,7 +42,7 @@ impl Set {
                 fs::copy(&path, folder.path().join(path.file_name().context("no name")?))?;
             }
         }
-        Ok(Set { folder, wire: Wire::new()? })
+        Ok(Set { folder, wire: TestNet::new()? })
     }
 
     pub fn path(&self, name: &str) -> std::path::PathBuf {

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
-use testbed::{Wire, seccomp};
+use testbed::{TestNet, seccomp};
 
 use crate::lifecycle::keep_only;
 use crate::support::{config, cores, load, tests, with_cpu_offline};
@@ -23,7 +23,7 @@ tests! { ALONE: an_offline_core }
 
 /// The error, after checking that the interface is untouched.
 fn refused(config: &XdpConfig, cores: &[u32]) -> Result<XdpError> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let error = load(&wire, config, cores).expect_err("bad input");
     assert!(!wire.carries_xdp()?);
     Ok(error)
@@ -71,7 +71,7 @@ fn switched_off() -> Result<()> {
 }
 
 fn refused_with(restrict: impl FnOnce() + Send) -> Result<XdpError> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let config = config().build()?;
     let error = wire.receiver.enter(|| {
         restrict();

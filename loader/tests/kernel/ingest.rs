@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
-use testbed::Wire;
+use testbed::TestNet;
 
 use crate::artifacts::Set;
 use crate::lifecycle::keep_only;
@@ -54,7 +54,7 @@ impl Way {
     }
 
     /// Starts in the receiver's namespace.
-    pub fn start(self, wire: &Wire, objects: &Set, log: &Log) -> Result<ThreadPerCoreRuntime> {
+    pub fn start(self, wire: &TestNet, objects: &Set, log: &Log) -> Result<ThreadPerCoreRuntime> {
         let (ingest, config) = (IngestConfig::new(two_cores()), self.config(objects).build()?);
         let runtime = wire.receiver.enter(|| {
             if self == Way::Classic {
@@ -110,7 +110,7 @@ fn check_counters(way: Way, runtime: &ThreadPerCoreRuntime, sent: u64) -> Result
 fn in_order_in_every_mode() -> Result<()> {
     let objects = without_sockets_object()?;
     for (way, datagrams) in ways() {
-        let (wire, log) = (Wire::new()?, Log::new()?);
+        let (wire, log) = (TestNet::new()?, Log::new()?);
         let runtime = way.start(&wire, &objects, &log)?;
         let mut stream = Stream::new(&wire, &log)?;
         stream.send(datagrams)?;
@@ -133,7 +133,7 @@ pub fn times(datagrams: u64) -> u64 {
 fn in_order_while_partitions_move() -> Result<()> {
     let objects = without_sockets_object()?;
     for (way, datagrams) in ways() {
-        let (wire, log) = (Wire::new()?, Log::new()?);
+        let (wire, log) = (TestNet::new()?, Log::new()?);
         let runtime = way.start(&wire, &objects, &log)?;
         let mut stream = Stream::new(&wire, &log)?;
         stream.go_on_while(datagrams, || {

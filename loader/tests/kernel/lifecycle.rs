@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use caps::Capability;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
-use testbed::{CpuWitness, Wire, bpf, seccomp};
+use testbed::{RxCpuSockets, TestNet, bpf, seccomp};
 use xshell::{Shell, cmd};
 
 use crate::support::{
@@ -50,7 +50,7 @@ pub fn hold() -> ! {
 }
 
 fn it_stays_attached_until_dropped() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     for _ in 0..3 {
         assert!(!wire.carries_xdp()?);
         let loader = load(&wire, &config().build()?, &cores())?;
@@ -58,7 +58,7 @@ fn it_stays_attached_until_dropped() -> Result<()> {
         assert!(wire.carries_xdp()?);
         assert!(loader.ends_with_process());
         let sender = wire.sending_socket()?;
-        sender.send_to(b"junk", Wire::destination(9999))?;
+        sender.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1);
         drop(loader);
         assert!(!wire.carries_xdp()?, "dropping detaches at once");
@@ -67,14 +67,14 @@ fn it_stays_attached_until_dropped() -> Result<()> {
 }
 
 fn detach_answers() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     load(&wire, &config().build()?, &cores())?.detach()?;
     assert!(!wire.carries_xdp()?);
     Ok(())
 }
 
 fn kill_9_detaches() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let mut holder = wire.receiver.enter(|| {
         let mut holder = Command::new(std::env::current_exe()?);
         holder.arg(HOLD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
@@ -88,17 +88,17 @@ fn kill_9_detaches() -> Result<()> {
 
     ensure!(becomes(|| Ok(!wire.carries_xdp()?))?, "still attached 5 s after kill -9");
     // Not a black hole: valid packets arrive, and so does what XDP would drop.
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let sender = wire.sending_socket()?;
-    sender.send_to(&datagram(1, b""), Wire::destination(9999))?;
-    sender.send_to(b"junk", Wire::destination(9999))?;
+    sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
+    sender.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(witness.receive(2, |_, _| {})?, 2);
     load(&wire, &config().build()?, &cores()).context("after the crash")?;
     Ok(())
 }
 
 fn a_second_loader_is_turned_away() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let config = config().build()?;
     let first = load(&wire, &config, &cores())?;
     match load(&wire, &config, &cores()) {
@@ -108,7 +108,7 @@ fn a_second_loader_is_turned_away() -> Result<()> {
         }
         other => panic!("{other:?}"),
     }
-    wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(first.stats()?.dropped, 1, "the first goes on as if nothing had happened");
     drop(first);
     load(&wire, &config, &cores())?;
@@ -117,9 +117,9 @@ fn a_second_loader_is_turned_away() -> Result<()> {
 
 fn another_program_is_left_alone() -> Result<()> {
     const PASS: u32 = 2;
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let theirs = bpf::empty_program(c"somebody_else", PASS)?;
-    let link = wire.receiver.enter(|| bpf::attach(&theirs, Wire::INTERFACE))?;
+    let link = wire.receiver.enter(|| bpf::attach(&theirs, TestNet::INTERFACE))?;
     let before = wire.show_interface()?;
     for mode in [XdpAttachMode::Auto, XdpAttachMode::Native, XdpAttachMode::Generic] {
         let error = load(&wire, &config().attach_mode(mode).build()?, &cores()).unwrap_err();
@@ -134,7 +134,7 @@ fn another_program_is_left_alone() -> Result<()> {
 }
 
 fn another_program_is_known_by_id_without_cap_sys_admin() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let first = load(&wire, &config().build()?, &cores())?;
     let id = first.program_id()?;
     let error = wire.receiver.enter(|| {
@@ -147,7 +147,7 @@ fn another_program_is_known_by_id_without_cap_sys_admin() -> Result<()> {
 }
 
 fn auto_is_native_where_it_can_be() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = load(&wire, &config().build()?, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Native);
     assert!(wire.show_interface()?.contains(" xdp "), "{}", wire.show_interface()?);
@@ -164,7 +164,7 @@ fn auto_is_native_where_it_can_be() -> Result<()> {
 /// For packets that have to lie in one buffer. The kernel's own words come through
 /// netlink, where a link says nothing but a number.
 fn a_large_mtu_rules_out_native_only() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.set_mtu(9000)?;
     let one_buffer = || config().force_target("linux-5.9");
     match load(&wire, &one_buffer().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
@@ -182,8 +182,8 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
     let loader = load(&wire, &baseline, &cores())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto finds the way that works");
     assert!(!loader.steers());
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
-    wire.sending_socket()?.send_to(&datagram(1, b""), Wire::destination(9999))?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    wire.sending_socket()?.send_to(&datagram(1, b""), TestNet::destination(9999))?;
     assert_eq!((witness.receive(1, |_, _| {})?, loader.stats()?.passed_no_queue), (1, 1));
     drop(loader);
     if steering_modes().contains(&XdpAttachMode::Generic) {
@@ -197,7 +197,7 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
 
 /// The loopback interface has no XDP in its driver.
 fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let on_lo = || config().interface("lo");
     match load(&wire, &on_lo().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
         Err(error @ XdpError::Attach { .. }) => {
@@ -217,7 +217,7 @@ fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
 /// A link fails and netlink would not: the attachment that would outlive the process is
 /// taken off, and is not taken for somebody else's.
 fn what_a_link_cannot_hold_is_not_left_behind() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let error = wire.receiver.enter(|| -> Result<XdpError> {
         seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EBUSY)?;
         Ok(XdpLoader::load_and_attach(&config().build()?, &cores()).unwrap_err())
@@ -231,7 +231,7 @@ fn what_a_link_cannot_hold_is_not_left_behind() -> Result<()> {
 /// A driver may have reasons of its own: a veth whose peer sends on more queues
 /// than it receives on answers ENOSPC.
 fn other_objections_rule_out_native_only() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.receiver.enter(|| {
         testbed::ip(
             "link add few0 numrxqueues 1 numtxqueues 1 type veth \
@@ -250,7 +250,7 @@ fn a_tap_is_not_steered_in_native_mode() -> Result<()> {
     if !std::fs::exists("/dev/net/tun")? {
         return Ok(());
     }
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.receiver.enter(|| testbed::ip("tuntap add dev tap0 mode tap\nlink set dev tap0 up\n"))?;
     let on_tap = || config().interface("tap0");
     let loader = load(&wire, &on_tap().build()?, &cores())?;
@@ -266,7 +266,7 @@ fn a_tap_is_not_steered_in_native_mode() -> Result<()> {
 
 /// A kernel before 5.9 answers EINVAL to a link for XDP.
 fn netlink_serves_where_there_are_no_links() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
         wire.receiver.enter(|| -> Result<()> {
             seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
@@ -277,7 +277,7 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
             assert!(wire.carries_xdp()?);
             let second = XdpLoader::load_and_attach(&config().build()?, &cores());
             assert!(matches!(second, Err(XdpError::Busy { .. })), "{second:?}");
-            wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+            wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
             assert_eq!(loader.stats()?.dropped, 1);
             drop(loader);
             assert!(!wire.carries_xdp()?, "dropping detaches");
@@ -289,9 +289,9 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
 
 /// Even if it is one of our objects: nobody's process left it there.
 fn what_a_tool_attached_is_left_alone() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.receiver.enter(|| -> Result<()> {
-        let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+        let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
         let object = prebuilt().join(object_of(BASELINE));
         cmd!(shell, "ip link set dev {interface} xdpdrv obj {object} sec xdp").quiet().run()?;
         Ok(())
@@ -304,7 +304,7 @@ fn what_a_tool_attached_is_left_alone() -> Result<()> {
 }
 
 fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.set_mtu(9000)?;
     let error = wire.receiver.enter(|| -> Result<XdpError> {
         seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
@@ -320,7 +320,7 @@ fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
 
 /// What somebody attached since is not ours to take off.
 fn netlink_leaves_alone_what_came_after() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
         seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
         Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
@@ -328,7 +328,7 @@ fn netlink_leaves_alone_what_came_after() -> Result<()> {
     assert!(!loader.ends_with_process());
     let ours = loader.program_id()?;
     wire.receiver.enter(|| -> Result<()> {
-        let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+        let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
         let theirs = prebuilt().join(object_of(BASELINE));
         cmd!(shell, "ip link set dev {interface} xdpdrv off").quiet().run()?;
         cmd!(shell, "ip link set dev {interface} xdpdrv obj {theirs} sec xdp").quiet().run()?;
@@ -344,14 +344,14 @@ fn netlink_leaves_alone_what_came_after() -> Result<()> {
 pub const BPF_LINK_CREATE: u32 = 28;
 
 fn three_capabilities_are_enough() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     for &target in targets() {
         let config = config().force_target(target).build()?;
         let loader = wire.receiver.enter(|| {
             keep_only(&ENOUGH);
             XdpLoader::load_and_attach(&config, &cores())
         })?;
-        wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+        wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1, "{target}");
     }
     Ok(())

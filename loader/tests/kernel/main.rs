@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
     support::heed_warnings();
     let arguments = Arguments::from_args();
-    let missing = testbed::missing_rights();
+    let missing = testbed::missing_privileges();
     let tests = [
         verdicts::TESTS,
         model::TESTS,

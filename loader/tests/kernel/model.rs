@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Result, bail, ensure};
 use laminar_xdp::{IpNet, SourceLimit, SourceLists, XdpStats};
 use laminar_xdp_prebuilt::abi;
-use testbed::{Wire, bpf, kernel};
+use testbed::{TestNet, bpf, kernel};
 use verdict_model::{Answer, Limit, Lists, Model, Packets, Reason, Verdict, describe};
 
 use crate::stream::datagrams;
@@ -56,7 +56,7 @@ fn compare(
     packets: u64,
     answers: &mut BTreeMap<Option<Reason>, u64>,
 ) -> Result<()> {
-    let (wire, cores) = (Wire::new()?, &cores()[..2]);
+    let (wire, cores) = (TestNet::new()?, &cores()[..2]);
     let mut config = config().port(PORT).partitions(64).force_target(target);
     let more_ports: Vec<_> = (PORT + 1..PORT + 16).collect();
     let lists = SourceLists {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpAttachMode, XdpConfig, XdpError};
 use testbed::frame::datagram;
-use testbed::{Wire, kernel};
+use testbed::{TestNet, kernel};
 
 use crate::artifacts::Set;
 use crate::ingest::{Way, two_cores, without_sockets_object};
@@ -31,7 +31,10 @@ tests! { ALONE: what_waits_in_the_queue_comes_first, no_move_to_a_cpu_that_is_of
 const PARTITION: u32 = 0;
 
 /// Handles each datagram by adding its first byte; `0` takes a while.
-fn start(wire: &Wire, config: &XdpConfig) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
+fn start(
+    wire: &TestNet,
+    config: &XdpConfig,
+) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
     let handled = Arc::new(Mutex::new(Vec::new()));
     let handler = |_| -> Handler {
         let handled = handled.clone();
@@ -50,7 +53,7 @@ fn start(wire: &Wire, config: &XdpConfig) -> Result<(ThreadPerCoreRuntime, Arc<M
 /// Sends while the partition moves: some before, some as soon as the new owner may get
 /// them. Fails unless all of them are handled in order.
 fn send_and_move(
-    wire: &Wire,
+    wire: &TestNet,
     config: &XdpConfig,
     first: u8,
     prepare: impl FnOnce() -> Result<()>,
@@ -58,7 +61,7 @@ fn send_and_move(
     const EACH: u8 = 20;
     let (runtime, handled) = start(wire, config)?;
     let sender = wire.sending_socket()?;
-    let send = |byte: u8| sender.send_to(&datagram(PARTITION, &[byte]), Wire::destination(PORT));
+    let send = |byte: u8| sender.send_to(&datagram(PARTITION, &[byte]), TestNet::destination(PORT));
     prepare()?;
     let last = first + 2 * EACH;
     (first..first + EACH).try_for_each(|byte| send(byte).map(drop))?;
@@ -89,7 +92,7 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
     // Where the kernel does not tell that a queue is empty it is given 200 ms.
     let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
     for config in ways.chain(multi_buffer) {
-        let (wire, config) = (Wire::new()?, config.build()?);
+        let (wire, config) = (TestNet::new()?, config.build()?);
         let [old, new] = two_cores()[..] else { unreachable!() };
         let (begin, at_work) = (Instant::now(), AtomicBool::new(false));
         let busy = |until: Duration| {
@@ -125,7 +128,7 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
 fn what_waits_in_the_socket_comes_first() -> Result<()> {
     let objects = Set::new()?;
     for way in [Way::Sockets, Way::Xdp(XdpAttachMode::Native)] {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         send_and_move(&wire, &way.config(&objects).build()?, 0, || Ok(()))
             .with_context(|| format!("{way:?}"))?;
     }
@@ -137,9 +140,9 @@ fn what_waits_in_the_socket_comes_first() -> Result<()> {
 fn both_layers_follow_a_move() -> Result<()> {
     let objects = without_sockets_object()?;
     for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let (mut to, config) = (IngestConfig::new(two_cores()), way.config(&objects).build()?);
-        to.address = Wire::RECEIVER.into();
+        to.address = TestNet::RECEIVER.into();
         let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
         let [old, new] = two_cores()[..] else { unreachable!() };
         let mut receivers = [ingest.receiver(old)?, ingest.receiver(new)?];
@@ -160,7 +163,7 @@ fn both_layers_follow_a_move() -> Result<()> {
         // The kernel keeps account of the CPU for connected sockets.
         let sender = wire.sending_socket()?;
         receivers[1].socket().connect(sender.local_addr()?)?;
-        sender.send_to(&datagram(PARTITION, b""), Wire::destination(PORT))?;
+        sender.send_to(&datagram(PARTITION, b""), TestNet::destination(PORT))?;
         let mut seen = 0;
         let begin = Instant::now();
         while seen == 0 && begin.elapsed() < Duration::from_secs(5) {
@@ -229,12 +232,12 @@ fn however_much_is_held_back_a_move_goes_on() -> Result<()> {
 
 /// Receive packet steering mixes what the queues keep apart.
 fn no_move_where_order_cannot_be_kept() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
     let to = two_cores()[1];
     wire.receiver.enter(|| -> Result<()> {
-        testbed::see_own_sys()?;
-        let mask = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", Wire::INTERFACE);
+        testbed::mount_own_sysfs()?;
+        let mask = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", TestNet::INTERFACE);
         std::fs::write(&mask, "3").context(mask.clone())?;
         let error = runtime.move_partition(PARTITION, to).unwrap_err();
         assert!(error.to_string().contains("receive packet steering"), "{error}");
@@ -246,7 +249,7 @@ fn no_move_where_order_cannot_be_kept() -> Result<()> {
 }
 
 fn no_move_to_a_cpu_that_is_offline() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
     let to = two_cores()[1];
     let error = with_cpu_offline(to, || runtime.move_partition(PARTITION, to).unwrap_err())?;

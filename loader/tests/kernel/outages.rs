@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{IngestConfig, XdpAttachMode};
 use tempfile::TempDir;
-use testbed::Wire;
+use testbed::TestNet;
 use testbed::frame::datagram;
 
 use crate::artifacts::Set;
@@ -33,7 +33,7 @@ tests! { ALONE: a_cpu_that_goes_offline }
 /// The interface is free, and whoever comes next receives.
 fn kill_9_leaves_sockets() -> Result<()> {
     for next in ["sockets", "native"] {
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
+        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
         let mut owner = Owner::start(&wire, "native", &log, folder.path(), None)?;
         Stream::new(&wire, &log)?.go_on_while(1000, || {
             std::thread::sleep(Duration::from_millis(50));
@@ -58,7 +58,7 @@ fn kill_9_in_the_middle() -> Result<()> {
         if name == "generic" && steering_modes().len() < 2 {
             continue;
         }
-        let (wire, folder) = (Wire::new()?, TempDir::new()?);
+        let (wire, folder) = (TestNet::new()?, TempDir::new()?);
         let logs = [Log::new()?, Log::new()?];
         let mut owner = Owner::start(&wire, name, &logs[0], folder.path(), None)?;
         let (stream, done) = (Mutex::new(Stream::new(&wire, &logs[1])?), AtomicBool::new(false));
@@ -127,7 +127,7 @@ fn what_a_killed_process_left_is_replaced() -> Result<()> {
         if next == "generic" && steering_modes().len() < 2 {
             continue;
         }
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
+        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
         let mut owner = Owner::start(&wire, "native, no links", &log, folder.path(), None)?;
         let before = wire.attached_program()?;
         owner.process.kill()?;
@@ -161,7 +161,7 @@ fn a_thread_that_dies() -> Result<()> {
 }
 
 fn thread_dies(way: Way, objects: &Set) -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let handled = Arc::new(AtomicU64::new(0));
     let handler = |partition| -> Handler {
         let handled = handled.clone();
@@ -178,7 +178,7 @@ fn thread_dies(way: Way, objects: &Set) -> Result<()> {
         wire.receiver.enter(|| ThreadPerCoreRuntime::with_xdp(&ingest, &xdp, handler))?;
     let sender = wire.sending_socket()?;
     let send =
-        |key, payload: &[u8]| sender.send_to(&datagram(key, payload), Wire::destination(PORT));
+        |key, payload: &[u8]| sender.send_to(&datagram(key, payload), TestNet::destination(PORT));
     let both = |even: u64, odd: u64| -> Result<()> {
         let in_time = becomes(|| Ok(handled.load(Relaxed) == even | odd << 32))?;
         let now = handled.load(Relaxed);
@@ -253,7 +253,7 @@ fn a_cpu_that_goes_offline() -> Result<()> {
     let objects = without_sockets_object()?;
     let last = two_cores()[1];
     for way in [Way::Sockets, Way::Xdp(steering_modes()[0])] {
-        let (wire, log) = (Wire::new()?, Log::new()?);
+        let (wire, log) = (TestNet::new()?, Log::new()?);
         let runtime = way.start(&wire, &objects, &log)?;
         let mut stream = Stream::new(&wire, &log)?;
         stream.go_on_while(1000, || {

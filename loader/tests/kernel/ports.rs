@@ -3,7 +3,7 @@
 use anyhow::Result;
 use laminar_xdp::XdpError;
 use testbed::frame::{self, datagram};
-use testbed::{Wire, bpf};
+use testbed::{TestNet, bpf};
 
 use crate::support::{config, cores, load, targets, tests};
 
@@ -28,7 +28,7 @@ fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
     // Among them one that the other byte order makes another of them.
     let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
     for target in targets() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let config = config().force_target(*target).port(ports[0]).more_ports(&ports[1..]);
         let loader = load(&wire, &config.build()?, &cores())?;
         let program = bpf::program_by_id(loader.program_id()?)?;
@@ -49,7 +49,7 @@ fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
 
 fn ports_change_while_packets_come() -> Result<()> {
     for target in targets() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let config = config().force_target(*target).more_ports([1000]).build()?;
         let loader = load(&wire, &config, &cores())?;
         let (program, controls) = (bpf::program_by_id(loader.program_id()?)?, loader.controls());
@@ -73,7 +73,7 @@ fn ports_change_while_packets_come() -> Result<()> {
 
 fn a_program_for_one_port_says_that_it_is() -> Result<()> {
     for target in targets() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let loader = load(&wire, &config().force_target(*target).build()?, &cores())?;
         let program = bpf::program_by_id(loader.program_id()?)?;
         loader.controls().set_ports(&[1234])?;

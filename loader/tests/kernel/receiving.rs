@@ -10,7 +10,7 @@ use caps::Capability;
 use laminar_xdp::{Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError};
 use socket2::SockRef;
 use testbed::frame::{datagram, udp_to};
-use testbed::{Namespace, Wire, kernel};
+use testbed::{Namespace, TestNet, kernel};
 
 use crate::ingest::{Way, two_cores, ways, without_sockets_object};
 use crate::lifecycle::keep_only;
@@ -75,7 +75,7 @@ pub fn loopback() -> Result<Namespace> {
 fn junk_is_counted_alike_in_every_mode() -> Result<()> {
     let objects = without_sockets_object()?;
     for (way, _) in ways() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let config = way.config(&objects).build()?;
         let ingest = wire.receiver.enter(|| {
             if way == Way::Classic {
@@ -84,7 +84,7 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
             Ingest::open(&IngestConfig::new(two_cores()), &config)
         })?;
         let sender = wire.sending_socket()?;
-        let send = |bytes: &[u8]| sender.send_to(bytes, Wire::destination(PORT));
+        let send = |bytes: &[u8]| sender.send_to(bytes, TestNet::destination(PORT));
         let mut wrong_magic = datagram(1, b"junk");
         wrong_magic[3] = 0;
         for number in 0..10u8 {
@@ -165,10 +165,10 @@ fn both_families() -> Result<()> {
 
 /// XDP judges and steers both.
 fn ipv6_through_xdp() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (here, there) = ("2001:db8::1", "2001:db8::2");
     for (namespace, interface, address) in
-        [(&wire.receiver, Wire::INTERFACE, here), (&wire.sender, Wire::PEER, there)]
+        [(&wire.receiver, TestNet::INTERFACE, here), (&wire.sender, TestNet::PEER, there)]
     {
         namespace.enter(|| -> Result<()> {
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
@@ -198,7 +198,7 @@ fn ipv6_through_xdp() -> Result<()> {
 fn what_is_for_everybody_is_for_nobody() -> Result<()> {
     let objects = without_sockets_object()?;
     for (way, _) in ways() {
-        let (wire, config) = (Wire::new()?, way.config(&objects).build()?);
+        let (wire, config) = (TestNet::new()?, way.config(&objects).build()?);
         let mut to = IngestConfig::new(two_cores());
         // IPv4 multicast does not reach sockets for both families.
         to.address = "0.0.0.0".parse()?;
@@ -211,19 +211,19 @@ fn what_is_for_everybody_is_for_nobody() -> Result<()> {
         let message = datagram(0, b"hello");
         let sender = wire.sending_socket()?;
         sender.set_broadcast(true)?;
-        SockRef::from(&sender).set_multicast_if_v4(&Wire::SENDER)?;
+        SockRef::from(&sender).set_multicast_if_v4(&TestNet::SENDER)?;
         for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
             sender.send_to(&message, (group, PORT)).context(group)?;
         }
         // By this host itself.
-        let own = wire.receiver.enter(|| UdpSocket::bind((Wire::RECEIVER, 0)))?;
+        let own = wire.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
         own.set_broadcast(true)?;
         own.send_to(&message, ("192.0.2.255", PORT))?;
         // In a frame that is addressed to this host alone.
         for group in [[255; 4], [224, 0, 0, 1]] {
             wire.raw_socket()?.send(&udp_to(group, PORT, &message))?;
         }
-        sender.send_to(&message, Wire::destination(PORT))?;
+        sender.send_to(&message, TestNet::destination(PORT))?;
         let seen = drain(&mut receivers(&ingest)?)?;
         assert_eq!(seen, [(two_cores()[0], 0, b"hello".to_vec())], "{way:?}");
         let stats = ingest.stats()?;
@@ -241,9 +241,9 @@ fn what_is_for_everybody_is_for_nobody() -> Result<()> {
 /// keeps that account for connected sockets only, so each is connected to a sender.
 fn processed_and_read_on_the_owners_cpu() -> Result<()> {
     for &mode in steering_modes() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let (mut to, config) = (IngestConfig::new(two_cores()), config().attach_mode(mode));
-        to.address = Wire::RECEIVER.into();
+        to.address = TestNet::RECEIVER.into();
         let config = config.build()?;
         let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
         for core in two_cores() {
@@ -255,7 +255,7 @@ fn processed_and_read_on_the_owners_cpu() -> Result<()> {
                 // Where a veth's packets are processed, if nothing hands them on.
                 let other = two_cores().into_iter().find(|other| *other != core);
                 testbed::on_cpu(other.context("two cores")?, || {
-                    sender.send_to(&message, Wire::destination(PORT))
+                    sender.send_to(&message, TestNet::destination(PORT))
                 })??;
                 let mut receiver = ingest.receiver(core)?;
                 let read_on = std::thread::scope(|scope| {

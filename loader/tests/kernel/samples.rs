@@ -9,7 +9,7 @@ use laminar_xdp::{DropSample, PcapngWriter, SourceLists, XdpLoader, XdpReason};
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapNGReader};
 use testbed::frame::{self, datagram};
-use testbed::{Wire, bpf, kernel};
+use testbed::{TestNet, bpf, kernel};
 
 use crate::support::{config, cores, load, targets, tests};
 
@@ -22,7 +22,7 @@ tests! {
     counters_have_packets_and_bytes_of_each_cpu,
 }
 
-fn sampling(wire: &Wire, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
+fn sampling(wire: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
     let lists = SourceLists { deny: vec!["198.51.100.0/24".parse()?], allow: Vec::new() };
     let config = config().force_target(target).source_lists(lists).drop_samples(one_in);
     let loader = load(wire, &config.build()?, &cores())?;
@@ -53,7 +53,7 @@ fn targets_with_features() -> impl Iterator<Item = &'static str> {
 
 fn each_drop_is_shown_as_it_was() -> Result<()> {
     for target in targets_with_features() {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let (loader, program) = sampling(&wire, target, 1)?;
         let before = SystemTime::now();
         let frames = frames();
@@ -78,7 +78,7 @@ fn each_drop_is_shown_as_it_was() -> Result<()> {
 
 /// The first of each reason, and every fifth after it.
 fn one_in_so_many_is_shown() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (loader, program) = sampling(&wire, "linux-5.9", 5)?;
     let shown = |runs: u32| -> Result<BTreeMap<XdpReason, u32>> {
         // On one CPU, as each counts for itself.
@@ -108,7 +108,7 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
     if !kernel::has_multi_buffer() || !kernel::test_run_splits_packets() {
         return Ok(());
     }
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (loader, program) = sampling(&wire, "linux-5.18", 1)?;
     let mut long = datagram(7, &(0..=255).cycle().take(3000).collect::<Vec<u8>>());
     long[0] = b'l';
@@ -129,7 +129,7 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
 
 /// A full ring buffer costs samples, and nothing else.
 fn drops_go_on_where_nobody_reads() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (loader, program) = sampling(&wire, "linux-5.9", 1)?;
     bpf::run(&program, &frame::udp(9999, b"junk"), 10_000)?;
     assert_eq!(loader.stats()?.dropped_short, 10_000);
@@ -148,7 +148,7 @@ fn drops_go_on_where_nobody_reads() -> Result<()> {
 
 /// Somebody else's reader finds in the file what the samples are.
 fn a_capture_can_be_read() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let (loader, program) = sampling(&wire, "linux-5.9", 1)?;
     for (_, frame) in frames() {
         bpf::run(&program, &frame, 1)?;
@@ -194,7 +194,7 @@ fn a_capture_can_be_read() -> Result<()> {
 }
 
 fn counters_have_packets_and_bytes_of_each_cpu() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = load(&wire, &config().build()?, &cores())?;
     assert_eq!(loader.counters()?, []);
     let program = bpf::program_by_id(loader.program_id()?)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use laminar_xdp::{Feature, Outcome, Support, XdpAttachMode, XdpError, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, embedded, sha256_hex};
 use object::{Object, ObjectSection};
-use testbed::{Wire, kernel, seccomp};
+use testbed::{TestNet, kernel, seccomp};
 
 use crate::artifacts::Set;
 use crate::support::{
@@ -35,7 +35,7 @@ fn outcome<'a>(loader: &'a XdpLoader, file: &str) -> &'a Outcome {
 /// Every object of the manifest, alone: those for this kernel are attached and
 /// steer, every other is refused with what it needs.
 fn every_object_loads_where_it_should() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let mut loaded = Vec::new();
     for entry in Manifest::parse(embedded::MANIFEST)?.objects {
         let mine = targets().contains(&&*entry.target);
@@ -76,7 +76,7 @@ fn the_kernel_itself_refuses_what_is_too_new() -> Result<()> {
 }
 
 fn each_mode_gets_the_best_object_for_it() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     for (mode, expected) in [
         (XdpAttachMode::Auto, best()),
         (XdpAttachMode::Native, best()),
@@ -94,7 +94,7 @@ fn each_mode_gets_the_best_object_for_it() -> Result<()> {
 /// Jumbo frames make it ask for everything: what is needed for one buffer, then for
 /// several.
 fn features_are_answered() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.set_mtu(9000)?;
     let loader = load(&wire, &config().build()?, &cores())?;
     let answers = &loader.selection().features;
@@ -120,7 +120,7 @@ fn features_are_answered() -> Result<()> {
 /// EINVAL means "unknown to me" only if the same without the feature is accepted.
 fn what_is_not_exactly_no_is_not_no() -> Result<()> {
     const BPF_MAP_CREATE: u32 = 0;
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let error = wire.receiver.enter(|| -> Result<XdpError> {
         seccomp::deny_bpf_command(BPF_MAP_CREATE, libc::EINVAL)?;
         Ok(XdpLoader::load_and_attach(&config().build()?, &cores()).unwrap_err())
@@ -137,7 +137,7 @@ fn what_is_not_exactly_no_is_not_no() -> Result<()> {
 /// relies on it.
 fn missing_features_are_found_by_trying() -> Result<()> {
     const BPF_PROG_TEST_RUN: u32 = 10;
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
         seccomp::deny_bpf_command(BPF_PROG_TEST_RUN, libc::EINVAL)?;
         Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
@@ -197,7 +197,7 @@ fn a_load_that_fails_moves_on() -> Result<()> {
 }
 
 fn forcing_a_target() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let force = |target: &str| load(&wire, &config().force_target(target).build()?, &cores());
     for &target in targets() {
         assert_eq!(picked(&force(target)?), object_of(target));
@@ -216,7 +216,7 @@ fn forcing_a_target() -> Result<()> {
 
 /// In words, and for scripts.
 fn it_can_be_printed_and_serialised() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let generic = config().attach_mode(XdpAttachMode::Generic).build()?;
     let loader = load(&wire, &generic, &cores())?;
     let selection = loader.selection();

@@ -8,7 +8,7 @@ use laminar_xdp::{
     IpNet, SourceLimit, SourceLists, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader,
 };
 use testbed::frame::{self, datagram};
-use testbed::{CpuWitness, Wire, bpf};
+use testbed::{RxCpuSockets, TestNet, bpf};
 
 use crate::stream::datagrams;
 use crate::support::{BASELINE, becomes, config, cores, load, note, targets, tests};
@@ -52,12 +52,12 @@ fn targets_with_features() -> impl Iterator<Item = &'static str> {
 struct Running {
     loader: XdpLoader,
     program: std::os::fd::OwnedFd,
-    _wire: Wire,
+    _wire: TestNet,
 }
 
 impl Running {
     fn new(config: XdpConfigBuilder) -> Result<Running> {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let loader = load(&wire, &config.build()?, &cores())?;
         let program = bpf::program_by_id(loader.program_id()?)?;
         Ok(Running { loader, program, _wire: wire })
@@ -255,7 +255,7 @@ fn what_was_not_configured_cannot_be_changed() -> Result<()> {
 }
 
 fn objects_without_features_are_not_taken() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let refused = |config: &XdpConfig| {
         let error = load(&wire, config, &cores()).expect_err("no features").to_string();
         assert!(error.contains("no limits, lists or samples"), "{error}");
@@ -277,11 +277,11 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
     const EACH: u32 = 20;
     let limit = SourceLimit { packets_per_second: 50, burst: 4 };
     let pause = Duration::from_millis(40);
-    let wire = Wire::new()?;
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let wire = TestNet::new()?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&wire, &config().source_limit(limit).build()?, &cores())?;
     let socket = wire.raw_socket()?;
-    let one = frame::udp_from(Wire::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
+    let one = frame::udp_from(TestNet::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
     let (mut sent, mut kept, mut received, mut of_the_one) = (0, 0, 0, 0);
     let mut seen = |_, bytes: &[u8]| of_the_one += u64::from(bytes.ends_with(b"limit"));
     let begin = Instant::now();

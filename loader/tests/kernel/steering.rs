@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
-use testbed::{CpuWitness, Wire, kernel};
+use testbed::{RxCpuSockets, TestNet, kernel};
 
 use crate::support::{config, cores, load, steering_modes, targets, tests};
 
@@ -22,10 +22,10 @@ tests! {
 }
 
 /// Sends one datagram for each key and gives the CPU on which each arrived.
-fn cpus_of(wire: &Wire, witness: &CpuWitness, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
+fn cpus_of(wire: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
     let sender = wire.sending_socket()?;
     for &key in keys {
-        sender.send_to(&datagram(key, b""), Wire::destination(9999))?;
+        sender.send_to(&datagram(key, b""), TestNet::destination(9999))?;
     }
     let mut cpus = BTreeMap::new();
     witness.receive(keys.len(), |cpu, bytes| {
@@ -37,9 +37,9 @@ fn cpus_of(wire: &Wire, witness: &CpuWitness, keys: &[u32]) -> Result<BTreeMap<u
 fn setup(
     cores: &[u32],
     change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
-) -> Result<(Wire, CpuWitness, XdpLoader)> {
-    let wire = Wire::new()?;
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+) -> Result<(TestNet, RxCpuSockets, XdpLoader)> {
+    let wire = TestNet::new()?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&wire, &change(config()).build()?, cores)?;
     Ok((wire, witness, loader))
 }
@@ -108,8 +108,8 @@ fn moving_a_partition_under_traffic() -> Result<()> {
             let owner = cores[round % cores.len()];
             loader.update_cpu_steering(moved, owner)?;
             for _ in 0..BURST {
-                sender.send_to(&datagram(moved, b""), Wire::destination(9999))?;
-                sender.send_to(&datagram(still as u32, b""), Wire::destination(9999))?;
+                sender.send_to(&datagram(moved, b""), TestNet::destination(9999))?;
+                sender.send_to(&datagram(still as u32, b""), TestNet::destination(9999))?;
             }
             let mut elsewhere = 0;
             let received = witness.receive(2 * BURST, |cpu, bytes| {
@@ -153,10 +153,10 @@ fn objects_that_never_steer_in_generic_mode() -> Result<()> {
     Ok(())
 }
 
-fn only_filters(wire: &Wire, witness: &CpuWitness, loader: &XdpLoader) -> Result<()> {
+fn only_filters(wire: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
-    wire.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(cpus_of(wire, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
@@ -168,8 +168,8 @@ fn only_filters(wire: &Wire, witness: &CpuWitness, loader: &XdpLoader) -> Result
 fn no_mode_loses_valid_packets() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
-            let wire = Wire::new()?;
-            let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+            let wire = TestNet::new()?;
+            let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let config = config().force_target(target).attach_mode(mode).build()?;
             let loader = match load(&wire, &config, &cores()) {
                 Ok(loader) => loader,
@@ -199,9 +199,9 @@ fn no_mode_loses_valid_packets() -> Result<()> {
 fn jumbo_frames_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
     let cores = cores();
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     wire.set_mtu(9000)?;
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let native = config().attach_mode(XdpAttachMode::Native).build()?;
     if !kernel::has_multi_buffer() {
         let error = load(&wire, &native, &cores).unwrap_err();
@@ -215,8 +215,8 @@ fn jumbo_frames_in_native_mode() -> Result<()> {
     for key in 0..8u32 {
         for length in [1, 3000, 4096, LARGEST] {
             let sent = datagram(key, &vec![key as u8; length]);
-            sender.send_to(&sent, Wire::destination(9999))?;
-            sender.send_to(&vec![0; length + 12], Wire::destination(9999))?;
+            sender.send_to(&sent, TestNet::destination(9999))?;
+            sender.send_to(&vec![0; length + 12], TestNet::destination(9999))?;
             let mut intact = false;
             let received = witness.receive(1, |cpu, bytes| {
                 let owner = cores[key as usize % cores.len()];

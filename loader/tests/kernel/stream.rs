@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use testbed::frame::datagram;
-use testbed::{SharedNumbers, Wire};
+use testbed::{SharedCounters, TestNet};
 
 use crate::runtime::Handler;
 
@@ -36,16 +36,16 @@ const EXPECTED: usize = FIRST + PARTITIONS * SENDERS;
 
 /// What was received, by any process.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<SharedNumbers>);
+pub struct Log(Arc<SharedCounters>);
 
 impl Log {
     pub fn new() -> Result<Log> {
-        Ok(Log(Arc::new(SharedNumbers::new(EXPECTED + PARTITIONS * SENDERS)?)))
+        Ok(Log(Arc::new(SharedCounters::new(EXPECTED + PARTITIONS * SENDERS)?)))
     }
 
     /// That of another process, by [`Log::path`].
     pub fn open(path: &str) -> Result<Log> {
-        Ok(Log(Arc::new(SharedNumbers::open(path)?)))
+        Ok(Log(Arc::new(SharedCounters::open(path)?)))
     }
 
     pub fn path(&self) -> String {
@@ -135,7 +135,7 @@ pub struct Stream {
 }
 
 /// A thousand datagrams: fails unless each arrives once and in order.
-pub fn check_a_thousand(wire: &Wire, log: &Log) -> Result<()> {
+pub fn check_a_thousand(wire: &TestNet, log: &Log) -> Result<()> {
     let mut stream = Stream::new(wire, log)?;
     stream.send(1000)?;
     stream.finish()?;
@@ -143,7 +143,7 @@ pub fn check_a_thousand(wire: &Wire, log: &Log) -> Result<()> {
 }
 
 impl Stream {
-    pub fn new(wire: &Wire, log: &Log) -> Result<Stream> {
+    pub fn new(wire: &TestNet, log: &Log) -> Result<Stream> {
         let sockets = (0..SENDERS).map(|_| wire.sending_socket()).collect::<Result<_>>()?;
         Ok(Stream { sockets, log: log.clone(), next: vec![0; PARTITIONS * SENDERS], sent: 0 })
     }
@@ -170,7 +170,7 @@ impl Stream {
         payload[1..].copy_from_slice(&number.to_be_bytes());
         let key = partition as u64 + *number % 1000 * PARTITIONS as u64;
         let datagram = datagram(key as u32, &payload);
-        self.sockets[sender].send_to(&datagram, Wire::destination(9999))?;
+        self.sockets[sender].send_to(&datagram, TestNet::destination(9999))?;
         *number += 1;
         self.sent += 1;
         Ok(())

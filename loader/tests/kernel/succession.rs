@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use laminar_xdp::{Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfigBuilder, XdpError};
 use tempfile::TempDir;
 use testbed::frame::datagram;
-use testbed::{Wire, seccomp};
+use testbed::{TestNet, seccomp};
 
 use crate::ingest::{Way, two_cores, without_sockets_object};
 use crate::lifecycle::{BPF_LINK_CREATE, keep_only};
@@ -95,7 +95,7 @@ pub struct Owner {
 
 impl Owner {
     pub fn start(
-        wire: &Wire,
+        wire: &TestNet,
         way: &str,
         log: &Log,
         folder: &Path,
@@ -154,7 +154,7 @@ fn replaced_ten_times_without_a_gap() -> Result<()> {
         let full = !no_links && matches!(way, Way::Xdp(_) | Way::Sockets);
         let (datagrams, times) = if full { (datagrams(), 10) } else { (datagrams() / 10, 3) };
         let times = if datagrams < 100_000 { 3 } else { times };
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
+        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
         let mut owner = Owner::start(&wire, name, &log, folder.path(), None)?;
         let mut stream = Stream::new(&wire, &log)?;
         let program = || wire.attached_program();
@@ -195,7 +195,7 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
         if way == Way::Xdp(XdpAttachMode::Generic) {
             continue; // as native
         }
-        let (wire, log, folder) = (Wire::new()?, Log::new()?, TempDir::new()?);
+        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
         let objects = without_sockets_object()?;
         let (config, to) = (way.config(&objects).build()?, IngestConfig::new(two_cores()));
         let mut ingest = wire.receiver.enter(|| -> Result<Ingest> {
@@ -257,7 +257,7 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
 
 /// What it finds goes on as it is, steering above all, or it does not take over.
 fn what_a_successor_is_configured_for() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let to = IngestConfig::new(two_cores());
     let mode = *steering_modes().last().context("a mode")?;
     let open = || Ingest::open(&to, &config().attach_mode(mode).build()?);
@@ -291,7 +291,7 @@ fn what_a_successor_is_configured_for() -> Result<()> {
     let next = take_over(config().force_target("linux-5.3"))??;
     let sender = wire.sending_socket()?;
     (0..20).try_for_each(|key| {
-        sender.send_to(&datagram(key, b""), Wire::destination(9999)).map(drop)
+        sender.send_to(&datagram(key, b""), TestNet::destination(9999)).map(drop)
     })?;
     becomes(|| Ok(next.stats()?.verdicts.redirected >= 20))?;
     let verdicts = next.stats()?.verdicts;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use laminar_xdp::{Outcome, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
 use laminar_xdp_prebuilt::ByteOrder;
-use testbed::{Wire, kernel};
+use testbed::{TestNet, kernel};
 
 /// A test: its name, which is the module's and the function's, and itself.
 pub type Test = (&'static str, fn() -> Result<()>);
@@ -82,11 +82,11 @@ pub fn object_of(target: &str) -> String {
 
 /// A configuration for the wire.
 pub fn config() -> XdpConfigBuilder {
-    XdpConfig::builder().enabled(true).interface(Wire::INTERFACE).bpf_object_path(EMBEDDED)
+    XdpConfig::builder().enabled(true).interface(TestNet::INTERFACE).bpf_object_path(EMBEDDED)
 }
 
 /// Loads inside the receiver's namespace.
-pub fn load(wire: &Wire, config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader, XdpError> {
+pub fn load(wire: &TestNet, config: &XdpConfig, cores: &[u32]) -> Result<XdpLoader, XdpError> {
     wire.receiver.enter(|| XdpLoader::load_and_attach(config, cores))
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
 use testbed::frame::{self, datagram};
-use testbed::{CpuWitness, Wire, bpf};
+use testbed::{RxCpuSockets, TestNet, bpf};
 use xshell::{Shell, cmd};
 
 use crate::support::{config, cores, load, object_of, prebuilt, steering_modes, targets, tests};
@@ -22,9 +22,9 @@ const EACH: u32 = 25;
 /// Sends a known mixture of datagrams and checks what reached a socket and that
 /// the statistics are exactly what was sent.
 fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
-    let wire = Wire::new()?;
-    let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
-    let other = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9998)))?;
+    let wire = TestNet::new()?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
     let loader = load(&wire, &config().attach_mode(mode).build()?, &cores())?;
     assert_eq!(loader.mode(), mode);
     let steers = steering_modes().contains(&mode);
@@ -39,16 +39,16 @@ fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
     };
     for i in 0..EACH {
         for key in 0..KEYS {
-            sender.send_to(&datagram(key, &i.to_be_bytes()), Wire::destination(9999))?;
+            sender.send_to(&datagram(key, &i.to_be_bytes()), TestNet::destination(9999))?;
         }
-        sender.send_to(b"IMAL in front of something", Wire::destination(9999))?;
-        sender.send_to(b"LAMI", Wire::destination(9999))?;
-        sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), Wire::destination(9999))?;
-        sender.send_to(b"not ours", Wire::destination(9998))?;
+        sender.send_to(b"IMAL in front of something", TestNet::destination(9999))?;
+        sender.send_to(b"LAMI", TestNet::destination(9999))?;
+        sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
+        sender.send_to(b"not ours", TestNet::destination(9998))?;
         // What was sent has arrived before more is: a veth's ring holds 256.
         received += witness.receive(KEYS as usize, &mut seen)?;
     }
-    sender.send_to(&large, Wire::destination(9999))?;
+    sender.send_to(&large, TestNet::destination(9999))?;
     wire.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
     received += witness.receive(1, &mut seen)? + witness.receive_rest(&mut seen)?;
     assert_eq!(received, (EACH * KEYS + 1) as usize, "nothing but the valid ones arrives");
@@ -80,11 +80,11 @@ fn generic_filters_and_counts() -> Result<()> {
 
 /// Counters start at zero with each load and do not mix between interfaces.
 fn statistics_are_of_one_loader() -> Result<()> {
-    let (one, two) = (Wire::new()?, Wire::new()?);
+    let (one, two) = (TestNet::new()?, TestNet::new()?);
     let config = config().build()?;
     let loader_of_one = load(&one, &config, &cores())?;
     let loader_of_two = load(&two, &config, &cores())?;
-    one.sending_socket()?.send_to(b"junk", Wire::destination(9999))?;
+    one.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(loader_of_one.stats()?.dropped, 1);
     assert_eq!(loader_of_two.stats()?, XdpStats::default());
     drop(loader_of_one);
@@ -94,7 +94,7 @@ fn statistics_are_of_one_loader() -> Result<()> {
 
 /// Each CPU counts for itself; reading adds them up.
 fn statistics_are_summed_over_cpus() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = load(&wire, &config().build()?, &cores())?;
     let program = bpf::program_by_id(loader.program_id()?)?;
     for (runs, cpu) in (1u32..).zip(cores()) {
@@ -113,11 +113,11 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
         let object = prebuilt().join(object_of(target));
         let section = if target == "linux-5.18" { "xdp.frags" } else { "xdp" };
         for mode in ["xdpdrv", "xdpgeneric"] {
-            let wire = Wire::new()?;
-            let witness = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9999)))?;
-            let other = wire.receiver.enter(|| CpuWitness::bind(Wire::destination(9998)))?;
+            let wire = TestNet::new()?;
+            let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
             let attached = wire.receiver.enter(|| -> Result<bool> {
-                let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+                let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
                 let ip =
                     cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec {section}");
                 Ok(ip.quiet().ignore_stderr().run().is_ok())
@@ -133,10 +133,10 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
             let (mut received, mut valid) = (0usize, 0);
             let mut seen = |_, bytes: &[u8]| valid += bytes.ends_with(b"valid") as u32;
             for key in 0..100 {
-                sender.send_to(&datagram(key, b"valid"), Wire::destination(9999))?;
-                sender.send_to(b"long enough, but junk", Wire::destination(9999))?;
-                sender.send_to(b"junk", Wire::destination(9999))?;
-                sender.send_to(b"junk", Wire::destination(9998))?;
+                sender.send_to(&datagram(key, b"valid"), TestNet::destination(9999))?;
+                sender.send_to(b"long enough, but junk", TestNet::destination(9999))?;
+                sender.send_to(b"junk", TestNet::destination(9999))?;
+                sender.send_to(b"junk", TestNet::destination(9998))?;
                 received += witness.receive(1, &mut seen)?;
             }
             received += witness.receive_rest(&mut seen)?;

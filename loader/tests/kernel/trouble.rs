@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Ingest, IngestConfig, IngestMode, XdpConfig, XdpError};
 use socket2::{Domain, Socket, Type};
-use testbed::Wire;
+use testbed::TestNet;
 use testbed::frame::datagram;
 
 use crate::artifacts::Set;
@@ -31,7 +31,7 @@ tests! {
 }
 
 fn falling_back_is_a_mode() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let missing = config().interface("missing0");
     let ingest = open(&wire.receiver, &missing.clone().build()?)?;
     let reason = ingest.mode().to_string();
@@ -65,9 +65,9 @@ fn falling_back_is_a_mode() -> Result<()> {
     assert!(matches!(ingest.mode(), IngestMode::FilterOnly(_)), "{}", ingest.mode());
     let sender = wire.sending_socket()?;
     for key in 0..20u32 {
-        sender.send_to(&datagram(key, b"hello"), Wire::destination(PORT))?;
+        sender.send_to(&datagram(key, b"hello"), TestNet::destination(PORT))?;
     }
-    sender.send_to(b"junk", Wire::destination(PORT))?;
+    sender.send_to(b"junk", TestNet::destination(PORT))?;
     let seen = drain(&mut receivers(&ingest)?)?;
     assert_eq!(seen.len(), 20);
     assert!(seen.iter().all(|(core, partition, _)| *core == owner_of(*partition)));
@@ -78,7 +78,7 @@ fn falling_back_is_a_mode() -> Result<()> {
 
 /// Whatever keeps XDP away, and whether an object or classic BPF chooses then.
 fn one_warning_says_why() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let open = |config: XdpConfig, rights: bool| {
         wire.receiver.enter(|| {
             if !rights {
@@ -124,7 +124,7 @@ fn one_warning_says_why() -> Result<()> {
 
 /// Nothing of such a set is loaded, and nothing else in its place.
 fn objects_that_cannot_be_trusted() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let tampered = Set::new()?;
     tampered.write_manifest("")?;
     let config = config().bpf_object_path(tampered.path(""));
@@ -144,7 +144,7 @@ fn objects_that_cannot_be_trusted() -> Result<()> {
 
 /// Whoever has it, with or without sharing it, is named; nothing is attached.
 fn a_port_that_is_taken() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let refused = || -> Result<()> {
         let error = open(&wire.receiver, &config().build()?).unwrap_err();
         let text = error.to_string();
@@ -198,7 +198,7 @@ fn more_sockets_than_files() -> Result<()> {
 
 /// What the kernel grants is reported; what does not fit is counted.
 fn receive_buffers_that_are_too_small() -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let limit: u32 = std::fs::read_to_string("/proc/sys/net/core/rmem_max")?.trim().parse()?;
     let mut to = IngestConfig::new(two_cores());
     to.receive_buffer = limit + 4096;
@@ -224,8 +224,8 @@ fn receive_buffers_that_are_too_small() -> Result<()> {
     let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
     let sender = wire.sending_socket()?;
     for _ in 0..100 {
-        sender.send_to(&datagram(0, b""), Wire::destination(PORT))?;
-        sender.send_to(b"junk", Wire::destination(PORT))?;
+        sender.send_to(&datagram(0, b""), TestNet::destination(PORT))?;
+        sender.send_to(b"junk", TestNet::destination(PORT))?;
     }
     let received = drain(&mut receivers(&ingest)?)?.len() as u64;
     let stats = ingest.stats()?;

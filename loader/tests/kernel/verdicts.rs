@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use laminar_xdp::XdpStats;
 use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
-use testbed::{Wire, bpf, kernel};
+use testbed::{TestNet, bpf, kernel};
 
 use crate::support::{config, cores, load, targets, tests};
 
@@ -272,7 +272,7 @@ fn rows_of_vlans(port: u16) -> Vec<Row> {
 }
 
 fn run_table(port: u16) -> Result<()> {
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     for &target in targets() {
         let config = config().port(port).force_target(target).build()?;
         let loader = load(&wire, &config, &cores())?;
@@ -309,7 +309,7 @@ fn packets_in_several_buffers() -> Result<()> {
     if !kernel::has_multi_buffer() {
         return Ok(()); // and `selection` checks that the object is refused
     }
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let loader = load(&wire, &config().force_target("linux-5.18").build()?, &cores())?;
     let program = bpf::program_by_id(loader.program_id()?)?;
     let large = |payload: &[u8]| frame::udp(9999, &datagram(7, payload));

@@ -7,46 +7,46 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::ethtool::{self, Setting};
+use crate::iproute::ip;
 use crate::namespace::Namespace;
-use crate::wire::ip;
 
 /// Two interfaces that are away from home, until this is dropped: then they are there
 /// again, each with the one setting that was changed as it was. If the process is killed,
 /// the kernel brings network cards home; virtual devices end with their namespace.
 #[derive(Debug)]
-pub(crate) struct Cable {
+pub(crate) struct BorrowedNics {
     home: File,
-    away: Vec<Away>,
+    away: Vec<BorrowedNic>,
 }
 
 #[derive(Debug)]
-struct Away {
+struct BorrowedNic {
     interface: String,
     namespace: Namespace,
     setting: Setting,
     before: u32,
 }
 
-impl Cable {
+impl BorrowedNics {
     /// Moves each interface from this thread's namespace into another. The setting is the
     /// one that will be changed there.
-    pub fn move_into(interfaces: [(&str, &Namespace, Setting); 2]) -> Result<Cable> {
+    pub fn move_into(interfaces: [(&str, &Namespace, Setting); 2]) -> Result<BorrowedNics> {
         let home = File::open("/proc/thread-self/ns/net")?;
-        let mut cable = Cable { home, away: Vec::new() };
+        let mut nics = BorrowedNics { home, away: Vec::new() };
         for (interface, namespace, setting) in interfaces {
             let before = ethtool::get(interface, setting)?;
             let namespace = namespace.try_clone()?;
             ip(&format!("link set dev {interface} netns {}\n", namespace.path()))?;
-            cable.away.push(Away { interface: interface.into(), namespace, setting, before });
+            nics.away.push(BorrowedNic { interface: interface.into(), namespace, setting, before });
         }
-        Ok(cable)
+        Ok(nics)
     }
 }
 
-impl Drop for Cable {
+impl Drop for BorrowedNics {
     fn drop(&mut self) {
         let home = format!("/proc/{}/fd/{}", std::process::id(), self.home.as_raw_fd());
-        for Away { interface, namespace, setting, before } in &self.away {
+        for BorrowedNic { interface, namespace, setting, before } in &self.away {
             let back = || {
                 // Home in any case, and what went wrong before is said then.
                 let restored = match ethtool::get(interface, *setting) {

@@ -16,13 +16,13 @@ const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 /// the one of the CPU that it runs on when it delivers. So the socket on which a
 /// datagram arrives tells where it was processed, whatever any table says.
 #[derive(Debug)]
-pub struct CpuWitness {
+pub struct RxCpuSockets {
     sockets: Vec<UdpSocket>,
 }
 
-impl CpuWitness {
+impl RxCpuSockets {
     /// Binds in the calling thread's namespace.
-    pub fn bind(address: SocketAddr) -> Result<CpuWitness> {
+    pub fn bind(address: SocketAddr) -> Result<RxCpuSockets> {
         let mut sockets = Vec::new();
         for _ in 0..possible_cpus()? {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
@@ -34,7 +34,7 @@ impl CpuWitness {
             sockets.push(UdpSocket::from(socket));
         }
         select_by_cpu(&sockets[0]).context("select the socket by CPU")?;
-        Ok(CpuWitness { sockets })
+        Ok(RxCpuSockets { sockets })
     }
 
     /// Takes what arrives until `expected` datagrams are here, or nothing has come for

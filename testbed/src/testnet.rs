@@ -9,29 +9,30 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
-use crate::cable::{self, Cable};
+use crate::borrowed_nics::{self, BorrowedNics};
+use crate::iproute::ip;
 use crate::namespace::Namespace;
 use crate::{bpf, ethtool, interface_index};
 
 /// A sender and a receiver with a wire between them. There is no other traffic
 /// on it: IPv6 is off and neighbours are known, so every packet is the test's.
 #[derive(Debug)]
-pub struct Wire {
-    /// Where XDP is attached, to [`Wire::INTERFACE`].
+pub struct TestNet {
+    /// Where XDP is attached, to [`TestNet::INTERFACE`].
     pub receiver: Namespace,
     /// Where packets are made.
     pub sender: Namespace,
-    /// The receiver's interface: [`Wire::INTERFACE`], unless it was there before.
+    /// The receiver's interface: [`TestNet::INTERFACE`], unless it was there before.
     pub interface: String,
-    /// The sender's interface: [`Wire::PEER`], unless it was there before.
+    /// The sender's interface: [`TestNet::PEER`], unless it was there before.
     pub peer: String,
     /// The hardware address of the receiver's interface.
     pub receiver_mac: [u8; 6],
     /// Keeps the namespaces until its interfaces are home.
-    _cable: Option<Cable>,
+    _nics: Option<BorrowedNics>,
 }
 
-impl Wire {
+impl TestNet {
     /// The receiver's interface.
     pub const INTERFACE: &'static str = "lam0";
     /// The sender's interface.
@@ -46,12 +47,12 @@ impl Wire {
     pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
     /// Makes the namespaces and the wire. Takes root.
-    pub fn new() -> Result<Wire> {
+    pub fn new() -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
-        let (interface, peer, sender_path) = (Wire::INTERFACE, Wire::PEER, sender.path());
+        let (interface, peer, sender_path) = (TestNet::INTERFACE, TestNet::PEER, sender.path());
         receiver.enter(|| -> Result<()> {
             quiet_ipv6()?;
-            let mac = mac_text(Wire::RECEIVER_MAC);
+            let mac = mac_text(TestNet::RECEIVER_MAC);
             ip(&format!(
                 "link add {interface} type veth peer name {peer} netns {sender_path}\n\
                  link set dev {interface} address {mac}\n"
@@ -59,40 +60,40 @@ impl Wire {
         })?;
         sender.enter(|| -> Result<()> {
             quiet_ipv6()?;
-            ip(&format!("link set dev {peer} address {}\n", mac_text(Wire::SENDER_MAC)))
+            ip(&format!("link set dev {peer} address {}\n", mac_text(TestNet::SENDER_MAC)))
         })?;
         let (interface, peer) = (interface.into(), peer.into());
-        let receiver_mac = Wire::RECEIVER_MAC;
-        Wire { receiver, sender, interface, peer, receiver_mac, _cable: None }.up()
+        let receiver_mac = TestNet::RECEIVER_MAC;
+        TestNet { receiver, sender, interface, peer, receiver_mac, _nics: None }.up()
     }
 
     /// The same with two interfaces that are there, with a cable between them, and that
     /// nobody uses: they are moved into the namespaces, and back in the end.
-    pub fn adopt(interface: &str, peer: &str) -> Result<Wire> {
+    pub fn adopt(interface: &str, peer: &str) -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
-        let receiver_mac = cable::mac_of_unused(interface)?;
-        cable::mac_of_unused(peer)?;
-        let cable = Some(Cable::move_into([
+        let receiver_mac = borrowed_nics::mac_of_unused(interface)?;
+        borrowed_nics::mac_of_unused(peer)?;
+        let nics = Some(BorrowedNics::move_into([
             (interface, &receiver, ethtool::RECEIVE_MERGED),
             (peer, &sender, ethtool::TX_CHECKSUM),
         ])?);
         receiver.enter(quiet_ipv6)?;
         sender.enter(quiet_ipv6)?;
         let (interface, peer) = (interface.into(), peer.into());
-        let wire = Wire { receiver, sender, interface, peer, receiver_mac, _cable: cable }.up()?;
+        let wire = TestNet { receiver, sender, interface, peer, receiver_mac, _nics: nics }.up()?;
         let ends = [(&wire.receiver, &wire.interface), (&wire.sender, &wire.peer)];
         ends.into_iter().try_for_each(|(namespace, end)| namespace.enter(|| wait_for_link(end)))?;
         Ok(wire)
     }
 
     /// Gives both ends their addresses and has them know each other.
-    fn up(self) -> Result<Wire> {
-        let Wire { interface, peer, .. } = &self;
-        let (to, mac) = (Wire::RECEIVER, mac_text(self.receiver_mac));
+    fn up(self) -> Result<TestNet> {
+        let TestNet { interface, peer, .. } = &self;
+        let (to, mac) = (TestNet::RECEIVER, mac_text(self.receiver_mac));
         self.receiver.enter(|| ip(&address(interface, to)))?;
         self.sender.enter(|| -> Result<()> {
             let neighbour = format!("neighbour replace {to} lladdr {mac} dev {peer}\n");
-            ip(&(address(peer, Wire::SENDER) + &neighbour))?;
+            ip(&(address(peer, TestNet::SENDER) + &neighbour))?;
             // A checksum left to the hardware is still missing when a redirected
             // packet leaves the CPU map, and the stack would drop it.
             ethtool::set(peer, ethtool::TX_CHECKSUM, 0)
@@ -115,12 +116,12 @@ impl Wire {
 
     /// An ordinary socket at the sender's side.
     pub fn sending_socket(&self) -> Result<UdpSocket> {
-        self.sender.enter(|| UdpSocket::bind((Wire::SENDER, 0))).context("bind the sender")
+        self.sender.enter(|| UdpSocket::bind((TestNet::SENDER, 0))).context("bind the sender")
     }
 
     /// The address of `port` at the receiver.
     pub fn destination(port: u16) -> SocketAddr {
-        SocketAddr::V4(SocketAddrV4::new(Wire::RECEIVER, port))
+        SocketAddr::V4(SocketAddrV4::new(TestNet::RECEIVER, port))
     }
 
     /// A socket that puts whole Ethernet frames on the wire.
@@ -151,13 +152,6 @@ impl Wire {
     pub fn attached_program(&self) -> Result<Option<u32>> {
         self.receiver.enter(|| bpf::attached_program(&self.interface))
     }
-}
-
-/// Has `ip` carry out its commands, one a line, in this thread's namespace. One
-/// process for many: starting one is what takes the time on an emulated machine.
-pub fn ip(commands: &str) -> Result<()> {
-    let shell = Shell::new()?;
-    Ok(cmd!(shell, "ip -batch -").stdin(commands).quiet().run()?)
 }
 
 /// Waits until the other end of the cable answers: cards take seconds to agree on a speed.
