@@ -23,7 +23,7 @@ mod trouble;
 mod verdicts;
 mod verifier;
 
-#[path = "../../examples/thread_per_core/runtime.rs"]
+#[path = "../../../loader/examples/thread_per_core/runtime.rs"]
 mod runtime;
 
 use std::fs::File;
