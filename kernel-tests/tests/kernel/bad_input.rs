@@ -5,32 +5,33 @@ use anyhow::Result;
 use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
 use testbed::{TestNet, seccomp};
 
-use crate::lifecycle::keep_only;
-use crate::support::{config, cores, load, tests, with_cpu_offline};
+use crate::support::{config, keep_only, load, online_cpus, tests, with_cpu_offline};
 
 tests! {
-    an_unknown_interface,
-    cores_that_cannot_be_used,
-    partitions_that_do_not_divide,
-    switched_off,
-    missing_capabilities,
-    a_kernel_without_bpf,
-    rights_that_end_at_a_user_namespace,
-    fields_set_by_hand_are_checked_too,
+    Root:
+        an_unknown_interface;
+    Namespaces:
+        cores_that_cannot_be_used,
+        partitions_that_do_not_divide,
+        switched_off,
+        missing_capabilities,
+        a_kernel_without_bpf,
+        rights_that_end_at_a_user_namespace,
+        fields_set_by_hand_are_checked_too;
+    WholeMachine:
+        an_offline_core;
 }
-
-tests! { ALONE: an_offline_core }
 
 /// The error, after checking that the interface is untouched.
 fn refused(config: &XdpConfig, cores: &[u32]) -> Result<XdpError> {
-    let wire = TestNet::new()?;
-    let error = load(&wire, config, cores).expect_err("bad input");
-    assert!(!wire.carries_xdp()?);
+    let net = TestNet::new()?;
+    let error = load(&net, config, cores).expect_err("bad input");
+    assert!(!net.carries_xdp()?);
     Ok(error)
 }
 
 fn an_unknown_interface() -> Result<()> {
-    let error = refused(&config().interface("missing0").build()?, &cores())?;
+    let error = refused(&config().interface("missing0").build()?, &online_cpus())?;
     assert!(error.to_string().contains("missing0"), "{error}");
     assert!(matches!(error, XdpError::InterfaceNotFound { .. }));
     Ok(())
@@ -50,7 +51,7 @@ fn cores_that_cannot_be_used() -> Result<()> {
 
 /// Takes the last CPU offline for a moment, which is why it runs alone.
 fn an_offline_core() -> Result<()> {
-    let last = *cores().last().unwrap();
+    let last = *online_cpus().last().unwrap();
     let config = config().build()?;
     let error = with_cpu_offline(last, || refused(&config, &[0, last]))??;
     assert!(matches!(error, XdpError::Config { field: "cores", .. }), "{error}");
@@ -59,25 +60,25 @@ fn an_offline_core() -> Result<()> {
 }
 
 fn partitions_that_do_not_divide() -> Result<()> {
-    let error = refused(&config().partitions(65).build()?, &cores()[..2])?;
+    let error = refused(&config().partitions(65).build()?, &online_cpus()[..2])?;
     assert!(error.to_string().contains("use 64 or 66"), "{error}");
     Ok(())
 }
 
 fn switched_off() -> Result<()> {
-    let error = refused(&config().enabled(false).build()?, &cores())?;
+    let error = refused(&config().enabled(false).build()?, &online_cpus())?;
     assert!(matches!(error, XdpError::Disabled));
     Ok(())
 }
 
 fn refused_with(restrict: impl FnOnce() + Send) -> Result<XdpError> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let config = config().build()?;
-    let error = wire.receiver.enter(|| {
+    let error = net.receiver.enter(|| {
         restrict();
-        XdpLoader::load_and_attach(&config, &cores()).expect_err("restricted")
+        XdpLoader::load_and_attach(&config, &online_cpus()).expect_err("restricted")
     });
-    assert!(!wire.carries_xdp()?);
+    assert!(!net.carries_xdp()?);
     Ok(error)
 }
 
@@ -122,7 +123,7 @@ fn fields_set_by_hand_are_checked_too() -> Result<()> {
         XdpConfig { interface: "../../etc".into(), ..config().build()? },
     ];
     for config in bad {
-        let error = refused(&config, &cores())?;
+        let error = refused(&config, &online_cpus())?;
         assert!(matches!(error, XdpError::Config { .. }), "{error}");
     }
     Ok(())

@@ -4,142 +4,128 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use caps::Capability;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
-use testbed::{RxCpuSockets, TestNet, bpf, seccomp};
+use testbed::{RxCpuSockets, TestNet, bpf};
 use xshell::{Shell, cmd};
 
 use crate::support::{
-    BASELINE, becomes, best, config, cores, load, object_of, prebuilt, steering_modes, targets,
-    tests,
+    BASELINE, HOLD, LOADER_CAPABILITIES, best, config, fail_link_create, keep_only, load,
+    object_of, online_cpus, prebuilt, steering_modes, targets, tests, wait_until,
 };
 
 tests! {
-    it_stays_attached_until_dropped,
-    detach_answers,
-    kill_9_detaches,
-    a_second_loader_is_turned_away,
-    another_program_is_left_alone,
-    another_program_is_known_by_id_without_cap_sys_admin,
-    auto_is_native_where_it_can_be,
-    a_large_mtu_rules_out_native_only,
-    a_driver_without_xdp_rules_out_native_only,
-    what_a_link_cannot_hold_is_not_left_behind,
-    other_objections_rule_out_native_only,
-    a_tap_is_not_steered_in_native_mode,
-    netlink_says_what_the_kernel_has_against_it,
-    netlink_leaves_alone_what_came_after,
-    netlink_serves_where_there_are_no_links,
-    what_a_tool_attached_is_left_alone,
-    three_capabilities_are_enough,
-}
-
-/// The argument with which the test program holds an attachment until it is
-/// killed.
-pub const HOLD: &str = "--hold-attachment";
-
-/// What the program does with that argument.
-pub fn hold() -> ! {
-    let loader = XdpLoader::load_and_attach(&config().build().unwrap(), &cores()).unwrap();
-    println!("attached");
-    // Until it is killed, or whoever started it is gone.
-    std::io::stdin().read_line(&mut String::new()).ok();
-    drop(loader);
-    std::process::exit(0)
+    Root:
+        it_stays_attached_until_dropped,
+        detach_answers,
+        kill_9_detaches,
+        a_second_loader_is_turned_away,
+        another_program_is_left_alone,
+        another_program_is_known_by_id_without_cap_sys_admin,
+        auto_is_native_where_it_can_be,
+        a_large_mtu_rules_out_native_only,
+        a_driver_without_xdp_rules_out_native_only,
+        what_a_link_cannot_hold_is_not_left_behind,
+        other_objections_rule_out_native_only,
+        a_tap_is_not_steered_in_native_mode,
+        netlink_says_what_the_kernel_has_against_it,
+        netlink_leaves_alone_what_came_after,
+        netlink_serves_where_there_are_no_links,
+        what_a_tool_attached_is_left_alone,
+        three_capabilities_are_enough;
 }
 
 fn it_stays_attached_until_dropped() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     for _ in 0..3 {
-        assert!(!wire.carries_xdp()?);
-        let loader = load(&wire, &config().build()?, &cores())?;
+        assert!(!net.carries_xdp()?);
+        let loader = load(&net, &config().build()?, &online_cpus())?;
         // The field's own attempt detached here, when loading returned.
-        assert!(wire.carries_xdp()?);
+        assert!(net.carries_xdp()?);
         assert!(loader.ends_with_process());
-        let sender = wire.sending_socket()?;
+        let sender = net.sending_socket()?;
         sender.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1);
         drop(loader);
-        assert!(!wire.carries_xdp()?, "dropping detaches at once");
+        assert!(!net.carries_xdp()?, "dropping detaches at once");
     }
     Ok(())
 }
 
 fn detach_answers() -> Result<()> {
-    let wire = TestNet::new()?;
-    load(&wire, &config().build()?, &cores())?.detach()?;
-    assert!(!wire.carries_xdp()?);
+    let net = TestNet::new()?;
+    load(&net, &config().build()?, &online_cpus())?.detach()?;
+    assert!(!net.carries_xdp()?);
     Ok(())
 }
 
 fn kill_9_detaches() -> Result<()> {
-    let wire = TestNet::new()?;
-    let mut holder = wire.receiver.enter(|| {
+    let net = TestNet::new()?;
+    let mut holder = net.receiver.enter(|| {
         let mut holder = Command::new(std::env::current_exe()?);
         holder.arg(HOLD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
     })?;
     let mut line = String::new();
     BufReader::new(holder.stdout.take().context("no output")?).read_line(&mut line)?;
-    let was_attached = wire.carries_xdp()?;
+    let was_attached = net.carries_xdp()?;
     holder.kill()?; // SIGKILL
     holder.wait()?;
     ensure!(line.trim() == "attached" && was_attached, "the holder did not attach: {line}");
 
-    ensure!(becomes(|| Ok(!wire.carries_xdp()?))?, "still attached 5 s after kill -9");
+    ensure!(wait_until(|| Ok(!net.carries_xdp()?))?, "still attached 5 s after kill -9");
     // Not a black hole: valid packets arrive, and so does what XDP would drop.
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    let sender = wire.sending_socket()?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let sender = net.sending_socket()?;
     sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
     sender.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(witness.receive(2, |_, _| {})?, 2);
-    load(&wire, &config().build()?, &cores()).context("after the crash")?;
+    load(&net, &config().build()?, &online_cpus()).context("after the crash")?;
     Ok(())
 }
 
 fn a_second_loader_is_turned_away() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let config = config().build()?;
-    let first = load(&wire, &config, &cores())?;
-    match load(&wire, &config, &cores()) {
+    let first = load(&net, &config, &online_cpus())?;
+    match load(&net, &config, &online_cpus()) {
         Err(XdpError::Busy { holder, .. }) => {
             assert_eq!(holder.id, first.program_id()?);
             assert_eq!(holder.name.as_deref(), Some("laminar_ingress"));
         }
         other => panic!("{other:?}"),
     }
-    wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
+    net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(first.stats()?.dropped, 1, "the first goes on as if nothing had happened");
     drop(first);
-    load(&wire, &config, &cores())?;
+    load(&net, &config, &online_cpus())?;
     Ok(())
 }
 
 fn another_program_is_left_alone() -> Result<()> {
     const PASS: u32 = 2;
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let theirs = bpf::empty_program(c"somebody_else", PASS)?;
-    let link = wire.receiver.enter(|| bpf::attach(&theirs, TestNet::INTERFACE))?;
-    let before = wire.show_interface()?;
+    let link = net.receiver.enter(|| bpf::attach(&theirs, TestNet::INTERFACE))?;
+    let before = net.show_interface()?;
     for mode in [XdpAttachMode::Auto, XdpAttachMode::Native, XdpAttachMode::Generic] {
-        let error = load(&wire, &config().attach_mode(mode).build()?, &cores()).unwrap_err();
+        let error = load(&net, &config().attach_mode(mode).build()?, &online_cpus()).unwrap_err();
         let text = error.to_string();
         let XdpError::Busy { holder, .. } = error else { panic!("{error:?}") };
         assert_eq!(holder.name.as_deref(), Some("somebody_else"));
         assert!(text.contains("somebody_else") && text.contains(&holder.id.to_string()), "{text}");
     }
-    assert_eq!(wire.show_interface()?, before);
+    assert_eq!(net.show_interface()?, before);
     drop(link);
     Ok(())
 }
 
 fn another_program_is_known_by_id_without_cap_sys_admin() -> Result<()> {
-    let wire = TestNet::new()?;
-    let first = load(&wire, &config().build()?, &cores())?;
+    let net = TestNet::new()?;
+    let first = load(&net, &config().build()?, &online_cpus())?;
     let id = first.program_id()?;
-    let error = wire.receiver.enter(|| {
-        keep_only(&ENOUGH);
-        XdpLoader::load_and_attach(&config().build().unwrap(), &cores()).unwrap_err()
+    let error = net.receiver.enter(|| {
+        keep_only(&LOADER_CAPABILITIES);
+        XdpLoader::load_and_attach(&config().build().unwrap(), &online_cpus()).unwrap_err()
     });
     let text = error.to_string();
     assert!(text.contains(&format!("id {id}")) && text.contains("CAP_SYS_ADMIN"), "{text}");
@@ -147,10 +133,10 @@ fn another_program_is_known_by_id_without_cap_sys_admin() -> Result<()> {
 }
 
 fn auto_is_native_where_it_can_be() -> Result<()> {
-    let wire = TestNet::new()?;
-    let loader = load(&wire, &config().build()?, &cores())?;
+    let net = TestNet::new()?;
+    let loader = load(&net, &config().build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Native);
-    assert!(wire.show_interface()?.contains(" xdp "), "{}", wire.show_interface()?);
+    assert!(net.show_interface()?.contains(" xdp "), "{}", net.show_interface()?);
     let selection = loader.selection().to_string();
     let (best, baseline) = (best(), object_of(BASELINE));
     assert!(
@@ -164,10 +150,10 @@ fn auto_is_native_where_it_can_be() -> Result<()> {
 /// For packets that have to lie in one buffer. The kernel's own words come through
 /// netlink, where a link says nothing but a number.
 fn a_large_mtu_rules_out_native_only() -> Result<()> {
-    let wire = TestNet::new()?;
-    wire.set_mtu(9000)?;
+    let net = TestNet::new()?;
+    net.set_mtu(9000)?;
     let one_buffer = || config().force_target("linux-5.9");
-    match load(&wire, &one_buffer().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
+    match load(&net, &one_buffer().attach_mode(XdpAttachMode::Native).build()?, &online_cpus()) {
         Err(error @ XdpError::Attach { mode: XdpAttachMode::Native, .. }) => {
             assert!(error.to_string().contains("lower the MTU"), "{error}");
             let XdpError::Attach { kernel_message, .. } = error else { unreachable!() };
@@ -176,18 +162,18 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
         }
         other => panic!("{other:?}"),
     }
-    assert!(!wire.carries_xdp()?);
+    assert!(!net.carries_xdp()?);
     // Its table was filled for native mode; in generic mode nothing may be left.
     let baseline = config().force_target(BASELINE).build()?;
-    let loader = load(&wire, &baseline, &cores())?;
+    let loader = load(&net, &baseline, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto finds the way that works");
     assert!(!loader.steers());
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    wire.sending_socket()?.send_to(&datagram(1, b""), TestNet::destination(9999))?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    net.sending_socket()?.send_to(&datagram(1, b""), TestNet::destination(9999))?;
     assert_eq!((witness.receive(1, |_, _| {})?, loader.stats()?.passed_no_queue), (1, 1));
     drop(loader);
     if steering_modes().contains(&XdpAttachMode::Generic) {
-        let loader = load(&wire, &one_buffer().build()?, &cores())?;
+        let loader = load(&net, &one_buffer().build()?, &online_cpus())?;
         assert_eq!((loader.mode(), loader.steers()), (XdpAttachMode::Generic, true));
         let text = loader.selection().to_string();
         assert!(text.contains("MTU is too large"), "why not native: {text}");
@@ -197,15 +183,15 @@ fn a_large_mtu_rules_out_native_only() -> Result<()> {
 
 /// The loopback interface has no XDP in its driver.
 fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let on_lo = || config().interface("lo");
-    match load(&wire, &on_lo().attach_mode(XdpAttachMode::Native).build()?, &cores()) {
+    match load(&net, &on_lo().attach_mode(XdpAttachMode::Native).build()?, &online_cpus()) {
         Err(error @ XdpError::Attach { .. }) => {
             assert!(error.to_string().contains("has no native XDP"), "{error}");
         }
         other => panic!("{other:?}"),
     }
-    let loader = load(&wire, &on_lo().build()?, &cores())?;
+    let loader = load(&net, &on_lo().build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
     // The mode is given up with the first object, the others are not tried in it.
     let candidates = &loader.selection().candidates;
@@ -217,12 +203,12 @@ fn a_driver_without_xdp_rules_out_native_only() -> Result<()> {
 /// A link fails and netlink would not: the attachment that would outlive the process is
 /// taken off, and is not taken for somebody else's.
 fn what_a_link_cannot_hold_is_not_left_behind() -> Result<()> {
-    let wire = TestNet::new()?;
-    let error = wire.receiver.enter(|| -> Result<XdpError> {
-        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EBUSY)?;
-        Ok(XdpLoader::load_and_attach(&config().build()?, &cores()).unwrap_err())
+    let net = TestNet::new()?;
+    let error = net.receiver.enter(|| -> Result<XdpError> {
+        fail_link_create(libc::EBUSY)?;
+        Ok(XdpLoader::load_and_attach(&config().build()?, &online_cpus()).unwrap_err())
     })?;
-    assert!(!wire.carries_xdp()?, "{error}");
+    assert!(!net.carries_xdp()?, "{error}");
     let XdpError::NoUsableObject { selection } = error else { panic!("{error}") };
     assert!(selection.to_string().contains("try again"), "{selection}");
     Ok(())
@@ -231,8 +217,8 @@ fn what_a_link_cannot_hold_is_not_left_behind() -> Result<()> {
 /// A driver may have reasons of its own: a veth whose peer sends on more queues
 /// than it receives on answers ENOSPC.
 fn other_objections_rule_out_native_only() -> Result<()> {
-    let wire = TestNet::new()?;
-    wire.receiver.enter(|| {
+    let net = TestNet::new()?;
+    net.receiver.enter(|| {
         testbed::ip(
             "link add few0 numrxqueues 1 numtxqueues 1 type veth \
              peer name many0 numrxqueues 4 numtxqueues 4\n\
@@ -240,7 +226,7 @@ fn other_objections_rule_out_native_only() -> Result<()> {
              link set dev few0 up\n",
         )
     })?;
-    let loader = load(&wire, &config().interface("few0").build()?, &cores())?;
+    let loader = load(&net, &config().interface("few0").build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
     Ok(())
 }
@@ -250,14 +236,14 @@ fn a_tap_is_not_steered_in_native_mode() -> Result<()> {
     if !std::fs::exists("/dev/net/tun")? {
         return Ok(());
     }
-    let wire = TestNet::new()?;
-    wire.receiver.enter(|| testbed::ip("tuntap add dev tap0 mode tap\nlink set dev tap0 up\n"))?;
+    let net = TestNet::new()?;
+    net.receiver.enter(|| testbed::ip("tuntap add dev tap0 mode tap\nlink set dev tap0 up\n"))?;
     let on_tap = || config().interface("tap0");
-    let loader = load(&wire, &on_tap().build()?, &cores())?;
+    let loader = load(&net, &on_tap().build()?, &online_cpus())?;
     assert_eq!((loader.mode(), loader.steers()), (XdpAttachMode::Generic, true));
     drop(loader);
     let native = on_tap().attach_mode(XdpAttachMode::Native).build()?;
-    let loader = load(&wire, &native, &cores())?;
+    let loader = load(&net, &native, &online_cpus())?;
     assert_eq!((loader.mode(), loader.steers()), (XdpAttachMode::Native, false));
     let text = loader.selection().to_string();
     assert!(text.contains("filters without steering: the driver of taps loses"), "{text}");
@@ -266,21 +252,21 @@ fn a_tap_is_not_steered_in_native_mode() -> Result<()> {
 
 /// A kernel before 5.9 answers EINVAL to a link for XDP.
 fn netlink_serves_where_there_are_no_links() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
-        wire.receiver.enter(|| -> Result<()> {
-            seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
+        net.receiver.enter(|| -> Result<()> {
+            fail_link_create(libc::EINVAL)?;
             let loader =
-                XdpLoader::load_and_attach(&config().attach_mode(mode).build()?, &cores())?;
+                XdpLoader::load_and_attach(&config().attach_mode(mode).build()?, &online_cpus())?;
             assert!(!loader.ends_with_process());
             assert_eq!(loader.mode(), mode);
-            assert!(wire.carries_xdp()?);
-            let second = XdpLoader::load_and_attach(&config().build()?, &cores());
+            assert!(net.carries_xdp()?);
+            let second = XdpLoader::load_and_attach(&config().build()?, &online_cpus());
             assert!(matches!(second, Err(XdpError::Busy { .. })), "{second:?}");
-            wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
+            net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
             assert_eq!(loader.stats()?.dropped, 1);
             drop(loader);
-            assert!(!wire.carries_xdp()?, "dropping detaches");
+            assert!(!net.carries_xdp()?, "dropping detaches");
             Ok(())
         })?;
     }
@@ -289,28 +275,28 @@ fn netlink_serves_where_there_are_no_links() -> Result<()> {
 
 /// Even if it is one of our objects: nobody's process left it there.
 fn what_a_tool_attached_is_left_alone() -> Result<()> {
-    let wire = TestNet::new()?;
-    wire.receiver.enter(|| -> Result<()> {
+    let net = TestNet::new()?;
+    net.receiver.enter(|| -> Result<()> {
         let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
         let object = prebuilt().join(object_of(BASELINE));
         cmd!(shell, "ip link set dev {interface} xdpdrv obj {object} sec xdp").quiet().run()?;
         Ok(())
     })?;
-    let before = wire.show_interface()?;
-    let error = load(&wire, &config().build()?, &cores()).unwrap_err();
+    let before = net.show_interface()?;
+    let error = load(&net, &config().build()?, &online_cpus()).unwrap_err();
     assert!(matches!(error, XdpError::Busy { .. }), "{error}");
-    assert_eq!(wire.show_interface()?, before);
+    assert_eq!(net.show_interface()?, before);
     Ok(())
 }
 
 fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
-    let wire = TestNet::new()?;
-    wire.set_mtu(9000)?;
-    let error = wire.receiver.enter(|| -> Result<XdpError> {
-        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
+    let net = TestNet::new()?;
+    net.set_mtu(9000)?;
+    let error = net.receiver.enter(|| -> Result<XdpError> {
+        fail_link_create(libc::EINVAL)?;
         let config =
             config().force_target("linux-5.9").attach_mode(XdpAttachMode::Native).build()?;
-        Ok(XdpLoader::load_and_attach(&config, &cores()).unwrap_err())
+        Ok(XdpLoader::load_and_attach(&config, &online_cpus()).unwrap_err())
     })?;
     let XdpError::Attach { kernel_message, .. } = &error else { panic!("{error:?}") };
     let message = kernel_message.as_deref().unwrap_or_default();
@@ -320,50 +306,36 @@ fn netlink_says_what_the_kernel_has_against_it() -> Result<()> {
 
 /// What somebody attached since is not ours to take off.
 fn netlink_leaves_alone_what_came_after() -> Result<()> {
-    let wire = TestNet::new()?;
-    let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
-        seccomp::deny_bpf_command(BPF_LINK_CREATE, libc::EINVAL)?;
-        Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
+    let net = TestNet::new()?;
+    let loader = net.receiver.enter(|| -> Result<XdpLoader> {
+        fail_link_create(libc::EINVAL)?;
+        Ok(XdpLoader::load_and_attach(&config().build()?, &online_cpus())?)
     })?;
     assert!(!loader.ends_with_process());
     let ours = loader.program_id()?;
-    wire.receiver.enter(|| -> Result<()> {
+    net.receiver.enter(|| -> Result<()> {
         let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
         let theirs = prebuilt().join(object_of(BASELINE));
         cmd!(shell, "ip link set dev {interface} xdpdrv off").quiet().run()?;
         cmd!(shell, "ip link set dev {interface} xdpdrv obj {theirs} sec xdp").quiet().run()?;
-        let before = wire.show_interface()?;
+        let before = net.show_interface()?;
         assert!(before.contains("prog/xdp") && !before.contains(&format!("id {ours} ")));
         loader.detach()?;
-        assert_eq!(wire.show_interface()?, before);
+        assert_eq!(net.show_interface()?, before);
         Ok(())
     })
 }
 
-/// Of the kernel's `enum bpf_cmd`.
-pub const BPF_LINK_CREATE: u32 = 28;
-
 fn three_capabilities_are_enough() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     for &target in targets() {
         let config = config().force_target(target).build()?;
-        let loader = wire.receiver.enter(|| {
-            keep_only(&ENOUGH);
-            XdpLoader::load_and_attach(&config, &cores())
+        let loader = net.receiver.enter(|| {
+            keep_only(&LOADER_CAPABILITIES);
+            XdpLoader::load_and_attach(&config, &online_cpus())
         })?;
-        wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
+        net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1, "{target}");
     }
     Ok(())
-}
-
-/// What the documentation asks for, where it is not root.
-const ENOUGH: [Capability; 3] =
-    [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
-
-/// Leaves this thread nothing but the given capabilities.
-pub fn keep_only(capabilities: &[Capability]) {
-    let keep = capabilities.iter().copied().collect();
-    caps::set(None, caps::CapSet::Effective, &keep).unwrap();
-    caps::set(None, caps::CapSet::Permitted, &keep).unwrap();
 }

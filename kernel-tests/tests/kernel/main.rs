@@ -1,6 +1,6 @@
-//! The crate against the running kernel: real programs, real packets, real
-//! counters. As root every test runs; without root each is named as ignored,
-//! with the reason.
+//! Tests of laminar-xdp on the running kernel: real programs, real packets, real counters.
+//! Root runs all of them. Other users run those that load no BPF program, in a user
+//! namespace; the rest is listed as ignored, with the reason.
 
 mod artifacts;
 mod bad_input;
@@ -15,7 +15,6 @@ mod samples;
 mod selection;
 mod sources;
 mod steering;
-mod stream;
 mod succession;
 mod support;
 mod traffic;
@@ -26,30 +25,19 @@ mod verifier;
 #[path = "../../../loader/examples/thread_per_core/runtime.rs"]
 mod runtime;
 
-use std::fs::File;
-use std::io;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use support::{Needs, Privileges, Test};
 
 fn main() -> ExitCode {
-    // The tests of kill -9 start this program again as the one to be killed.
-    if std::env::args().nth(1).as_deref() == Some(lifecycle::HOLD) {
-        lifecycle::hold();
+    if let Some(exit_code) = support::run_as_child() {
+        return exit_code;
     }
-    let given: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((succession::OWN, rest)) = given.split_first().map(|(own, rest)| (&**own, rest)) {
-        return match succession::own(rest) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error:?}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    support::heed_warnings();
+    support::enable_warnings();
     let arguments = Arguments::from_args();
-    let missing = testbed::missing_privileges();
+    let privileges = support::acquire_privileges();
     let tests = [
         verdicts::TESTS,
         model::TESTS,
@@ -70,27 +58,32 @@ fn main() -> ExitCode {
         selection::TESTS,
         bad_input::TESTS,
     ];
-    let shared = tests
-        .into_iter()
-        .flatten()
-        .map(|&(name, test)| Trial::test(name, move || run(test, File::lock_shared)));
-    let alone = [bad_input::ALONE, outages::ALONE, moving::ALONE]
-        .into_iter()
-        .flatten()
-        .map(|&(name, test)| Trial::test(name, move || run(test, File::lock)));
-    let trials = shared.chain(alone).map(|trial| {
-        trial.with_ignored_flag(missing.is_some()).with_kind(missing.unwrap_or_default())
+    let (last, first): (Vec<Test>, Vec<Test>) =
+        tests.into_iter().flatten().partition(|test| test.needs == Needs::WholeMachine);
+    let trials = first.into_iter().chain(last).map(|test| {
+        let reason = reason_to_ignore(test.needs, privileges);
+        Trial::test(test.name, move || run(test))
+            .with_ignored_flag(reason.is_some())
+            .with_kind(reason.unwrap_or_default())
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    support::notes().iter().for_each(|note| println!("{note}"));
+    support::take_notes().iter().for_each(|note| println!("{note}"));
     conclusion.exit_code()
 }
 
-fn run(
-    test: fn() -> anyhow::Result<()>,
-    lock: fn(&File) -> io::Result<()>,
-) -> Result<(), libtest_mimic::Failed> {
-    let machine = support::machine()?;
-    lock(&machine)?;
-    test().map_err(|error| format!("{error:?}").into())
+fn reason_to_ignore(needs: Needs, privileges: &Privileges) -> Option<&str> {
+    match (privileges, needs) {
+        (Privileges::Root, _) | (Privileges::UserNamespace, Needs::Namespaces) => None,
+        (_, Needs::Root | Needs::WholeMachine) => Some("needs root"),
+        (Privileges::Neither(reason), Needs::Namespaces) => Some(reason),
+    }
+}
+
+fn run(test: Test) -> Result<(), Failed> {
+    let lock = support::lock_file()?;
+    match test.needs {
+        Needs::WholeMachine => lock.lock()?,
+        Needs::Namespaces | Needs::Root => lock.lock_shared()?,
+    }
+    (test.run)().map_err(|error| format!("{error:?}").into())
 }

@@ -11,10 +11,14 @@ use laminar_xdp_prebuilt::abi;
 use testbed::{TestNet, bpf, kernel};
 use verdict_model::{Answer, Limit, Lists, Model, Packets, Reason, Verdict, describe};
 
-use crate::stream::datagrams;
-use crate::support::{BASELINE, config, cores, load, note, targets, tests};
+use crate::support::{
+    BASELINE, config, datagrams, load, note, online_cpus, program_of, targets, tests,
+};
 
-tests! { the_kernel_answers_as_the_model_does }
+tests! {
+    Root:
+        the_kernel_answers_as_the_model_does;
+}
 
 const PORT: u16 = 9999;
 /// A shorter frame is none that a test run takes.
@@ -56,7 +60,7 @@ fn compare(
     packets: u64,
     answers: &mut BTreeMap<Option<Reason>, u64>,
 ) -> Result<()> {
-    let (wire, cores) = (TestNet::new()?, &cores()[..2]);
+    let (net, cores) = (TestNet::new()?, &online_cpus()[..2]);
     let mut config = config().port(PORT).partitions(64).force_target(target);
     let more_ports: Vec<_> = (PORT + 1..PORT + 16).collect();
     let lists = SourceLists {
@@ -68,8 +72,8 @@ fn compare(
         config = config.more_ports(&more_ports[..]).source_lists(lists.clone());
         config = config.source_limit(limit);
     }
-    let loader = load(&wire, &config.build()?, cores)?;
-    let program = bpf::program_by_id(loader.program_id()?)?;
+    let loader = load(&net, &config.build()?, cores)?;
+    let program = program_of(&loader)?;
     let mut owners: Vec<_> = (0..64).map(|partition| Some(cores[partition % 2])).collect();
     // Where a redirect to an empty slot loses the packet, both keep their queues.
     if target != BASELINE {

@@ -11,30 +11,28 @@ use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpAttachMode, XdpConfig, XdpE
 use testbed::frame::datagram;
 use testbed::{TestNet, kernel};
 
-use crate::artifacts::Set;
-use crate::ingest::{Way, two_cores, without_sockets_object};
-use crate::receiving::{PORT, loopback, receivers};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
-use crate::stream::datagrams;
-use crate::support::{becomes, config, steering_modes, tests, with_cpu_offline};
+use crate::support::{
+    ObjectSet, PORT, Way, config, datagrams, loopback, receivers, steering_modes, tests, two_cpus,
+    wait_until, with_cpu_offline,
+};
 
 tests! {
-    what_waits_in_the_socket_comes_first,
-    both_layers_follow_a_move,
-    however_much_is_held_back_a_move_goes_on,
-    no_move_where_order_cannot_be_kept,
+    Root:
+        what_waits_in_the_socket_comes_first,
+        both_layers_follow_a_move,
+        however_much_is_held_back_a_move_goes_on,
+        no_move_where_order_cannot_be_kept;
+    WholeMachine:
+        what_waits_in_the_queue_comes_first,
+        no_move_to_a_cpu_that_is_offline;
 }
-
-tests! { ALONE: what_waits_in_the_queue_comes_first, no_move_to_a_cpu_that_is_offline }
 
 /// The partition that moves, from the first core to the second.
 const PARTITION: u32 = 0;
 
 /// Handles each datagram by adding its first byte; `0` takes a while.
-fn start(
-    wire: &TestNet,
-    config: &XdpConfig,
-) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
+fn start(net: &TestNet, config: &XdpConfig) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
     let handled = Arc::new(Mutex::new(Vec::new()));
     let handler = |_| -> Handler {
         let handled = handled.clone();
@@ -45,35 +43,35 @@ fn start(
             handled.lock().unwrap().extend(datagram.payload);
         })
     };
-    let ingest = IngestConfig::new(two_cores());
+    let ingest = IngestConfig::new(two_cpus());
     let start = || ThreadPerCoreRuntime::with_xdp(&ingest, config, handler);
-    Ok((wire.receiver.enter(start)?, handled))
+    Ok((net.receiver.enter(start)?, handled))
 }
 
 /// Sends while the partition moves: some before, some as soon as the new owner may get
 /// them. Fails unless all of them are handled in order.
 fn send_and_move(
-    wire: &TestNet,
+    net: &TestNet,
     config: &XdpConfig,
     first: u8,
     prepare: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     const EACH: u8 = 20;
-    let (runtime, handled) = start(wire, config)?;
-    let sender = wire.sending_socket()?;
+    let (runtime, handled) = start(net, config)?;
+    let sender = net.sending_socket()?;
     let send = |byte: u8| sender.send_to(&datagram(PARTITION, &[byte]), TestNet::destination(PORT));
     prepare()?;
     let last = first + 2 * EACH;
     (first..first + EACH).try_for_each(|byte| send(byte).map(drop))?;
     std::thread::scope(|scope| -> Result<()> {
-        let moving = scope.spawn(|| runtime.move_partition(PARTITION, two_cores()[1]));
+        let moving = scope.spawn(|| runtime.move_partition(PARTITION, two_cpus()[1]));
         for byte in first + EACH..last {
             std::thread::sleep(Duration::from_millis(2));
             send(byte)?;
         }
         Ok(moving.join().expect("no panic")?)
     })?;
-    let all = becomes(|| Ok(handled.lock().unwrap().len() >= 2 * EACH as usize))?;
+    let all = wait_until(|| Ok(handled.lock().unwrap().len() >= 2 * EACH as usize))?;
     ensure!(all, "{:?}", handled.lock().unwrap());
     let handled = handled.lock().unwrap().clone();
     ensure!(handled == (first..last).collect::<Vec<_>>(), "{handled:?}");
@@ -83,7 +81,7 @@ fn send_and_move(
 /// A thread of a higher class keeps the old CPU from its queue, which fills; the new
 /// owner's is free.
 fn what_waits_in_the_queue_comes_first() -> Result<()> {
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
     let ways = modes.chain([Way::XdpAndClassic]).map(|way| way.config(&objects));
     // Its CPU map takes no other kind of program, which concerns whoever asks the queue.
@@ -92,8 +90,8 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
     // Where the kernel does not tell that a queue is empty it is given 200 ms.
     let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
     for config in ways.chain(multi_buffer) {
-        let (wire, config) = (TestNet::new()?, config.build()?);
-        let [old, new] = two_cores()[..] else { unreachable!() };
+        let (net, config) = (TestNet::new()?, config.build()?);
+        let [old, new] = two_cpus();
         let (begin, at_work) = (Instant::now(), AtomicBool::new(false));
         let busy = |until: Duration| {
             testbed::become_real_time()?;
@@ -107,7 +105,7 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
             let mut hog = None;
             // The sender's CPU is the one that runs XDP for a veth.
             let sent = testbed::on_cpu(new, || {
-                send_and_move(&wire, &config, 1, || {
+                send_and_move(&net, &config, 1, || {
                     let until = begin.elapsed() + busy_for;
                     let at_work = &at_work;
                     hog = Some(scope.spawn(move || testbed::on_cpu(old, || busy(until))));
@@ -126,10 +124,10 @@ fn what_waits_in_the_queue_comes_first() -> Result<()> {
 
 /// The old owner is at one datagram for long; the others wait in its socket.
 fn what_waits_in_the_socket_comes_first() -> Result<()> {
-    let objects = Set::new()?;
+    let objects = ObjectSet::new()?;
     for way in [Way::Sockets, Way::Xdp(XdpAttachMode::Native)] {
-        let wire = TestNet::new()?;
-        send_and_move(&wire, &way.config(&objects).build()?, 0, || Ok(()))
+        let net = TestNet::new()?;
+        send_and_move(&net, &way.config(&objects).build()?, 0, || Ok(()))
             .with_context(|| format!("{way:?}"))?;
     }
     Ok(())
@@ -138,13 +136,13 @@ fn what_waits_in_the_socket_comes_first() -> Result<()> {
 /// The kernel processes on the new owner's CPU. (Behind classic BPF it goes on where the
 /// partition started.)
 fn both_layers_follow_a_move() -> Result<()> {
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
-        let wire = TestNet::new()?;
-        let (mut to, config) = (IngestConfig::new(two_cores()), way.config(&objects).build()?);
+        let net = TestNet::new()?;
+        let (mut to, config) = (IngestConfig::new(two_cpus()), way.config(&objects).build()?);
         to.address = TestNet::RECEIVER.into();
-        let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
-        let [old, new] = two_cores()[..] else { unreachable!() };
+        let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        let [old, new] = two_cpus();
         let mut receivers = [ingest.receiver(old)?, ingest.receiver(new)?];
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
@@ -161,7 +159,7 @@ fn both_layers_follow_a_move() -> Result<()> {
             Ok(moved?)
         })?;
         // The kernel keeps account of the CPU for connected sockets.
-        let sender = wire.sending_socket()?;
+        let sender = net.sending_socket()?;
         receivers[1].socket().connect(sender.local_addr()?)?;
         sender.send_to(&datagram(PARTITION, b""), TestNet::destination(PORT))?;
         let mut seen = 0;
@@ -182,13 +180,13 @@ fn however_much_is_held_back_a_move_goes_on() -> Result<()> {
     if datagrams() < 10_000 {
         return Ok(()); // emulated: no kernel does this another way
     }
-    let (namespace, objects) = (loopback()?, without_sockets_object()?);
+    let (namespace, objects) = (loopback()?, ObjectSet::without_sockets_object()?);
     // With rights, for a buffer that holds what is not taken.
     let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
-    let open = || Ingest::open(&IngestConfig::new(two_cores()), &config);
+    let open = || Ingest::open(&IngestConfig::new(two_cpus()), &config);
     let ingest = namespace.enter(open)?;
     ensure!(ingest.classic_reason().is_some());
-    let [start, other] = two_cores()[..] else { unreachable!() };
+    let [start, other] = two_cpus();
     let mut receivers = receivers(&ingest)?;
     // Has these receive while the partition moves.
     let move_to = |core: u32, receivers: &mut [Receiver], seen: &mut Vec<u32>| -> Result<()> {
@@ -232,10 +230,10 @@ fn however_much_is_held_back_a_move_goes_on() -> Result<()> {
 
 /// Receive packet steering mixes what the queues keep apart.
 fn no_move_where_order_cannot_be_kept() -> Result<()> {
-    let wire = TestNet::new()?;
-    let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
-    let to = two_cores()[1];
-    wire.receiver.enter(|| -> Result<()> {
+    let net = TestNet::new()?;
+    let (runtime, _) = start(&net, &config().partitions(64).build()?)?;
+    let to = two_cpus()[1];
+    net.receiver.enter(|| -> Result<()> {
         testbed::mount_own_sysfs()?;
         let mask = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", TestNet::INTERFACE);
         std::fs::write(&mask, "3").context(mask.clone())?;
@@ -249,9 +247,9 @@ fn no_move_where_order_cannot_be_kept() -> Result<()> {
 }
 
 fn no_move_to_a_cpu_that_is_offline() -> Result<()> {
-    let wire = TestNet::new()?;
-    let (runtime, _) = start(&wire, &config().partitions(64).build()?)?;
-    let to = two_cores()[1];
+    let net = TestNet::new()?;
+    let (runtime, _) = start(&net, &config().partitions(64).build()?)?;
+    let to = two_cpus()[1];
     let error = with_cpu_offline(to, || runtime.move_partition(PARTITION, to).unwrap_err())?;
     assert!(error.to_string().contains("is offline"), "{error}");
     runtime.move_partition(PARTITION, to)?;

@@ -12,41 +12,41 @@ use tempfile::TempDir;
 use testbed::TestNet;
 use testbed::frame::datagram;
 
-use crate::artifacts::Set;
-use crate::ingest::{Way, two_cores, without_sockets_object};
-use crate::receiving::{PORT, loopback, owner_of, sockets_only};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
-use crate::stream::{Log, Stream, check_a_thousand};
-use crate::succession::Owner;
-use crate::support::{becomes, steering_modes, tests, with_cpu_offline};
+use crate::support::{
+    Arrivals, ObjectSet, Owner, PORT, Stream, Way, loopback, owner_of, send_a_thousand,
+    sockets_only, steering_modes, tests, two_cpus, wait_until, with_cpu_offline,
+};
 
 tests! {
-    kill_9_leaves_sockets,
-    kill_9_in_the_middle,
-    what_a_killed_process_left_is_replaced,
-    a_thread_that_dies,
-    what_a_dead_thread_left_is_handed_over,
+    Root:
+        kill_9_leaves_sockets,
+        kill_9_in_the_middle,
+        what_a_killed_process_left_is_replaced,
+        a_thread_that_dies;
+    Namespaces:
+        what_a_dead_thread_left_is_handed_over;
+    WholeMachine:
+        a_cpu_that_goes_offline;
 }
-
-tests! { ALONE: a_cpu_that_goes_offline }
 
 /// The interface is free, and whoever comes next receives.
 fn kill_9_leaves_sockets() -> Result<()> {
     for next in ["sockets", "native"] {
-        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
-        let mut owner = Owner::start(&wire, "native", &log, folder.path(), None)?;
-        Stream::new(&wire, &log)?.go_on_while(1000, || {
+        let (net, log, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let mut owner = Owner::start(&net, "native", &log, folder.path(), None)?;
+        Stream::new(&net, &log)?.send_while(1000, || {
             std::thread::sleep(Duration::from_millis(50));
             Ok(())
         })?;
-        ensure!(wire.carries_xdp()?);
+        ensure!(net.carries_xdp()?);
         owner.process.kill()?; // SIGKILL
         owner.process.wait()?;
-        ensure!(becomes(|| Ok(!wire.carries_xdp()?))?, "a dead program 5 s after kill -9");
-        let log = Log::new()?;
-        let _owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        check_a_thousand(&wire, &log)?;
-        ensure!(wire.carries_xdp()? == (next == "native"));
+        ensure!(wait_until(|| Ok(!net.carries_xdp()?))?, "a dead program 5 s after kill -9");
+        let log = Arrivals::new()?;
+        let _owner = Owner::start(&net, next, &log, folder.path(), None)?;
+        send_a_thousand(&net, &log)?;
+        ensure!(net.carries_xdp()? == (next == "native"));
     }
     Ok(())
 }
@@ -58,10 +58,10 @@ fn kill_9_in_the_middle() -> Result<()> {
         if name == "generic" && steering_modes().len() < 2 {
             continue;
         }
-        let (wire, folder) = (TestNet::new()?, TempDir::new()?);
-        let logs = [Log::new()?, Log::new()?];
-        let mut owner = Owner::start(&wire, name, &logs[0], folder.path(), None)?;
-        let (stream, done) = (Mutex::new(Stream::new(&wire, &logs[1])?), AtomicBool::new(false));
+        let (net, folder) = (TestNet::new()?, TempDir::new()?);
+        let logs = [Arrivals::new()?, Arrivals::new()?];
+        let mut owner = Owner::start(&net, name, &logs[0], folder.path(), None)?;
+        let (stream, done) = (Mutex::new(Stream::new(&net, &logs[1])?), AtomicBool::new(false));
         let at_work = std::thread::scope(|scope| -> Result<Vec<u64>> {
             // Whether anybody receives or not.
             let sending = scope.spawn(|| -> Result<()> {
@@ -86,7 +86,7 @@ fn kill_9_in_the_middle() -> Result<()> {
                 owner.process.kill()?; // SIGKILL
                 owner.process.wait()?;
                 std::thread::sleep(Duration::from_millis(100));
-                let _next = Owner::start(&wire, name, &logs[1], folder.path(), None)?;
+                let _next = Owner::start(&net, name, &logs[1], folder.path(), None)?;
                 let at_work = next();
                 some()?;
                 done.store(true, Relaxed);
@@ -127,26 +127,26 @@ fn what_a_killed_process_left_is_replaced() -> Result<()> {
         if next == "generic" && steering_modes().len() < 2 {
             continue;
         }
-        let (wire, log, folder) = (TestNet::new()?, Log::new()?, TempDir::new()?);
-        let mut owner = Owner::start(&wire, "native, no links", &log, folder.path(), None)?;
-        let before = wire.attached_program()?;
+        let (net, log, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let mut owner = Owner::start(&net, "native, no links", &log, folder.path(), None)?;
+        let before = net.attached_program()?;
         owner.process.kill()?;
         owner.process.wait()?;
         std::thread::sleep(Duration::from_millis(100));
-        ensure!(wire.attached_program()? == before, "it stays");
+        ensure!(net.attached_program()? == before, "it stays");
 
-        let log = Log::new()?;
-        let owner = Owner::start(&wire, "sockets", &log, folder.path(), None)?;
-        check_a_thousand(&wire, &log).context("behind what was left")?;
+        let log = Arrivals::new()?;
+        let owner = Owner::start(&net, "sockets", &log, folder.path(), None)?;
+        send_a_thousand(&net, &log).context("behind what was left")?;
         drop(owner);
 
-        let log = Log::new()?;
-        let owner = Owner::start(&wire, next, &log, folder.path(), None)?;
-        check_a_thousand(&wire, &log)?;
-        let now = wire.attached_program()?;
+        let log = Arrivals::new()?;
+        let owner = Owner::start(&net, next, &log, folder.path(), None)?;
+        send_a_thousand(&net, &log)?;
+        let now = net.attached_program()?;
         ensure!(now.is_some() && now != before, "{next}: {before:?}, {now:?}");
         owner.end()?;
-        ensure!(wire.attached_program()?.is_none());
+        ensure!(net.attached_program()?.is_none());
     }
     Ok(())
 }
@@ -154,14 +154,14 @@ fn what_a_killed_process_left_is_replaced() -> Result<()> {
 /// The others go on; what was for it waits, and a new thread goes on behind the datagram
 /// at which it died.
 fn a_thread_that_dies() -> Result<()> {
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     [Way::Xdp(XdpAttachMode::Native), Way::XdpAndClassic]
         .into_iter()
         .try_for_each(|way| thread_dies(way, &objects).with_context(|| format!("{way:?}")))
 }
 
-fn thread_dies(way: Way, objects: &Set) -> Result<()> {
-    let wire = TestNet::new()?;
+fn thread_dies(way: Way, objects: &ObjectSet) -> Result<()> {
+    let net = TestNet::new()?;
     let handled = Arc::new(AtomicU64::new(0));
     let handler = |partition| -> Handler {
         let handled = handled.clone();
@@ -173,14 +173,14 @@ fn thread_dies(way: Way, objects: &Set) -> Result<()> {
             handled.fetch_add(1u64 << (32 * (partition % 2)), Relaxed);
         })
     };
-    let (ingest, xdp) = (IngestConfig::new(two_cores()), way.config(objects).build()?);
+    let (ingest, xdp) = (IngestConfig::new(two_cpus()), way.config(objects).build()?);
     let mut runtime =
-        wire.receiver.enter(|| ThreadPerCoreRuntime::with_xdp(&ingest, &xdp, handler))?;
-    let sender = wire.sending_socket()?;
+        net.receiver.enter(|| ThreadPerCoreRuntime::with_xdp(&ingest, &xdp, handler))?;
+    let sender = net.sending_socket()?;
     let send =
         |key, payload: &[u8]| sender.send_to(&datagram(key, payload), TestNet::destination(PORT));
     let both = |even: u64, odd: u64| -> Result<()> {
-        let in_time = becomes(|| Ok(handled.load(Relaxed) == even | odd << 32))?;
+        let in_time = wait_until(|| Ok(handled.load(Relaxed) == even | odd << 32))?;
         let now = handled.load(Relaxed);
         ensure!(in_time, "{} {}", now as u32, now >> 32);
         Ok(())
@@ -189,19 +189,19 @@ fn thread_dies(way: Way, objects: &Set) -> Result<()> {
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
-    becomes(|| Ok(!runtime.dead_cores().is_empty()))?;
-    assert_eq!(runtime.dead_cores(), [two_cores()[0]]);
+    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
+    assert_eq!(runtime.dead_cores(), [two_cpus()[0]]);
     for _ in 0..100 {
         send(1, b"odd")?;
         send(2, b"even")?;
     }
     both(50, 100)?;
-    let error = runtime.move_partition(0, two_cores()[1]).unwrap_err();
+    let error = runtime.move_partition(0, two_cpus()[1]).unwrap_err();
     assert!(error.to_string().contains("nobody reads its socket"), "{error}");
     runtime.restart_dead()?;
     both(199, 100)?;
     assert!(runtime.dead_cores().is_empty());
-    runtime.move_partition(0, two_cores()[1])?;
+    runtime.move_partition(0, two_cpus()[1])?;
     Ok(())
 }
 
@@ -209,7 +209,7 @@ fn thread_dies(way: Way, objects: &Set) -> Result<()> {
 /// CPU, whichever one hands over.
 fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
     let namespace = loopback()?;
-    let [first, second] = two_cores()[..] else { unreachable!() };
+    let [first, second] = two_cpus();
     let handled = Arc::new(Mutex::new(Vec::new()));
     let handler = |_| -> Handler {
         let handled = handled.clone();
@@ -224,14 +224,14 @@ fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
             handled.lock().unwrap().push((number, testbed::current_cpu()));
         })
     };
-    let (to, config) = (IngestConfig::new(two_cores()), sockets_only()?);
+    let (to, config) = (IngestConfig::new(two_cpus()), sockets_only()?);
     let mut runtime = namespace.enter(|| ThreadPerCoreRuntime::with_xdp(&to, &config, handler))?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let send = |payload: &[u8]| sender.send_to(&datagram(0, payload), "127.0.0.1:9999");
     send(b"slow")?;
     send(b"poison")?;
     (0..20).try_for_each(|number| send(&[number]).map(drop))?;
-    becomes(|| Ok(!runtime.dead_cores().is_empty()))?;
+    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
     assert_eq!(*handled.lock().unwrap(), [(b's', first)]);
     let (here, there) = UnixStream::pair()?;
     std::thread::scope(|scope| -> Result<()> {
@@ -239,7 +239,7 @@ fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
         testbed::on_cpu(second, || runtime.hand_over(&here))??;
         let _next = next.join().expect("no panic")?;
         // Had it come late, it would be the next process's.
-        becomes(|| Ok(handled.lock().unwrap().len() >= 21))?;
+        wait_until(|| Ok(handled.lock().unwrap().len() >= 21))?;
         Ok(())
     })?;
     let left: Vec<_> = (0..20).map(|number| (number, first)).collect();
@@ -250,16 +250,16 @@ fn what_a_dead_thread_left_is_handed_over() -> Result<()> {
 /// The kernel runs its queue and its thread on another CPU: nothing is lost, and nobody
 /// is overtaken. When it is back, so is the queue.
 fn a_cpu_that_goes_offline() -> Result<()> {
-    let objects = without_sockets_object()?;
-    let last = two_cores()[1];
+    let objects = ObjectSet::without_sockets_object()?;
+    let last = two_cpus()[1];
     for way in [Way::Sockets, Way::Xdp(steering_modes()[0])] {
-        let (wire, log) = (TestNet::new()?, Log::new()?);
-        let runtime = way.start(&wire, &objects, &log)?;
-        let mut stream = Stream::new(&wire, &log)?;
-        stream.go_on_while(1000, || {
+        let (net, log) = (TestNet::new()?, Arrivals::new()?);
+        let runtime = way.start(&net, &objects, &log)?;
+        let mut stream = Stream::new(&net, &log)?;
+        stream.send_while(1000, || {
             with_cpu_offline(last, || std::thread::sleep(Duration::from_millis(200)))
         })?;
-        log.check(&stream).with_context(|| format!("{way:?}"))?;
+        stream.check().with_context(|| format!("{way:?}"))?;
         drop(runtime);
     }
     the_thread_is_back_too(last)
@@ -275,7 +275,7 @@ fn the_thread_is_back_too(core: u32) -> Result<()> {
             *seen.lock().unwrap() = Some(here);
         })
     };
-    let (to, config) = (IngestConfig::new(two_cores()), sockets_only()?);
+    let (to, config) = (IngestConfig::new(two_cpus()), sockets_only()?);
     let _runtime = namespace.enter(|| ThreadPerCoreRuntime::with_xdp(&to, &config, handler))?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let partition = (0..).find(|p| owner_of(*p) == core).context("a partition")?;

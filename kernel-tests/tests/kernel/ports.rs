@@ -5,17 +5,14 @@ use laminar_xdp::XdpError;
 use testbed::frame::{self, datagram};
 use testbed::{TestNet, bpf};
 
-use crate::support::{config, cores, load, targets, tests};
+use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of, targets, tests};
 
 tests! {
-    sixteen_ports_are_filtered_and_no_other,
-    ports_change_while_packets_come,
-    a_program_for_one_port_says_that_it_is,
+    Root:
+        sixteen_ports_are_filtered_and_no_other,
+        ports_change_while_packets_come,
+        a_program_for_one_port_says_that_it_is;
 }
-
-const DROP: u32 = 1;
-const PASS: u32 = 2;
-const REDIRECT: u32 = 4;
 
 /// Verdicts on junk and on a valid datagram.
 fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
@@ -28,10 +25,10 @@ fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
     // Among them one that the other byte order makes another of them.
     let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
     for target in targets() {
-        let wire = TestNet::new()?;
+        let net = TestNet::new()?;
         let config = config().force_target(*target).port(ports[0]).more_ports(&ports[1..]);
-        let loader = load(&wire, &config.build()?, &cores())?;
-        let program = bpf::program_by_id(loader.program_id()?)?;
+        let loader = load(&net, &config.build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
         assert_eq!(loader.controls().ports()?, ports);
         for &port in &ports {
             assert_eq!(verdicts(&program, port)?, (DROP, REDIRECT), "{target}: {port}");
@@ -49,10 +46,10 @@ fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
 
 fn ports_change_while_packets_come() -> Result<()> {
     for target in targets() {
-        let wire = TestNet::new()?;
+        let net = TestNet::new()?;
         let config = config().force_target(*target).more_ports([1000]).build()?;
-        let loader = load(&wire, &config, &cores())?;
-        let (program, controls) = (bpf::program_by_id(loader.program_id()?)?, loader.controls());
+        let loader = load(&net, &config, &online_cpus())?;
+        let (program, controls) = (program_of(&loader)?, loader.controls());
         for ports in [&[1u16, 2, 65_535][..], &[9999], &[1000, 9999]] {
             controls.set_ports(ports)?;
             assert_eq!(controls.ports()?, ports);
@@ -73,9 +70,9 @@ fn ports_change_while_packets_come() -> Result<()> {
 
 fn a_program_for_one_port_says_that_it_is() -> Result<()> {
     for target in targets() {
-        let wire = TestNet::new()?;
-        let loader = load(&wire, &config().force_target(*target).build()?, &cores())?;
-        let program = bpf::program_by_id(loader.program_id()?)?;
+        let net = TestNet::new()?;
+        let loader = load(&net, &config().force_target(*target).build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
         loader.controls().set_ports(&[1234])?;
         assert_eq!(verdicts(&program, 1234)?, (DROP, REDIRECT), "{target}");
         assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");

@@ -7,83 +7,42 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
-use laminar_xdp::{Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError};
+use laminar_xdp::{Ingest, IngestConfig, IngestStats, Receiver};
 use socket2::SockRef;
 use testbed::frame::{datagram, udp_to};
-use testbed::{Namespace, TestNet, kernel};
+use testbed::{TestNet, kernel};
 
-use crate::ingest::{Way, two_cores, ways, without_sockets_object};
-use crate::lifecycle::keep_only;
-use crate::stream::PARTITIONS;
-use crate::support::{becomes, config, steering_modes, tests};
+use crate::support::{
+    ObjectSet, PORT, Way, config, drain, keep_only, loopback, open, owner_of, receivers,
+    sockets_only, steering_modes, tests, two_cpus, wait_until, ways,
+};
 
 tests! {
-    junk_is_counted_alike_in_every_mode,
-    both_families,
-    ipv6_through_xdp,
-    what_is_for_everybody_is_for_nobody,
-    processed_and_read_on_the_owners_cpu,
-    merged_datagrams_reach_their_partitions,
-    one_capability_is_enough_for_sockets,
-    who_waits_elsewhere_is_told,
-    a_socket_that_never_runs_empty,
-}
-
-pub const PORT: u16 = 9999;
-
-/// Opens in a namespace.
-pub fn open(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
-    namespace.enter(|| Ingest::open(&IngestConfig::new(two_cores()), config))
-}
-
-pub fn sockets_only() -> Result<XdpConfig> {
-    Ok(config().enabled(false).partitions(PARTITIONS as u32).build()?)
-}
-
-pub fn receivers(ingest: &Ingest) -> Result<Vec<Receiver>> {
-    Ok(two_cores().into_iter().map(|core| ingest.receiver(core)).collect::<Result<_, _>>()?)
-}
-
-/// Handles what arrives until nothing has for a while: its receiver's core, its partition
-/// and its payload.
-pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<(u32, u32, Vec<u8>)>> {
-    let (mut seen, mut idle) = (Vec::new(), 0);
-    while idle < 10 {
-        let before = seen.len();
-        for receiver in &mut *receivers {
-            let core = receiver.core();
-            receiver.receive(Duration::from_millis(10), |datagram| {
-                seen.push((core, datagram.partition, datagram.payload.to_vec()));
-            })?;
-        }
-        idle = if seen.len() == before { idle + 1 } else { 0 };
-    }
-    Ok(seen)
-}
-
-pub fn owner_of(partition: u32) -> u32 {
-    two_cores()[partition as usize % 2]
-}
-
-/// A namespace of its own, with nothing but the loopback interface.
-pub fn loopback() -> Result<Namespace> {
-    let namespace = Namespace::new()?;
-    namespace.enter(|| testbed::ip("link set dev lo up\n"))?;
-    Ok(namespace)
+    Root:
+        ipv6_through_xdp,
+        processed_and_read_on_the_owners_cpu,
+        merged_datagrams_reach_their_partitions,
+        one_capability_is_enough_for_sockets;
+    Namespaces:
+        junk_is_counted_alike_in_every_mode,
+        both_families,
+        what_is_for_everybody_is_for_nobody,
+        who_waits_elsewhere_is_told,
+        a_socket_that_never_runs_empty;
 }
 
 fn junk_is_counted_alike_in_every_mode() -> Result<()> {
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     for (way, _) in ways() {
-        let wire = TestNet::new()?;
+        let net = TestNet::new()?;
         let config = way.config(&objects).build()?;
-        let ingest = wire.receiver.enter(|| {
+        let ingest = net.receiver.enter(|| {
             if way == Way::Classic {
                 keep_only(&[]);
             }
-            Ingest::open(&IngestConfig::new(two_cores()), &config)
+            Ingest::open(&IngestConfig::new(two_cpus()), &config)
         })?;
-        let sender = wire.sending_socket()?;
+        let sender = net.sending_socket()?;
         let send = |bytes: &[u8]| sender.send_to(bytes, TestNet::destination(PORT));
         let mut wrong_magic = datagram(1, b"junk");
         wrong_magic[3] = 0;
@@ -136,7 +95,7 @@ fn both_families() -> Result<()> {
         ("0.0.0.0", false, &["127.0.0.1:0"]),
         ("::1", false, &["[::1]:0"]),
     ] {
-        let mut to = IngestConfig::new(two_cores());
+        let mut to = IngestConfig::new(two_cpus());
         to.address = address.parse()?;
         let config = sockets_only()?;
         let ingest = namespace.enter(|| {
@@ -165,10 +124,10 @@ fn both_families() -> Result<()> {
 
 /// XDP judges and steers both.
 fn ipv6_through_xdp() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let (here, there) = ("2001:db8::1", "2001:db8::2");
     for (namespace, interface, address) in
-        [(&wire.receiver, TestNet::INTERFACE, here), (&wire.sender, TestNet::PEER, there)]
+        [(&net.receiver, TestNet::INTERFACE, here), (&net.sender, TestNet::PEER, there)]
     {
         namespace.enter(|| -> Result<()> {
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
@@ -176,8 +135,8 @@ fn ipv6_through_xdp() -> Result<()> {
         })?;
     }
     for mode in steering_modes() {
-        let ingest = open(&wire.receiver, &config().attach_mode(*mode).build()?)?;
-        let sender = wire.sender.enter(|| UdpSocket::bind((there, 0)))?;
+        let ingest = open(&net.receiver, &config().attach_mode(*mode).build()?)?;
+        let sender = net.sender.enter(|| UdpSocket::bind((there, 0)))?;
         for key in 0..20u32 {
             sender.send_to(&datagram(key, b"hello"), (here, PORT))?;
         }
@@ -196,36 +155,36 @@ fn ipv6_through_xdp() -> Result<()> {
 /// The kernel gives each socket a copy of what is sent to a broadcast or multicast address:
 /// none is received, and each is counted.
 fn what_is_for_everybody_is_for_nobody() -> Result<()> {
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     for (way, _) in ways() {
-        let (wire, config) = (TestNet::new()?, way.config(&objects).build()?);
-        let mut to = IngestConfig::new(two_cores());
+        let (net, config) = (TestNet::new()?, way.config(&objects).build()?);
+        let mut to = IngestConfig::new(two_cpus());
         // IPv4 multicast does not reach sockets for both families.
         to.address = "0.0.0.0".parse()?;
-        let ingest = wire.receiver.enter(|| {
+        let ingest = net.receiver.enter(|| {
             if way == Way::Classic {
                 keep_only(&[]);
             }
             Ingest::open(&to, &config)
         })?;
         let message = datagram(0, b"hello");
-        let sender = wire.sending_socket()?;
+        let sender = net.sending_socket()?;
         sender.set_broadcast(true)?;
         SockRef::from(&sender).set_multicast_if_v4(&TestNet::SENDER)?;
         for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
             sender.send_to(&message, (group, PORT)).context(group)?;
         }
         // By this host itself.
-        let own = wire.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
+        let own = net.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
         own.set_broadcast(true)?;
         own.send_to(&message, ("192.0.2.255", PORT))?;
         // In a frame that is addressed to this host alone.
         for group in [[255; 4], [224, 0, 0, 1]] {
-            wire.raw_socket()?.send(&udp_to(group, PORT, &message))?;
+            net.raw_socket()?.send(&udp_to(group, PORT, &message))?;
         }
         sender.send_to(&message, TestNet::destination(PORT))?;
         let seen = drain(&mut receivers(&ingest)?)?;
-        assert_eq!(seen, [(two_cores()[0], 0, b"hello".to_vec())], "{way:?}");
+        assert_eq!(seen, [(two_cpus()[0], 0, b"hello".to_vec())], "{way:?}");
         let stats = ingest.stats()?;
         let dropped = match ingest.classic_reason() {
             None => stats.verdicts.dropped_multicast,
@@ -241,19 +200,19 @@ fn what_is_for_everybody_is_for_nobody() -> Result<()> {
 /// keeps that account for connected sockets only, so each is connected to a sender.
 fn processed_and_read_on_the_owners_cpu() -> Result<()> {
     for &mode in steering_modes() {
-        let wire = TestNet::new()?;
-        let (mut to, config) = (IngestConfig::new(two_cores()), config().attach_mode(mode));
+        let net = TestNet::new()?;
+        let (mut to, config) = (IngestConfig::new(two_cpus()), config().attach_mode(mode));
         to.address = TestNet::RECEIVER.into();
         let config = config.build()?;
-        let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
-        for core in two_cores() {
-            let sender = wire.sending_socket()?;
+        let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        for core in two_cpus() {
+            let sender = net.sending_socket()?;
             ingest.receiver(core)?.socket().connect(sender.local_addr()?)?;
             let partition = (0..).find(|p| owner_of(*p) == core).context("a partition")?;
             for round in 0..50u32 {
                 let message = datagram(partition + 2 * round, b"");
                 // Where a veth's packets are processed, if nothing hands them on.
-                let other = two_cores().into_iter().find(|other| *other != core);
+                let other = two_cpus().into_iter().find(|other| *other != core);
                 testbed::on_cpu(other.context("two cores")?, || {
                     sender.send_to(&message, TestNet::destination(PORT))
                 })??;
@@ -295,7 +254,7 @@ fn merged_datagrams(classic: bool) -> Result<()> {
         if classic {
             keep_only(&[]);
         }
-        Ingest::open(&IngestConfig::new(two_cores()), &config)
+        Ingest::open(&IngestConfig::new(two_cpus()), &config)
     })?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let one = datagram(0, b"payload").len();
@@ -323,12 +282,12 @@ fn one_capability_is_enough_for_sockets() -> Result<()> {
     let (namespace, config) = (loopback()?, sockets_only()?);
     let ingest = namespace.enter(|| {
         keep_only(&[Capability::CAP_BPF]);
-        Ingest::open(&IngestConfig::new(two_cores()), &config)
+        Ingest::open(&IngestConfig::new(two_cpus()), &config)
     })?;
     assert_eq!(ingest.classic_reason(), None);
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     sender.send_to(b"junk", ("127.0.0.1", PORT))?;
-    ensure!(becomes(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?, "it is not counted");
+    ensure!(wait_until(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?, "it is not counted");
     Ok(())
 }
 
@@ -355,14 +314,14 @@ fn who_waits_elsewhere_is_told() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         let serving = receivers(&ingest)?.into_iter().map(|r| scope.spawn(|| serve(r)));
         let serving: Vec<_> = serving.collect();
-        let moved = ingest.move_partition(0, two_cores()[1]);
+        let moved = ingest.move_partition(0, two_cpus()[1]);
         let some = || {
             (1..5).try_for_each(|key| {
                 sender.send_to(&datagram(key, b""), ("127.0.0.1", PORT)).map(drop)
             })
         };
         some()?;
-        becomes(|| Ok(handled.load(Relaxed) >= 4))?;
+        wait_until(|| Ok(handled.load(Relaxed) >= 4))?;
         done.store(true, Relaxed);
         some()?;
         for thread in serving {
@@ -377,7 +336,7 @@ fn who_waits_elsewhere_is_told() -> Result<()> {
 /// A partition moves although the receiver always finds something: by what a socket can
 /// hold it knows that what waited is handled.
 fn a_socket_that_never_runs_empty() -> Result<()> {
-    let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cores()));
+    let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
     to.receive_buffer = 4096;
     let config = sockets_only()?;
     let ingest = namespace.enter(|| Ingest::open(&to, &config))?;
@@ -401,7 +360,7 @@ fn a_socket_that_never_runs_empty() -> Result<()> {
                 idle.receive(Duration::from_millis(5), |_| {}).expect("it is read");
             }
         });
-        let moved = ingest.move_partition(0, two_cores()[1]);
+        let moved = ingest.move_partition(0, two_cpus()[1]);
         done.store(true, Relaxed);
         Ok(moved?)
     })?;

@@ -11,22 +11,23 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapNGReader};
 use testbed::frame::{self, datagram};
 use testbed::{TestNet, bpf, kernel};
 
-use crate::support::{config, cores, load, targets, tests};
+use crate::support::{config, load, online_cpus, program_of, targets_with_features, tests};
 
 tests! {
-    each_drop_is_shown_as_it_was,
-    one_in_so_many_is_shown,
-    samples_of_packets_in_several_buffers,
-    drops_go_on_where_nobody_reads,
-    a_capture_can_be_read,
-    counters_have_packets_and_bytes_of_each_cpu,
+    Root:
+        each_drop_is_shown_as_it_was,
+        one_in_so_many_is_shown,
+        samples_of_packets_in_several_buffers,
+        drops_go_on_where_nobody_reads,
+        a_capture_can_be_read,
+        counters_have_packets_and_bytes_of_each_cpu;
 }
 
-fn sampling(wire: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
+fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
     let lists = SourceLists { deny: vec!["198.51.100.0/24".parse()?], allow: Vec::new() };
     let config = config().force_target(target).source_lists(lists).drop_samples(one_in);
-    let loader = load(wire, &config.build()?, &cores())?;
-    let program = bpf::program_by_id(loader.program_id()?)?;
+    let loader = load(net, &config.build()?, &online_cpus())?;
+    let program = program_of(&loader)?;
     Ok((loader, program))
 }
 
@@ -47,14 +48,10 @@ fn frames() -> Vec<(Option<XdpReason>, Vec<u8>)> {
     ]
 }
 
-fn targets_with_features() -> impl Iterator<Item = &'static str> {
-    targets().iter().copied().filter(|target| ["linux-5.9", "linux-5.18"].contains(target))
-}
-
 fn each_drop_is_shown_as_it_was() -> Result<()> {
     for target in targets_with_features() {
-        let wire = TestNet::new()?;
-        let (loader, program) = sampling(&wire, target, 1)?;
+        let net = TestNet::new()?;
+        let (loader, program) = sampling(&net, target, 1)?;
         let before = SystemTime::now();
         let frames = frames();
         for (_, frame) in &frames {
@@ -78,11 +75,11 @@ fn each_drop_is_shown_as_it_was() -> Result<()> {
 
 /// The first of each reason, and every fifth after it.
 fn one_in_so_many_is_shown() -> Result<()> {
-    let wire = TestNet::new()?;
-    let (loader, program) = sampling(&wire, "linux-5.9", 5)?;
+    let net = TestNet::new()?;
+    let (loader, program) = sampling(&net, "linux-5.9", 5)?;
     let shown = |runs: u32| -> Result<BTreeMap<XdpReason, u32>> {
         // On one CPU, as each counts for itself.
-        testbed::on_cpu(cores()[0], || -> Result<()> {
+        testbed::on_cpu(online_cpus()[0], || -> Result<()> {
             for _ in 0..runs {
                 bpf::run(&program, &frame::udp(9999, b"junk"), 1)?;
             }
@@ -108,8 +105,8 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
     if !kernel::has_multi_buffer() || !kernel::test_run_splits_packets() {
         return Ok(());
     }
-    let wire = TestNet::new()?;
-    let (loader, program) = sampling(&wire, "linux-5.18", 1)?;
+    let net = TestNet::new()?;
+    let (loader, program) = sampling(&net, "linux-5.18", 1)?;
     let mut long = datagram(7, &(0..=255).cycle().take(3000).collect::<Vec<u8>>());
     long[0] = b'l';
     let junk = frame::udp(9999, b"no datagram of ours");
@@ -129,8 +126,8 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
 
 /// A full ring buffer costs samples, and nothing else.
 fn drops_go_on_where_nobody_reads() -> Result<()> {
-    let wire = TestNet::new()?;
-    let (loader, program) = sampling(&wire, "linux-5.9", 1)?;
+    let net = TestNet::new()?;
+    let (loader, program) = sampling(&net, "linux-5.9", 1)?;
     bpf::run(&program, &frame::udp(9999, b"junk"), 10_000)?;
     assert_eq!(loader.stats()?.dropped_short, 10_000);
     let mut samples = 0;
@@ -148,8 +145,8 @@ fn drops_go_on_where_nobody_reads() -> Result<()> {
 
 /// Somebody else's reader finds in the file what the samples are.
 fn a_capture_can_be_read() -> Result<()> {
-    let wire = TestNet::new()?;
-    let (loader, program) = sampling(&wire, "linux-5.9", 1)?;
+    let net = TestNet::new()?;
+    let (loader, program) = sampling(&net, "linux-5.9", 1)?;
     for (_, frame) in frames() {
         bpf::run(&program, &frame, 1)?;
     }
@@ -194,12 +191,12 @@ fn a_capture_can_be_read() -> Result<()> {
 }
 
 fn counters_have_packets_and_bytes_of_each_cpu() -> Result<()> {
-    let wire = TestNet::new()?;
-    let loader = load(&wire, &config().build()?, &cores())?;
+    let net = TestNet::new()?;
+    let loader = load(&net, &config().build()?, &online_cpus())?;
     assert_eq!(loader.counters()?, []);
-    let program = bpf::program_by_id(loader.program_id()?)?;
+    let program = program_of(&loader)?;
     let (junk, fragment) = (frame::udp(9999, b"junk"), frame::fragment(1, &[0; 800], 1, true));
-    for (runs, cpu) in (1u32..).zip(cores()) {
+    for (runs, cpu) in (1u32..).zip(online_cpus()) {
         let run = || -> Result<()> {
             bpf::run(&program, &junk, runs)?;
             bpf::run(&program, &fragment, 3)?;
@@ -215,7 +212,7 @@ fn counters_have_packets_and_bytes_of_each_cpu() -> Result<()> {
             let packets = u64::from(packets(runs));
             (reason, cpu, packets, packets * length)
         };
-        (1u32..).zip(cores()).map(of_cpu).collect::<Vec<_>>()
+        (1u32..).zip(online_cpus()).map(of_cpu).collect::<Vec<_>>()
     };
     let fragments = each(XdpReason::PassedFragment, &fragment, |_| 3);
     let shorts = each(XdpReason::DroppedShort, &junk, |runs| runs);

@@ -9,21 +9,22 @@ use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, embedded, sha256_hex};
 use object::{Object, ObjectSection};
 use testbed::{TestNet, kernel, seccomp};
 
-use crate::artifacts::Set;
 use crate::support::{
-    BASELINE, best, best_in_generic_mode, config, cores, load, object_of, picked, targets, tests,
+    BASELINE, ObjectSet, best, best_in_generic_mode, config, load, object_of, online_cpus, picked,
+    targets, tests,
 };
 
 tests! {
-    every_object_loads_where_it_should,
-    the_kernel_itself_refuses_what_is_too_new,
-    each_mode_gets_the_best_object_for_it,
-    features_are_answered,
-    what_is_not_exactly_no_is_not_no,
-    missing_features_are_found_by_trying,
-    a_load_that_fails_moves_on,
-    forcing_a_target,
-    it_can_be_printed_and_serialised,
+    Root:
+        every_object_loads_where_it_should,
+        the_kernel_itself_refuses_what_is_too_new,
+        each_mode_gets_the_best_object_for_it,
+        features_are_answered,
+        what_is_not_exactly_no_is_not_no,
+        missing_features_are_found_by_trying,
+        a_load_that_fails_moves_on,
+        forcing_a_target,
+        it_can_be_printed_and_serialised;
 }
 
 /// What became of an object.
@@ -35,7 +36,7 @@ fn outcome<'a>(loader: &'a XdpLoader, file: &str) -> &'a Outcome {
 /// Every object of the manifest, alone: those for this kernel are attached and
 /// steer, every other is refused with what it needs.
 fn every_object_loads_where_it_should() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let mut loaded = Vec::new();
     for entry in Manifest::parse(embedded::MANIFEST)?.objects {
         let mine = targets().contains(&&*entry.target);
@@ -43,7 +44,7 @@ fn every_object_loads_where_it_should() -> Result<()> {
         if entry.byte_order != ByteOrder::HOST || entry.layer != Layer::Xdp {
             continue;
         }
-        match load(&wire, &config().force_target(&entry.target).build()?, &cores()) {
+        match load(&net, &config().force_target(&entry.target).build()?, &online_cpus()) {
             Ok(loader) => {
                 assert!(mine && loader.steers(), "{}", loader.selection());
                 assert_eq!(picked(&loader), entry.file);
@@ -63,26 +64,26 @@ fn every_object_loads_where_it_should() -> Result<()> {
 
 /// Without a manifest nobody asks the kernel first, and it says the same.
 fn the_kernel_itself_refuses_what_is_too_new() -> Result<()> {
-    let set = Set::new()?;
+    let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let newest = object_of("linux-5.18");
     if kernel::has_multi_buffer() {
-        assert_eq!(picked(&set.load(&newest)?), newest);
+        assert_eq!(picked(&set.load(&net, &newest)?), newest);
         return Ok(());
     }
-    let XdpError::NoUsableObject { selection } = set.refused(&newest) else { panic!() };
+    let XdpError::NoUsableObject { selection } = set.load_error(&net, &newest) else { panic!() };
     assert!(matches!(selection.candidates[0].outcome, Outcome::LoadFailed { .. }), "{selection}");
     Ok(())
 }
 
 fn each_mode_gets_the_best_object_for_it() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     for (mode, expected) in [
         (XdpAttachMode::Auto, best()),
         (XdpAttachMode::Native, best()),
         (XdpAttachMode::Generic, best_in_generic_mode()),
     ] {
-        let loader = load(&wire, &config().attach_mode(mode).build()?, &cores())?;
+        let loader = load(&net, &config().attach_mode(mode).build()?, &online_cpus())?;
         assert_eq!(picked(&loader), expected, "{mode}: {}", loader.selection());
         let generic = mode == XdpAttachMode::Generic;
         assert_eq!(loader.mode() == XdpAttachMode::Generic, generic);
@@ -94,9 +95,9 @@ fn each_mode_gets_the_best_object_for_it() -> Result<()> {
 /// Jumbo frames make it ask for everything: what is needed for one buffer, then for
 /// several.
 fn features_are_answered() -> Result<()> {
-    let wire = TestNet::new()?;
-    wire.set_mtu(9000)?;
-    let loader = load(&wire, &config().build()?, &cores())?;
+    let net = TestNet::new()?;
+    net.set_mtu(9000)?;
+    let loader = load(&net, &config().build()?, &online_cpus())?;
     let answers = &loader.selection().features;
     let for_xdp = Feature::ALL.iter().copied().filter(|f| *f != Feature::SkReuseport);
     assert!(answers.iter().map(|answer| answer.feature).eq(for_xdp));
@@ -120,10 +121,10 @@ fn features_are_answered() -> Result<()> {
 /// EINVAL means "unknown to me" only if the same without the feature is accepted.
 fn what_is_not_exactly_no_is_not_no() -> Result<()> {
     const BPF_MAP_CREATE: u32 = 0;
-    let wire = TestNet::new()?;
-    let error = wire.receiver.enter(|| -> Result<XdpError> {
+    let net = TestNet::new()?;
+    let error = net.receiver.enter(|| -> Result<XdpError> {
         seccomp::deny_bpf_command(BPF_MAP_CREATE, libc::EINVAL)?;
-        Ok(XdpLoader::load_and_attach(&config().build()?, &cores()).unwrap_err())
+        Ok(XdpLoader::load_and_attach(&config().build()?, &online_cpus()).unwrap_err())
     })?;
     let XdpError::NoUsableObject { selection } = error else { panic!("{error}") };
     for answer in &selection.features {
@@ -137,10 +138,10 @@ fn what_is_not_exactly_no_is_not_no() -> Result<()> {
 /// relies on it.
 fn missing_features_are_found_by_trying() -> Result<()> {
     const BPF_PROG_TEST_RUN: u32 = 10;
-    let wire = TestNet::new()?;
-    let loader = wire.receiver.enter(|| -> Result<XdpLoader> {
+    let net = TestNet::new()?;
+    let loader = net.receiver.enter(|| -> Result<XdpLoader> {
         seccomp::deny_bpf_command(BPF_PROG_TEST_RUN, libc::EINVAL)?;
-        Ok(XdpLoader::load_and_attach(&config().build()?, &cores())?)
+        Ok(XdpLoader::load_and_attach(&config().build()?, &online_cpus())?)
     })?;
     assert_eq!(picked(&loader), object_of(BASELINE));
     let text = loader.selection().to_string();
@@ -170,7 +171,7 @@ fn spoil_program(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn a_load_that_fails_moves_on() -> Result<()> {
-    let set = Set::new()?;
+    let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let (best, next) = (best(), object_of(targets()[1]));
     let bytes = spoil_program(&set.path(&best))?;
     let mut manifest = set.manifest()?;
@@ -178,7 +179,7 @@ fn a_load_that_fails_moves_on() -> Result<()> {
     entry.context("not listed")?.sha256 = sha256_hex(&bytes);
     set.write_manifest(&manifest.to_toml()?)?;
 
-    let loader = set.load("")?;
+    let loader = set.load(&net, "")?;
     assert_eq!(picked(&loader), next);
     match outcome(&loader, &best) {
         Outcome::LoadFailed { verifier_log, .. } => {
@@ -190,15 +191,15 @@ fn a_load_that_fails_moves_on() -> Result<()> {
 
     // With nothing to move on to, the log comes with the error.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
-    let error = set.refused(&best);
+    let error = set.load_error(&net, &best);
     assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
     assert!(error.to_string().contains("invalid"), "{error}");
     Ok(())
 }
 
 fn forcing_a_target() -> Result<()> {
-    let wire = TestNet::new()?;
-    let force = |target: &str| load(&wire, &config().force_target(target).build()?, &cores());
+    let net = TestNet::new()?;
+    let force = |target: &str| load(&net, &config().force_target(target).build()?, &online_cpus());
     for &target in targets() {
         assert_eq!(picked(&force(target)?), object_of(target));
     }
@@ -216,9 +217,9 @@ fn forcing_a_target() -> Result<()> {
 
 /// In words, and for scripts.
 fn it_can_be_printed_and_serialised() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let generic = config().attach_mode(XdpAttachMode::Generic).build()?;
-    let loader = load(&wire, &generic, &cores())?;
+    let loader = load(&net, &generic, &online_cpus())?;
     let selection = loader.selection();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let text = selection.to_string();

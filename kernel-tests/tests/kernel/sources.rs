@@ -10,25 +10,24 @@ use laminar_xdp::{
 use testbed::frame::{self, datagram};
 use testbed::{RxCpuSockets, TestNet, bpf};
 
-use crate::stream::datagrams;
-use crate::support::{BASELINE, becomes, config, cores, load, note, targets, tests};
+use crate::support::{
+    BASELINE, DROP, PASS, REDIRECT, config, datagrams, load, note, online_cpus, program_of,
+    targets_with_features, tests, wait_until,
+};
 
 tests! {
-    denied_sources_are_dropped,
-    each_source_has_a_bucket,
-    allowed_sources_have_no_limit,
-    another_limit_takes_effect_at_once,
-    buckets_fill_up_again,
-    a_full_table_drops_nobody,
-    a_full_list_says_so,
-    what_was_not_configured_cannot_be_changed,
-    objects_without_features_are_not_taken,
-    a_flood_takes_nothing_from_who_keeps_to_the_limit,
+    Root:
+        denied_sources_are_dropped,
+        each_source_has_a_bucket,
+        allowed_sources_have_no_limit,
+        another_limit_takes_effect_at_once,
+        buckets_fill_up_again,
+        a_full_table_drops_nobody,
+        a_full_list_says_so,
+        what_was_not_configured_cannot_be_changed,
+        objects_without_features_are_not_taken,
+        a_flood_takes_nothing_from_who_keeps_to_the_limit;
 }
-
-const DROP: u32 = 1;
-const PASS: u32 = 2;
-const REDIRECT: u32 = 4;
 
 /// Sources by their last byte.
 fn ipv4(host: u8) -> IpAddr {
@@ -43,11 +42,6 @@ fn prefix(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-/// The targets whose objects have features.
-fn targets_with_features() -> impl Iterator<Item = &'static str> {
-    targets().iter().copied().filter(|target| ["linux-5.9", "linux-5.18"].contains(target))
-}
-
 /// A loader with its program, to run on frames.
 struct Running {
     loader: XdpLoader,
@@ -57,10 +51,10 @@ struct Running {
 
 impl Running {
     fn new(config: XdpConfigBuilder) -> Result<Running> {
-        let wire = TestNet::new()?;
-        let loader = load(&wire, &config.build()?, &cores())?;
-        let program = bpf::program_by_id(loader.program_id()?)?;
-        Ok(Running { loader, program, _wire: wire })
+        let net = TestNet::new()?;
+        let loader = load(&net, &config.build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
+        Ok(Running { loader, program, _wire: net })
     }
 
     /// The verdict on a valid datagram from a source.
@@ -255,9 +249,9 @@ fn what_was_not_configured_cannot_be_changed() -> Result<()> {
 }
 
 fn objects_without_features_are_not_taken() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let refused = |config: &XdpConfig| {
-        let error = load(&wire, config, &cores()).expect_err("no features").to_string();
+        let error = load(&net, config, &online_cpus()).expect_err("no features").to_string();
         assert!(error.contains("no limits, lists or samples"), "{error}");
     };
     for target in ["linux-5.3", BASELINE] {
@@ -265,11 +259,11 @@ fn objects_without_features_are_not_taken() -> Result<()> {
         refused(&config().force_target(target).source_lists(SourceLists::default()).build()?);
         refused(&config().force_target(target).drop_samples(1).build()?);
     }
-    assert!(!wire.carries_xdp()?);
+    assert!(!net.carries_xdp()?);
     Ok(())
 }
 
-/// Ten thousand sources send five times what they may, as frames on the wire, and among
+/// Ten thousand sources send five times what they may, as frames on the net, and among
 /// them one that keeps to the limit.
 fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
     // Under emulation fewer, as elsewhere.
@@ -277,10 +271,10 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
     const EACH: u32 = 20;
     let limit = SourceLimit { packets_per_second: 50, burst: 4 };
     let pause = Duration::from_millis(40);
-    let wire = TestNet::new()?;
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    let loader = load(&wire, &config().source_limit(limit).build()?, &cores())?;
-    let socket = wire.raw_socket()?;
+    let net = TestNet::new()?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let loader = load(&net, &config().source_limit(limit).build()?, &online_cpus())?;
+    let socket = net.raw_socket()?;
     let one = frame::udp_from(TestNet::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
     let (mut sent, mut kept, mut received, mut of_the_one) = (0, 0, 0, 0);
     let mut seen = |_, bytes: &[u8]| of_the_one += u64::from(bytes.ends_with(b"limit"));
@@ -300,7 +294,7 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
             sent += u64::from(EACH);
         }
         // A veth's ring holds 256: nothing but the program is to lose a frame.
-        ensure!(becomes(|| Ok(loader.stats()?.total() == sent))?, "frames are lost on the wire");
+        ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "frames are lost on the net");
         let due = loader.stats()?.redirected - received;
         received += witness.receive(due as usize, &mut seen)? as u64;
     }

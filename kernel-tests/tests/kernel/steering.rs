@@ -8,22 +8,23 @@ use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
 use testbed::frame::datagram;
 use testbed::{RxCpuSockets, TestNet, kernel};
 
-use crate::support::{config, cores, load, steering_modes, targets, tests};
+use crate::support::{config, load, online_cpus, steering_modes, targets, tests};
 
 tests! {
-    each_partition_on_its_cpu,
-    a_sparse_list_of_one_cpu,
-    partitions_need_not_be_a_power_of_two,
-    moving_a_partition_under_traffic,
-    moves_that_make_no_sense_are_refused,
-    objects_that_never_steer_in_generic_mode,
-    no_mode_loses_valid_packets,
-    jumbo_frames_in_native_mode,
+    Root:
+        each_partition_on_its_cpu,
+        a_sparse_list_of_one_cpu,
+        partitions_need_not_be_a_power_of_two,
+        moving_a_partition_under_traffic,
+        moves_that_make_no_sense_are_refused,
+        objects_that_never_steer_in_generic_mode,
+        no_mode_loses_valid_packets,
+        jumbo_frames_in_native_mode;
 }
 
 /// Sends one datagram for each key and gives the CPU on which each arrived.
-fn cpus_of(wire: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
-    let sender = wire.sending_socket()?;
+fn cpus_of(net: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
+    let sender = net.sending_socket()?;
     for &key in keys {
         sender.send_to(&datagram(key, b""), TestNet::destination(9999))?;
     }
@@ -38,25 +39,25 @@ fn setup(
     cores: &[u32],
     change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
 ) -> Result<(TestNet, RxCpuSockets, XdpLoader)> {
-    let wire = TestNet::new()?;
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    let loader = load(&wire, &change(config()).build()?, cores)?;
-    Ok((wire, witness, loader))
+    let net = TestNet::new()?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let loader = load(&net, &change(config()).build()?, cores)?;
+    Ok((net, witness, loader))
 }
 
 fn each_partition_on_its_cpu() -> Result<()> {
-    let cores = cores();
+    let cores = online_cpus();
     for &mode in steering_modes() {
         for reversed in [false, true] {
             let mut cores = cores.clone();
             if reversed {
                 cores.reverse();
             }
-            let (wire, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+            let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
             assert_eq!(loader.partitions() % cores.len() as u32, 0);
             let keys = [0, 1, 2, 3, 62, 63, 64, 65, 1_000_000, u32::MAX - 1, u32::MAX];
             let expected = keys.map(|key| (key, cores[key as usize % cores.len()] as usize));
-            assert_eq!(cpus_of(&wire, &witness, &keys)?, BTreeMap::from(expected), "{mode}");
+            assert_eq!(cpus_of(&net, &witness, &keys)?, BTreeMap::from(expected), "{mode}");
             assert_eq!(loader.stats()?.redirected, keys.len() as u64);
         }
     }
@@ -64,10 +65,10 @@ fn each_partition_on_its_cpu() -> Result<()> {
 }
 
 fn a_sparse_list_of_one_cpu() -> Result<()> {
-    let last = *cores().last().unwrap();
+    let last = *online_cpus().last().unwrap();
     for &target in targets() {
-        let (wire, witness, loader) = setup(&[last], |config| config.force_target(target))?;
-        let cpus = cpus_of(&wire, &witness, &[0, 1, 2, 3])?;
+        let (net, witness, loader) = setup(&[last], |config| config.force_target(target))?;
+        let cpus = cpus_of(&net, &witness, &[0, 1, 2, 3])?;
         assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
         assert_eq!(loader.cores(), [last]);
     }
@@ -75,10 +76,10 @@ fn a_sparse_list_of_one_cpu() -> Result<()> {
 }
 
 fn partitions_need_not_be_a_power_of_two() -> Result<()> {
-    let cores = cores();
+    let cores = online_cpus();
     let partitions = 3 * cores.len() as u32;
     for &target in targets() {
-        let (wire, witness, loader) =
+        let (net, witness, loader) =
             setup(&cores, |config| config.partitions(partitions).force_target(target))?;
         // Moving the last partition shows the modulus: only its keys follow.
         loader.update_cpu_steering(partitions - 1, cores[0])?;
@@ -89,7 +90,7 @@ fn partitions_need_not_be_a_power_of_two() -> Result<()> {
                 if partition == partitions - 1 { 0 } else { partition as usize % cores.len() };
             (key, cores[owner] as usize)
         });
-        assert_eq!(cpus_of(&wire, &witness, &keys)?, expected.collect(), "{target}");
+        assert_eq!(cpus_of(&net, &witness, &keys)?, expected.collect(), "{target}");
     }
     Ok(())
 }
@@ -98,10 +99,10 @@ fn partitions_need_not_be_a_power_of_two() -> Result<()> {
 /// processed where the table said when it was sent, and none is lost.
 fn moving_a_partition_under_traffic() -> Result<()> {
     const BURST: usize = 50;
-    let cores = cores();
+    let cores = online_cpus();
     for &mode in steering_modes() {
-        let (wire, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
-        let sender = wire.sending_socket()?;
+        let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+        let sender = net.sending_socket()?;
         let (moved, still) = (5, 6);
         let owner_of_still = cores[still % cores.len()] as usize;
         for round in 0..20 {
@@ -125,8 +126,8 @@ fn moving_a_partition_under_traffic() -> Result<()> {
 }
 
 fn moves_that_make_no_sense_are_refused() -> Result<()> {
-    let cores = cores();
-    let (wire, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
+    let cores = online_cpus();
+    let (net, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
     let refused = |partition, cpu| match loader.update_cpu_steering(partition, cpu) {
         Err(XdpError::Config { field, .. }) => field,
         other => panic!("{other:?}"),
@@ -134,7 +135,7 @@ fn moves_that_make_no_sense_are_refused() -> Result<()> {
     assert_eq!(refused(0, cores[1]), "cpu", "online, but it has no queue");
     assert_eq!(refused(0, u32::MAX), "cpu");
     assert_eq!(refused(8, cores[0]), "partition");
-    let cpus = cpus_of(&wire, &witness, &[0])?;
+    let cpus = cpus_of(&net, &witness, &[0])?;
     assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
     Ok(())
 }
@@ -144,20 +145,20 @@ fn moves_that_make_no_sense_are_refused() -> Result<()> {
 /// valid packets pass.
 fn objects_that_never_steer_in_generic_mode() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
-        let (wire, witness, loader) = setup(&cores(), |config| {
+        let (net, witness, loader) = setup(&online_cpus(), |config| {
             config.force_target(target).attach_mode(XdpAttachMode::Generic)
         })?;
-        only_filters(&wire, &witness, &loader)?;
+        only_filters(&net, &witness, &loader)?;
         assert!(loader.selection().to_string().contains("filters without steering"));
     }
     Ok(())
 }
 
-fn only_filters(wire: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
+fn only_filters(net: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
-    wire.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(cpus_of(wire, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
+    assert_eq!(cpus_of(net, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
     Ok(())
@@ -168,10 +169,10 @@ fn only_filters(wire: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> R
 fn no_mode_loses_valid_packets() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
-            let wire = TestNet::new()?;
-            let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let net = TestNet::new()?;
+            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let config = config().force_target(target).attach_mode(mode).build()?;
-            let loader = match load(&wire, &config, &cores()) {
+            let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
                 Err(error) => {
                     // 8-byte values before Linux 5.15: the kernel itself refuses.
@@ -179,15 +180,15 @@ fn no_mode_loses_valid_packets() -> Result<()> {
                     assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
                     assert_eq!(target, "linux-5.9");
                     assert!(matches!(error, XdpError::Attach { .. }), "{error}");
-                    assert!(!wire.carries_xdp()?);
+                    assert!(!net.carries_xdp()?);
                     continue;
                 }
             };
             match loader.steers() {
                 true => {
-                    assert_eq!(cpus_of(&wire, &witness, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
+                    assert_eq!(cpus_of(&net, &witness, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
                 }
-                false => only_filters(&wire, &witness, &loader)?,
+                false => only_filters(&net, &witness, &loader)?,
             }
         }
     }
@@ -198,20 +199,20 @@ fn no_mode_loses_valid_packets() -> Result<()> {
 /// the owner's CPU, and junk of that size is dropped.
 fn jumbo_frames_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
-    let cores = cores();
-    let wire = TestNet::new()?;
-    wire.set_mtu(9000)?;
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let cores = online_cpus();
+    let net = TestNet::new()?;
+    net.set_mtu(9000)?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let native = config().attach_mode(XdpAttachMode::Native).build()?;
     if !kernel::has_multi_buffer() {
-        let error = load(&wire, &native, &cores).unwrap_err();
+        let error = load(&net, &native, &cores).unwrap_err();
         assert!(error.to_string().contains("MTU"), "{error}");
-        assert!(!wire.carries_xdp()?);
+        assert!(!net.carries_xdp()?);
         return Ok(());
     }
-    let loader = load(&wire, &native, &cores)?;
+    let loader = load(&net, &native, &cores)?;
     assert!(loader.steers());
-    let sender = wire.sending_socket()?;
+    let sender = net.sending_socket()?;
     for key in 0..8u32 {
         for length in [1, 3000, 4096, LARGEST] {
             let sent = datagram(key, &vec![key as u8; length]);

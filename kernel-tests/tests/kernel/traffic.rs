@@ -1,4 +1,4 @@
-//! Real datagrams over the wire: what arrives, what does not, what was counted.
+//! Real datagrams over the net: what arrives, what does not, what was counted.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
@@ -6,14 +6,17 @@ use testbed::frame::{self, datagram};
 use testbed::{RxCpuSockets, TestNet, bpf};
 use xshell::{Shell, cmd};
 
-use crate::support::{config, cores, load, object_of, prebuilt, steering_modes, targets, tests};
+use crate::support::{
+    config, load, object_of, online_cpus, prebuilt, program_of, steering_modes, targets, tests,
+};
 
 tests! {
-    native_filters_and_counts,
-    generic_filters_and_counts,
-    statistics_are_of_one_loader,
-    statistics_are_summed_over_cpus,
-    objects_that_ip_link_attaches_filter_too,
+    Root:
+        native_filters_and_counts,
+        generic_filters_and_counts,
+        statistics_are_of_one_loader,
+        statistics_are_summed_over_cpus,
+        objects_that_ip_link_attaches_filter_too;
 }
 
 const KEYS: u32 = 8;
@@ -22,15 +25,15 @@ const EACH: u32 = 25;
 /// Sends a known mixture of datagrams and checks what reached a socket and that
 /// the statistics are exactly what was sent.
 fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
-    let wire = TestNet::new()?;
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
-    let loader = load(&wire, &config().attach_mode(mode).build()?, &cores())?;
+    let net = TestNet::new()?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
+    let loader = load(&net, &config().attach_mode(mode).build()?, &online_cpus())?;
     assert_eq!(loader.mode(), mode);
     let steers = steering_modes().contains(&mode);
     assert_eq!(loader.steers(), steers, "{}", loader.selection());
 
-    let sender = wire.sending_socket()?;
+    let sender = net.sending_socket()?;
     let large = datagram(3, &[7; 4000]);
     let (mut valid, mut reassembled, mut received) = (0, 0, 0usize);
     let mut seen = |_, bytes: &[u8]| match bytes == large {
@@ -49,7 +52,7 @@ fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
         received += witness.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;
-    wire.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
+    net.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
     received += witness.receive(1, &mut seen)? + witness.receive_rest(&mut seen)?;
     assert_eq!(received, (EACH * KEYS + 1) as usize, "nothing but the valid ones arrives");
     assert_eq!((valid, reassembled), (EACH * KEYS, 1));
@@ -82,26 +85,26 @@ fn generic_filters_and_counts() -> Result<()> {
 fn statistics_are_of_one_loader() -> Result<()> {
     let (one, two) = (TestNet::new()?, TestNet::new()?);
     let config = config().build()?;
-    let loader_of_one = load(&one, &config, &cores())?;
-    let loader_of_two = load(&two, &config, &cores())?;
+    let loader_of_one = load(&one, &config, &online_cpus())?;
+    let loader_of_two = load(&two, &config, &online_cpus())?;
     one.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(loader_of_one.stats()?.dropped, 1);
     assert_eq!(loader_of_two.stats()?, XdpStats::default());
     drop(loader_of_one);
-    assert_eq!(load(&one, &config, &cores())?.stats()?, XdpStats::default());
+    assert_eq!(load(&one, &config, &online_cpus())?.stats()?, XdpStats::default());
     Ok(())
 }
 
 /// Each CPU counts for itself; reading adds them up.
 fn statistics_are_summed_over_cpus() -> Result<()> {
-    let wire = TestNet::new()?;
-    let loader = load(&wire, &config().build()?, &cores())?;
-    let program = bpf::program_by_id(loader.program_id()?)?;
-    for (runs, cpu) in (1u32..).zip(cores()) {
+    let net = TestNet::new()?;
+    let loader = load(&net, &config().build()?, &online_cpus())?;
+    let program = program_of(&loader)?;
+    for (runs, cpu) in (1u32..).zip(online_cpus()) {
         let run = || bpf::run(&program, &frame::udp(9999, b"junk"), runs);
         testbed::on_cpu(cpu, run)?.map(drop)?;
     }
-    let cpus = cores().len() as u64;
+    let cpus = online_cpus().len() as u64;
     assert_eq!(loader.stats()?.dropped_short, cpus * (cpus + 1) / 2);
     Ok(())
 }
@@ -113,10 +116,10 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
         let object = prebuilt().join(object_of(target));
         let section = if target == "linux-5.18" { "xdp.frags" } else { "xdp" };
         for mode in ["xdpdrv", "xdpgeneric"] {
-            let wire = TestNet::new()?;
-            let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-            let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
-            let attached = wire.receiver.enter(|| -> Result<bool> {
+            let net = TestNet::new()?;
+            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
+            let attached = net.receiver.enter(|| -> Result<bool> {
                 let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
                 let ip =
                     cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec {section}");
@@ -129,7 +132,7 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
             if refused {
                 continue;
             }
-            let sender = wire.sending_socket()?;
+            let sender = net.sending_socket()?;
             let (mut received, mut valid) = (0usize, 0);
             let mut seen = |_, bytes: &[u8]| valid += bytes.ends_with(b"valid") as u32;
             for key in 0..100 {

@@ -10,30 +10,29 @@ use socket2::{Domain, Socket, Type};
 use testbed::TestNet;
 use testbed::frame::datagram;
 
-use crate::artifacts::Set;
-use crate::ingest::{two_cores, without_sockets_object};
-use crate::lifecycle::keep_only;
-use crate::receiving::{PORT, drain, loopback, open, owner_of, receivers, sockets_only};
-use crate::stream::Log;
-use crate::succession::OWN;
-use crate::support::{config, tests, warnings};
+use crate::support::{
+    Arrivals, OWN, ObjectSet, PORT, capture_warnings, config, drain, keep_only, loopback, open,
+    owner_of, receivers, sockets_only, tests, two_cpus,
+};
 
 tests! {
-    falling_back_is_a_mode,
-    one_warning_says_why,
-    objects_that_cannot_be_trusted,
-    a_port_that_is_taken,
-    more_sockets_than_files,
-    receive_buffers_that_are_too_small,
-    moves_that_cannot_be,
-    a_receiver_that_does_not_answer,
-    successors_that_do_not_fit,
+    Root:
+        falling_back_is_a_mode,
+        one_warning_says_why,
+        a_port_that_is_taken,
+        receive_buffers_that_are_too_small,
+        a_receiver_that_does_not_answer,
+        successors_that_do_not_fit;
+    Namespaces:
+        objects_that_cannot_be_trusted,
+        more_sockets_than_files,
+        moves_that_cannot_be;
 }
 
 fn falling_back_is_a_mode() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let missing = config().interface("missing0");
-    let ingest = open(&wire.receiver, &missing.clone().build()?)?;
+    let ingest = open(&net.receiver, &missing.clone().build()?)?;
     let reason = ingest.mode().to_string();
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::InterfaceNotFound { .. })));
     assert!(reason.starts_with("sockets alone: there is no interface \"missing0\""), "{reason}");
@@ -41,18 +40,18 @@ fn falling_back_is_a_mode() -> Result<()> {
     drop(ingest);
 
     let strict = missing.fallback_on_error(false).build()?;
-    let error = open(&wire.receiver, &strict).unwrap_err();
+    let error = open(&net.receiver, &strict).unwrap_err();
     assert!(matches!(error, XdpError::InterfaceNotFound { .. }), "{error}");
     // Nothing is left behind: the port is free.
     let off = config().enabled(false).fallback_on_error(false).build()?;
-    let ingest = open(&wire.receiver, &off)?;
+    let ingest = open(&net.receiver, &off)?;
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::Disabled)));
     drop(ingest);
 
     // Without rights: sockets, and classic BPF.
-    let ingest = wire.receiver.enter(|| {
+    let ingest = net.receiver.enter(|| {
         keep_only(&[]);
-        Ingest::open(&IngestConfig::new(two_cores()), &config().build().unwrap())
+        Ingest::open(&IngestConfig::new(two_cpus()), &config().build().unwrap())
     })?;
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::MissingCapability { .. })));
     assert!(ingest.classic_reason().is_some());
@@ -61,9 +60,9 @@ fn falling_back_is_a_mode() -> Result<()> {
     // XDP that only filters.
     let one_way = config().force_target("linux-5.3");
     let generic = one_way.attach_mode(laminar_xdp::XdpAttachMode::Generic).build()?;
-    let ingest = open(&wire.receiver, &generic)?;
+    let ingest = open(&net.receiver, &generic)?;
     assert!(matches!(ingest.mode(), IngestMode::FilterOnly(_)), "{}", ingest.mode());
-    let sender = wire.sending_socket()?;
+    let sender = net.sending_socket()?;
     for key in 0..20u32 {
         sender.send_to(&datagram(key, b"hello"), TestNet::destination(PORT))?;
     }
@@ -78,23 +77,23 @@ fn falling_back_is_a_mode() -> Result<()> {
 
 /// Whatever keeps XDP away, and whether an object or classic BPF chooses then.
 fn one_warning_says_why() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let open = |config: XdpConfig, rights: bool| {
-        wire.receiver.enter(|| {
+        net.receiver.enter(|| {
             if !rights {
                 keep_only(&[]);
             }
-            let mut to = IngestConfig::new(two_cores());
+            let mut to = IngestConfig::new(two_cpus());
             to.receive_buffer = 1 << 16; // which everybody may have
-            let (ingest, warnings) = warnings(|| Ingest::open(&to, &config));
+            let (ingest, warnings) = capture_warnings(|| Ingest::open(&to, &config));
             anyhow::Ok((ingest?.mode().to_string(), warnings))
         })
     };
     let missing = config().interface("missing0").build()?;
-    let tampered = Set::new()?;
+    let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
     let untrusted = config().bpf_object_path(tampered.path("")).build()?;
-    let objects = without_sockets_object()?;
+    let objects = ObjectSet::without_sockets_object()?;
     let classic = config().bpf_object_path(objects.path("")).build()?;
     let off = config().enabled(false).build()?;
     let usual = config().build()?;
@@ -114,7 +113,7 @@ fn one_warning_says_why() -> Result<()> {
     let (_, warnings) = open(classic, true)?;
     ensure!(warnings.len() == 1 && warnings[0].contains("no object for sockets"), "{warnings:#?}");
     // Somebody else's program stays where it is.
-    let other = crate::support::load(&wire, &usual, &two_cores())?;
+    let other = crate::support::load(&net, &usual, &two_cpus())?;
     let (mode, warnings) = open(usual, true)?;
     let id = format!("id {}", other.program_id()?);
     ensure!(mode.contains(&id), "{mode}");
@@ -124,39 +123,39 @@ fn one_warning_says_why() -> Result<()> {
 
 /// Nothing of such a set is loaded, and nothing else in its place.
 fn objects_that_cannot_be_trusted() -> Result<()> {
-    let wire = TestNet::new()?;
-    let tampered = Set::new()?;
+    let net = TestNet::new()?;
+    let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
     let config = config().bpf_object_path(tampered.path(""));
     for enabled in [true, false] {
-        let ingest = open(&wire.receiver, &config.clone().enabled(enabled).build()?)?;
+        let ingest = open(&net.receiver, &config.clone().enabled(enabled).build()?)?;
         assert!(ingest.classic_reason().is_some(), "no embedded object instead");
-        assert!(!wire.carries_xdp()?);
+        assert!(!net.carries_xdp()?);
         let mode = ingest.mode();
         let reason = matches!(mode, IngestMode::Sockets(XdpError::Artifact(_)));
         assert_eq!(reason, enabled, "{mode}");
     }
     let strict = config.fallback_on_error(false).build()?;
-    let error = open(&wire.receiver, &strict).unwrap_err();
+    let error = open(&net.receiver, &strict).unwrap_err();
     assert!(matches!(error, XdpError::Artifact(_)), "{error}");
     Ok(())
 }
 
 /// Whoever has it, with or without sharing it, is named; nothing is attached.
 fn a_port_that_is_taken() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let refused = || -> Result<()> {
-        let error = open(&wire.receiver, &config().build()?).unwrap_err();
+        let error = open(&net.receiver, &config().build()?).unwrap_err();
         let text = error.to_string();
         let XdpError::PortTaken { holder: Some(holder), .. } = error else { panic!("{text}") };
         let (process, _) = holder.process.context("this process can be seen")?;
         assert_eq!(process, std::process::id(), "{text}");
         assert!(text.contains(&format!("taken by process {process} (")), "{text}");
-        assert!(!wire.carries_xdp()?);
+        assert!(!net.carries_xdp()?);
         Ok(())
     };
     for shared in [false, true] {
-        let theirs = wire.receiver.enter(|| -> Result<Socket> {
+        let theirs = net.receiver.enter(|| -> Result<Socket> {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
             socket.set_reuse_port(shared)?;
             socket.bind(&"0.0.0.0:9999".parse::<SocketAddr>()?.into())?;
@@ -165,18 +164,18 @@ fn a_port_that_is_taken() -> Result<()> {
         refused()?;
         drop(theirs);
     }
-    let ours = open(&wire.receiver, &config().build()?)?;
-    let error = open(&wire.receiver, &config().build()?).unwrap_err();
+    let ours = open(&net.receiver, &config().build()?)?;
+    let error = open(&net.receiver, &config().build()?).unwrap_err();
     assert!(matches!(error, XdpError::PortTaken { .. }), "{error}");
-    assert!(wire.carries_xdp()?, "the first one goes on");
+    assert!(net.carries_xdp()?, "the first one goes on");
     drop(ours);
-    open(&wire.receiver, &config().build()?)?;
+    open(&net.receiver, &config().build()?)?;
     Ok(())
 }
 
 /// The limit of files is reached somewhere between starting and the last socket.
 fn more_sockets_than_files() -> Result<()> {
-    let (log, folder) = (Log::new()?, tempfile::TempDir::new()?);
+    let (log, folder) = (Arrivals::new()?, tempfile::TempDir::new()?);
     let namespace = loopback()?;
     let program = std::env::current_exe()?;
     for limit in 4..60 {
@@ -198,17 +197,17 @@ fn more_sockets_than_files() -> Result<()> {
 
 /// What the kernel grants is reported; what does not fit is counted.
 fn receive_buffers_that_are_too_small() -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let limit: u32 = std::fs::read_to_string("/proc/sys/net/core/rmem_max")?.trim().parse()?;
-    let mut to = IngestConfig::new(two_cores());
+    let mut to = IngestConfig::new(two_cpus());
     to.receive_buffer = limit + 4096;
     let config = sockets_only()?;
-    let with_rights = wire.receiver.enter(|| Ingest::open(&to, &config))?;
+    let with_rights = net.receiver.enter(|| Ingest::open(&to, &config))?;
     assert_eq!(with_rights.receive_buffer()?, to.receive_buffer);
     drop(with_rights);
-    let (without, warnings) = wire.receiver.enter(|| {
+    let (without, warnings) = net.receiver.enter(|| {
         keep_only(&[]);
-        warnings(|| Ingest::open(&to, &config))
+        capture_warnings(|| Ingest::open(&to, &config))
     });
     let without = without?;
     assert_eq!(without.receive_buffer()?, limit);
@@ -217,12 +216,12 @@ fn receive_buffers_that_are_too_small() -> Result<()> {
 
     for impossible in [0, u32::MAX] {
         to.receive_buffer = impossible;
-        let error = wire.receiver.enter(|| Ingest::open(&to, &config)).unwrap_err();
+        let error = net.receiver.enter(|| Ingest::open(&to, &config)).unwrap_err();
         assert!(matches!(error, XdpError::Config { field: "receive_buffer", .. }), "{error}");
     }
     to.receive_buffer = 4096;
-    let ingest = wire.receiver.enter(|| Ingest::open(&to, &config))?;
-    let sender = wire.sending_socket()?;
+    let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+    let sender = net.sending_socket()?;
     for _ in 0..100 {
         sender.send_to(&datagram(0, b""), TestNet::destination(PORT))?;
         sender.send_to(b"junk", TestNet::destination(PORT))?;
@@ -238,7 +237,7 @@ fn receive_buffers_that_are_too_small() -> Result<()> {
 fn moves_that_cannot_be() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
-    let [first, second] = two_cores()[..] else { unreachable!() };
+    let [first, second] = two_cpus();
     let field = |partition, core| match ingest.move_partition(partition, core) {
         Err(XdpError::Config { field, .. }) => field,
         other => panic!("{other:?}"),
@@ -264,7 +263,7 @@ fn moves_that_cannot_be() -> Result<()> {
 fn a_receiver_that_does_not_answer() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
-    let [first, second] = two_cores()[..] else { unreachable!() };
+    let [first, second] = two_cpus();
     let (mut old, mut new) = (ingest.receiver(first)?, ingest.receiver(second)?);
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let send = |text: &[u8]| sender.send_to(&datagram(0, text), "127.0.0.1:9999");
@@ -292,7 +291,7 @@ fn a_receiver_that_does_not_answer() -> Result<()> {
 fn successors_that_do_not_fit() -> Result<()> {
     let namespace = loopback()?;
     let mut ingest = open(&namespace, &sockets_only()?)?;
-    let to = IngestConfig::new(two_cores());
+    let to = IngestConfig::new(two_cpus());
     let meet = |ingest: &Ingest, config: &XdpConfig| -> (XdpError, XdpError) {
         let (here, there) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
@@ -308,7 +307,7 @@ fn successors_that_do_not_fit() -> Result<()> {
         assert!(there.to_string().contains("the other process refuses: it wants"), "{there}");
     }
     // Its objects are not what their manifest says: it does not even begin.
-    let tampered = Set::new()?;
+    let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
     let config = config().enabled(false).partitions(64).bpf_object_path(tampered.path(""));
     let (here, there) = meet(&ingest, &config.build()?);
@@ -336,7 +335,7 @@ fn successors_that_do_not_fit() -> Result<()> {
     // Called off, and refused while somebody still reads.
     let config = sockets_only()?;
     let (here, there) = UnixStream::pair()?;
-    let [first, second] = two_cores()[..] else { unreachable!() };
+    let [first, second] = two_cpus();
     let both = [ingest.receiver(first)?, ingest.receiver(second)?];
     std::thread::scope(|scope| -> Result<()> {
         let successor = scope.spawn(|| Ingest::take_over(&to, &config, &there));

@@ -6,13 +6,14 @@ use laminar_xdp::XdpStats;
 use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
 use testbed::{TestNet, bpf, kernel};
 
-use crate::support::{config, cores, load, targets, tests};
+use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of, targets, tests};
 
-tests! { table, table_on_another_port, packets_in_several_buffers }
-
-const DROP: u32 = 1;
-const PASS: u32 = 2;
-const REDIRECT: u32 = 4;
+tests! {
+    Root:
+        table,
+        table_on_another_port,
+        packets_in_several_buffers;
+}
 
 /// A counter by name, and how to read it.
 type Counter = (&'static str, fn(&XdpStats) -> u64);
@@ -272,11 +273,11 @@ fn rows_of_vlans(port: u16) -> Vec<Row> {
 }
 
 fn run_table(port: u16) -> Result<()> {
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     for &target in targets() {
         let config = config().port(port).force_target(target).build()?;
-        let loader = load(&wire, &config, &cores())?;
-        let program = bpf::program_by_id(loader.program_id()?)?;
+        let loader = load(&net, &config, &online_cpus())?;
+        let program = program_of(&loader)?;
         let rows: Vec<_> =
             [rows, rows_of_ipv6, rows_of_vlans].iter().flat_map(|r| r(port)).collect();
         for Row { what, frame, verdict, counter } in &rows {
@@ -309,9 +310,9 @@ fn packets_in_several_buffers() -> Result<()> {
     if !kernel::has_multi_buffer() {
         return Ok(()); // and `selection` checks that the object is refused
     }
-    let wire = TestNet::new()?;
-    let loader = load(&wire, &config().force_target("linux-5.18").build()?, &cores())?;
-    let program = bpf::program_by_id(loader.program_id()?)?;
+    let net = TestNet::new()?;
+    let loader = load(&net, &config().force_target("linux-5.18").build()?, &online_cpus())?;
+    let program = program_of(&loader)?;
     let large = |payload: &[u8]| frame::udp(9999, &datagram(7, payload));
     let valid = large(&[7; 20_000]);
     let length = (8 + 12 + 20_000) as u16;

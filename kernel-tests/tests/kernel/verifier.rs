@@ -8,7 +8,10 @@ use testbed::verifier::verifier_cost;
 
 use crate::support::{note, prebuilt, targets, tests};
 
-tests! { every_program_stays_within_its_budget }
+tests! {
+    Root:
+        every_program_stays_within_its_budget;
+}
 
 /// `bpf-prebuilt/verifier.toml`.
 #[derive(Deserialize)]
