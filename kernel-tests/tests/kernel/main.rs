@@ -3,22 +3,28 @@
 //! namespace; the rest is listed as ignored, with the reason.
 
 mod artifacts;
+mod attach_mode;
+mod attachment;
 mod bad_input;
-mod ingest;
-mod lifecycle;
+mod delivery;
+mod fallback;
+mod handover;
+mod handover_errors;
+mod migration;
+mod migration_errors;
 mod model;
-mod moving;
+mod netlink;
+mod opening;
 mod outages;
 mod ports;
+mod receiver;
 mod receiving;
 mod samples;
 mod selection;
 mod sources;
 mod steering;
-mod succession;
 mod support;
 mod traffic;
-mod trouble;
 mod verdicts;
 mod verifier;
 
@@ -47,13 +53,19 @@ fn main() -> ExitCode {
         sources::TESTS,
         samples::TESTS,
         verifier::TESTS,
-        ingest::TESTS,
-        succession::TESTS,
-        moving::TESTS,
+        delivery::TESTS,
         receiving::TESTS,
+        receiver::TESTS,
+        migration::TESTS,
+        migration_errors::TESTS,
+        handover::TESTS,
+        handover_errors::TESTS,
         outages::TESTS,
-        trouble::TESTS,
-        lifecycle::TESTS,
+        fallback::TESTS,
+        opening::TESTS,
+        attachment::TESTS,
+        attach_mode::TESTS,
+        netlink::TESTS,
         artifacts::TESTS,
         selection::TESTS,
         bad_input::TESTS,

@@ -35,9 +35,11 @@ pub fn receivers(ingest: &Ingest) -> Result<Vec<Receiver>> {
     Ok(two_cpus().into_iter().map(|cpu| ingest.receiver(cpu)).collect::<Result<_, _>>()?)
 }
 
-/// Receives until nothing arrives for a while. Returns for each datagram the receiver's CPU,
-/// the partition and the payload.
-pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<(u32, u32, Vec<u8>)>> {
+/// A datagram: its receiver's CPU, its partition, and its payload.
+pub type Received = (u32, u32, Vec<u8>);
+
+/// Receives until nothing arrives for a while.
+pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
     let (mut seen, mut idle) = (Vec::new(), 0);
     while idle < 10 {
         let before = seen.len();
@@ -50,6 +52,11 @@ pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<(u32, u32, Vec<u8>)>> {
         idle = if seen.len() == before { idle + 1 } else { 0 };
     }
     Ok(seen)
+}
+
+/// Whether each datagram was received on the CPU that owns its partition at the start.
+pub fn all_at_owners(received: &[Received]) -> bool {
+    received.iter().all(|(cpu, partition, _)| *cpu == owner_of(*partition))
 }
 
 /// The CPU that owns a partition at the start.

@@ -1,8 +1,8 @@
 //! The ways in which datagrams reach the owner of their partition.
 
 use anyhow::Result;
-use laminar_xdp::{IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
-use testbed::{TestNet, kernel};
+use laminar_xdp::{Ingest, IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
+use testbed::{Namespace, TestNet, kernel};
 
 use super::arrivals::{Arrivals, PARTITIONS};
 use super::config::config;
@@ -74,7 +74,21 @@ impl Way {
         }
     }
 
-    /// Starts an owner in the receiver's namespace.
+    /// Opens ingest in a namespace, without a runtime.
+    pub fn open(
+        self,
+        namespace: &Namespace,
+        to: &IngestConfig,
+        objects: &ObjectSet,
+    ) -> Result<Ingest> {
+        let config = self.config(objects).build()?;
+        namespace.enter(|| {
+            self.restrict();
+            Ok(Ingest::open(to, &config)?)
+        })
+    }
+
+    /// Starts a runtime in the receiver's namespace.
     pub fn start(
         self,
         net: &TestNet,

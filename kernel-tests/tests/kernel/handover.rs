@@ -1,4 +1,4 @@
-//! Owners that are replaced in an orderly way, without a gap.
+//! A process that takes over ingest from a running one.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
@@ -17,31 +17,31 @@ use crate::support::{
 
 tests! {
     Root:
-        what_a_successor_is_configured_for;
+        successor_goes_on_steering_or_refuses_its_configuration;
     Namespaces:
-        replaced_ten_times_without_a_gap,
-        a_successor_that_fails_changes_nothing;
+        ten_handovers_lose_and_reorder_no_datagram,
+        failed_handover_leaves_the_owner_unchanged;
 }
 
-/// Each takes over from the one before, while datagrams arrive: once each, in order. The
-/// counters go on as if there had been one process.
-fn replaced_ten_times_without_a_gap() -> Result<()> {
+/// Each process takes over from the one before while datagrams arrive. The counters go on as
+/// if there had been one process.
+fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
     for OwnerWay { name, way, links } in OWNER_WAYS {
         if !way.is_available() {
             continue;
         }
-        // In full for what the promise is about; the rest is to be seen at all.
+        // The ways that the documentation makes its promise for get the full number.
         let full = links && matches!(way, Way::Xdp(_) | Way::Sockets);
         let (datagrams, times) = if full { (datagrams(), 10) } else { (datagrams() / 10, 3) };
         let times = if datagrams < 100_000 { 3 } else { times };
-        let (net, log, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
-        let mut owner = Owner::start(&net, name, &log, folder.path(), None)?;
-        let mut stream = Stream::new(&net, &log)?;
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let mut owner = Owner::start(&net, name, &arrivals, folder.path(), None)?;
+        let mut stream = Stream::new(&net, &arrivals)?;
         let program = || net.attached_program();
         stream.send_while(datagrams, || {
             for _ in 0..times {
                 let before = program()?;
-                let next = Owner::start(&net, name, &log, folder.path(), Some(&owner))?;
+                let next = Owner::start(&net, name, &arrivals, folder.path(), Some(&owner))?;
                 std::mem::replace(&mut owner, next).end()?;
                 let after = program()?;
                 let replaced = before != after;
@@ -52,30 +52,31 @@ fn replaced_ten_times_without_a_gap() -> Result<()> {
         stream.check().context(name)?;
         for partition in 0..PARTITIONS {
             let start = if partition == MOVED as usize { 1 } else { partition % 2 };
-            let (owner, cpus) = (two_cpus()[start], log.cpus(partition));
+            let (owner, cpus) = (two_cpus()[start], arrivals.cpus(partition));
             ensure!(cpus == 1 << owner, "{name}: partition {partition} on CPUs {cpus:#b}");
         }
         let stats = owner.end()?;
         let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
         let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
         ensure!(classic || stats.contains(&counted), "{name}: {stats}");
-        // Never without a program: XDP has steered every one of them.
+        // XDP steered all datagrams, so the interface had a program at every moment.
         let steered = format!(" redirected: {},", stream.sent);
         let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
         ensure!(!steers || stats.contains(&steered), "{name}: {stats}");
-        ensure!(program()?.is_none(), "{name}: the last one detaches");
+        ensure!(program()?.is_none(), "{name}: the last owner detaches");
     }
     Ok(())
 }
 
-/// Called off, or killed when it was ready: the program of the one before is at work as if
-/// nothing had happened, the next successor takes over, and the end leaves nothing.
-fn a_successor_that_fails_changes_nothing() -> Result<()> {
+/// The owner withdraws its offer, or the successor is killed when it is ready. The owner's
+/// program stays attached, and the next successor takes over and leaves nothing behind.
+fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
     for owner_way @ OwnerWay { name, way, .. } in OWNER_WAYS {
-        if way == Way::Xdp(XdpAttachMode::Generic) {
-            continue; // as native
+        // Generic mode takes the same steps as native mode.
+        if way == Way::Xdp(XdpAttachMode::Generic) || !way.is_available() {
+            continue;
         }
-        let (net, log, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
         let objects = ObjectSet::without_sockets_object()?;
         let (config, to) = (way.config(&objects).build()?, IngestConfig::new(two_cpus()));
         let mut ingest = net.receiver.enter(|| -> Result<Ingest> {
@@ -83,13 +84,13 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
             Ok(Ingest::open(&to, &config)?)
         })?;
         let program = net.attached_program()?;
-        for (killed, called_off) in [(false, true), (true, false), (true, true)] {
-            let before = folder.path().join(format!("before {killed} {called_off}"));
-            let listener = UnixListener::bind(&before)?;
+        for (killed, withdrawn) in [(false, true), (true, false), (true, true)] {
+            let socket = folder.path().join(format!("owner {killed} {withdrawn}"));
+            let listener = UnixListener::bind(&socket)?;
             let mut successor = net.receiver.enter(|| -> Result<Child> {
                 let mut command = Command::new(std::env::current_exe()?);
-                command.args([OWN, name]).arg(log.path()).arg(folder.path().join("never"));
-                command.arg(&before).stdin(Stdio::piped()).stderr(Stdio::null());
+                command.args([OWN, name]).arg(arrivals.path()).arg(folder.path().join("never"));
+                command.arg(&socket).stdin(Stdio::piped()).stderr(Stdio::null());
                 Ok(command.stdout(Stdio::null()).spawn()?)
             })?;
             let (stream, _) = listener.accept()?;
@@ -98,10 +99,10 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
                 successor.kill()?;
                 successor.wait()?;
             }
-            if called_off {
+            if withdrawn {
                 drop(offer);
                 ensure!(!successor.wait()?.success(), "{name}");
-                // Whatever is next puts things right.
+                // The next call undoes what the abandoned hand-over left.
                 net.receiver.enter(|| ingest.move_partition(1, two_cpus()[1]))?;
             } else {
                 let handed_over = net.receiver.enter(|| ingest.hand_over(offer));
@@ -110,7 +111,7 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
             let now = net.attached_program()?;
             ensure!(now == program, "{name}, killed: {killed}: {program:?}, {now:?}");
         }
-        let handler = |partition| log.handler(partition);
+        let handler = |partition| arrivals.handler(partition);
         let (here, there) = UnixStream::pair()?;
         let runtime = std::thread::scope(|scope| -> Result<ThreadPerCoreRuntime> {
             let next = scope.spawn(|| {
@@ -123,15 +124,15 @@ fn a_successor_that_fails_changes_nothing() -> Result<()> {
         })?;
         drop(ingest);
         ensure!(net.carries_xdp()? == program.is_some(), "{name}");
-        send_a_thousand(&net, &log).context(name)?;
+        send_a_thousand(&net, &arrivals).context(name)?;
         net.receiver.enter(|| drop(runtime));
-        ensure!(!net.carries_xdp()?, "{name}: nothing is left");
+        ensure!(!net.carries_xdp()?, "{name}: a program stays attached");
     }
     Ok(())
 }
 
-/// What it finds goes on as it is, steering above all, or it does not take over.
-fn what_a_successor_is_configured_for() -> Result<()> {
+/// A successor keeps the interface, the limits and steering, or does not take over.
+fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
     let net = TestNet::new()?;
     let to = IngestConfig::new(two_cpus());
     let mode = *steering_modes().last().context("a mode")?;
@@ -154,15 +155,15 @@ fn what_a_successor_is_configured_for() -> Result<()> {
     ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
     ensure!(net.attached_program()? == program);
 
-    // A limit that none of its objects can keep is not given up in silence.
+    // No object of this target has limits, and the limit is not dropped silently.
     let limit = SourceLimit { packets_per_second: 1, burst: 1 };
     let config_of = config().force_target("linux-5.3").source_limit(limit);
     let refused = take_over(config_of)?.unwrap_err();
     ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");
     ensure!(net.attached_program()? == program);
 
-    // This target filters only, in generic mode; where there is no steering in that, any
-    // other does.
+    // In generic mode this target only filters, so the predecessor's program stays attached.
+    // In native mode the target's object steers and replaces it.
     let next = take_over(config().force_target("linux-5.3"))??;
     let sender = net.sending_socket()?;
     (0..20).try_for_each(|key| {

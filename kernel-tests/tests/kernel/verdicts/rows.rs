@@ -1,23 +1,12 @@
-//! The verdict table, row by row, on crafted frames: every object, through the
-//! kernel's own test run, with the counter that moved.
+//! The rows of the verdict table.
 
-use anyhow::{Context, Result};
 use laminar_xdp::XdpStats;
 use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
-use testbed::{TestNet, bpf, kernel};
 
-use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of, targets, tests};
+use crate::support::{DROP, PASS, REDIRECT};
 
-tests! {
-    Root:
-        table,
-        table_on_another_port,
-        packets_in_several_buffers;
-}
-
-/// A counter by name, and how to read it.
-type Counter = (&'static str, fn(&XdpStats) -> u64);
-
+/// A counter: its name, and how to read it.
+pub type Counter = (&'static str, fn(&XdpStats) -> u64);
 const INVALID: Option<Counter> = Some(("invalid", |s| s.invalid));
 const SHORT: Option<Counter> = Some(("dropped_short", |s| s.dropped_short));
 const MAGIC: Option<Counter> = Some(("dropped_magic", |s| s.dropped_magic));
@@ -25,42 +14,46 @@ const LENGTH: Option<Counter> = Some(("dropped_length", |s| s.dropped_length));
 const FRAGMENT: Option<Counter> = Some(("passed_fragment", |s| s.passed_fragment));
 const REDIRECTED: Option<Counter> = Some(("redirected", |s| s.redirected));
 
-struct Row {
-    what: &'static str,
-    frame: Vec<u8>,
-    verdict: u32,
-    counter: Option<Counter>,
+/// A frame, the verdict on it, and the counter that moves.
+pub struct Row {
+    pub what: &'static str,
+    pub frame: Vec<u8>,
+    pub verdict: u32,
+    pub counter: Option<Counter>,
 }
 
 fn row(what: &'static str, frame: Vec<u8>, verdict: u32, counter: Option<Counter>) -> Row {
     Row { what, frame, verdict, counter }
 }
 
-fn changed(mut frame: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
+/// Sets one byte.
+pub fn changed(mut frame: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     frame[at] = value;
     frame
 }
 
-fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
+/// Cuts a frame to a length.
+pub fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
     frame.truncate(length);
     frame
 }
 
-fn rows(port: u16) -> Vec<Row> {
+pub fn ipv4_rows(port: u16) -> Vec<Row> {
     let valid = || frame::udp(port, &datagram(7, b"hello"));
     let empty = || frame::udp(port, &datagram(7, b""));
     let other_port = || frame::udp(port ^ 1, &datagram(7, b"hello"));
     let with_options =
         |options: &[u8]| frame::udp_with_options(port, &datagram(7, b"hello"), options);
     let udp_length = |length| frame::with_udp_length(valid(), length);
-    let right = (8 + 12 + 5) as u16;
+    let right = (8 + 12 + 5) as u16; // UDP header, our header, "hello"
     vec![
+        // Not UDP to our port.
         row("not IP: ARP", changed(valid(), 13, 0x06), PASS, None),
         row("not UDP: TCP", changed(valid(), IP + 9, 6), PASS, None),
         row("not UDP, and malformed", changed(changed(valid(), IP + 9, 6), IP, 0x41), PASS, None),
         row("another port", other_port(), PASS, None),
         row("another port, UDP length wrong", frame::with_udp_length(other_port(), 3), PASS, None),
-        //
+        // Malformed.
         row("IP header cut short", cut(valid(), IP + 19), PASS, INVALID),
         row("Ethernet header only", cut(valid(), IP), PASS, INVALID),
         row("IP header length 16", changed(valid(), IP, 0x44), PASS, INVALID),
@@ -92,7 +85,7 @@ fn rows(port: u16) -> Vec<Row> {
             PASS,
             INVALID,
         ),
-        //
+        // Fragments.
         row(
             "first fragment",
             frame::fragment(port, &datagram(7, b"hello"), 0, true),
@@ -109,7 +102,7 @@ fn rows(port: u16) -> Vec<Row> {
             INVALID,
         ),
         row("don't fragment is no fragment", changed(valid(), IP + 6, 0x40), REDIRECT, REDIRECTED),
-        //
+        // Too short for our header.
         row("no payload", frame::udp(port, b""), DROP, SHORT),
         row("11 bytes of payload", frame::udp(port, &datagram(7, b"")[..11]), DROP, SHORT),
         row(
@@ -119,7 +112,7 @@ fn rows(port: u16) -> Vec<Row> {
             SHORT,
         ),
         row("UDP length 19 of more", udp_length(19), DROP, SHORT),
-        //
+        // Wrong magic, which is checked before the length.
         row("magic's first byte", changed(valid(), PAYLOAD, b'l'), DROP, MAGIC),
         row("magic's last byte", changed(valid(), PAYLOAD + 3, b'J'), DROP, MAGIC),
         row(
@@ -134,7 +127,7 @@ fn rows(port: u16) -> Vec<Row> {
             DROP,
             MAGIC,
         ),
-        //
+        // Wrong length.
         row("length one less", changed(valid(), PAYLOAD + 11, 4), DROP, LENGTH),
         row("length one more", changed(valid(), PAYLOAD + 11, 6), DROP, LENGTH),
         row(
@@ -150,7 +143,7 @@ fn rows(port: u16) -> Vec<Row> {
             LENGTH,
         ),
         row("UDP length one less than sent", udp_length(right - 1), DROP, LENGTH),
-        //
+        // Valid.
         row("valid", valid(), REDIRECT, REDIRECTED),
         row("valid, no payload", empty(), REDIRECT, REDIRECTED),
         row("valid, padded to a full frame", frame::padded(empty(), 60), REDIRECT, REDIRECTED),
@@ -165,14 +158,14 @@ fn rows(port: u16) -> Vec<Row> {
     ]
 }
 
-fn rows_of_ipv6(port: u16) -> Vec<Row> {
+pub fn ipv6_rows(port: u16) -> Vec<Row> {
     const HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT_HEADER: u8 = 44;
     const ESP: u8 = 50;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
-    // Behind the kind of the next header.
+    // Each extension without its first byte, which is the kind of the next header.
     let (short, long) = (&[0; 7][..], &[&[2][..], &[0; 22]].concat()[..]);
     let authentication = &[&[4][..], &[0; 22]].concat()[..];
     let fragment = |offset: u16, more: bool| {
@@ -184,7 +177,7 @@ fn rows_of_ipv6(port: u16) -> Vec<Row> {
     let payload_length = |frame: Vec<u8>, length: u16| {
         changed(changed(frame, IP + 4, (length >> 8) as u8), IP + 5, length as u8)
     };
-    let right = (8 + 12 + 5) as u16;
+    let right = (8 + 12 + 5) as u16; // UDP header, our header, "hello"
     let six = [(HOP, short); 6];
     let every = [
         (HOP, long),
@@ -254,7 +247,7 @@ fn rows_of_ipv6(port: u16) -> Vec<Row> {
     ]
 }
 
-fn rows_of_vlans(port: u16) -> Vec<Row> {
+pub fn vlan_rows(port: u16) -> Vec<Row> {
     let valid = frame::udp(port, &datagram(7, b"hello"));
     let valid_ipv6 = frame::udp_ipv6(port, &datagram(7, b"hello"), &[]);
     let junk = frame::udp(port, b"junk that is long enough");
@@ -270,96 +263,4 @@ fn rows_of_vlans(port: u16) -> Vec<Row> {
         row("tag cut short", cut(frame::tagged(&valid, &[0x8100]), 17), PASS, INVALID),
         row("second tag cut short", cut(frame::tagged(&valid, &two), 21), PASS, INVALID),
     ]
-}
-
-fn run_table(port: u16) -> Result<()> {
-    let net = TestNet::new()?;
-    for &target in targets() {
-        let config = config().port(port).force_target(target).build()?;
-        let loader = load(&net, &config, &online_cpus())?;
-        let program = program_of(&loader)?;
-        let rows: Vec<_> =
-            [rows, rows_of_ipv6, rows_of_vlans].iter().flat_map(|r| r(port)).collect();
-        for Row { what, frame, verdict, counter } in &rows {
-            let before = loader.stats()?;
-            let run = bpf::run(&program, frame, 1).with_context(|| format!("{target}: {what}"))?;
-            let after = loader.stats()?;
-            assert_eq!(run.verdict, *verdict, "{target}: {what}");
-            assert_eq!(
-                after.total() - before.total(),
-                counter.is_some() as u64,
-                "{target}: {what}"
-            );
-            if let Some((name, read)) = counter {
-                assert_eq!(read(&after) - read(&before), 1, "{target}: {what}: {name}");
-            }
-        }
-        let stats = loader.stats()?;
-        assert_eq!(stats.dropped, stats.dropped_short + stats.dropped_magic + stats.dropped_length);
-        assert_eq!(stats.passed, stats.passed_fragment + stats.passed_no_queue);
-        assert_eq!(stats.total(), rows.iter().filter(|row| row.counter.is_some()).count() as u64);
-        loader.detach()?;
-    }
-    Ok(())
-}
-
-/// Of a large packet, pointers reach the first buffer only; the rest counts as well.
-/// Some drivers put everything into later ones: wherever the split is, the verdict is
-/// the same.
-fn packets_in_several_buffers() -> Result<()> {
-    if !kernel::has_multi_buffer() {
-        return Ok(()); // and `selection` checks that the object is refused
-    }
-    let net = TestNet::new()?;
-    let loader = load(&net, &config().force_target("linux-5.18").build()?, &online_cpus())?;
-    let program = program_of(&loader)?;
-    let large = |payload: &[u8]| frame::udp(9999, &datagram(7, payload));
-    let valid = large(&[7; 20_000]);
-    let length = (8 + 12 + 20_000) as u16;
-    for (what, frame, verdict) in [
-        ("valid", valid.clone(), REDIRECT),
-        ("padded", frame::padded(valid.clone(), 21_000), REDIRECT),
-        ("wrong magic", changed(valid.clone(), PAYLOAD, 0), DROP),
-        ("wrong length", changed(valid.clone(), PAYLOAD + 11, 0), DROP),
-        ("UDP length one less", frame::with_udp_length(valid.clone(), length - 1), DROP),
-        ("UDP length one more", frame::with_udp_length(valid.clone(), length + 1), PASS),
-        ("cut within the payload", cut(valid.clone(), valid.len() - 1), PASS),
-    ] {
-        assert_eq!(bpf::run(&program, &frame, 1)?.verdict, verdict, "{what}");
-    }
-    if !kernel::test_run_splits_packets() {
-        return Ok(());
-    }
-    let before = loader.stats()?;
-    let splits = PAYLOAD + 14;
-    for first_buffer in 0..splits {
-        for (frame, verdict) in [
-            (large(b"hello"), REDIRECT),
-            (frame::udp_with_options(9999, &datagram(7, b"hello"), &[1; 40]), REDIRECT),
-            (frame::udp(9998, &datagram(7, b"hello")), PASS),
-            (changed(large(b"hello"), PAYLOAD + 3, 0), DROP),
-            (changed(large(b"hello"), PAYLOAD + 11, 4), DROP),
-            (frame::udp(9999, &datagram(7, b"")[..11]), DROP),
-            (cut(large(b"hello"), PAYLOAD + 11), PASS),
-        ] {
-            let first_buffer = first_buffer.min(frame.len());
-            let run = bpf::run_split(&program, &frame, first_buffer)?;
-            assert_eq!(run.verdict, verdict, "{} bytes, {first_buffer} of them first", frame.len());
-        }
-    }
-    let (after, each) = (loader.stats()?, splits as u64);
-    assert_eq!(after.redirected - before.redirected, 2 * each);
-    assert_eq!(after.dropped_magic - before.dropped_magic, each);
-    assert_eq!(after.dropped_length - before.dropped_length, each);
-    assert_eq!(after.dropped_short - before.dropped_short, each);
-    assert_eq!(after.invalid - before.invalid, each);
-    Ok(())
-}
-
-fn table() -> Result<()> {
-    run_table(9999)
-}
-
-fn table_on_another_port() -> Result<()> {
-    run_table(514)
 }
