@@ -31,7 +31,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: packages ## Filter and steer real datagrams in front of your eyes (root)
-	$(CARGO) build --locked --target-dir $(TARGET) --package laminar-xdp --example demo
+	$(CARGO) build --locked --target-dir $(TARGET) --package kernel-tests --example demo
 	$(SUDO) $(TARGET)/debug/examples/demo
 
 .PHONY: test
@@ -99,7 +99,7 @@ fuzz: packages-fuzz ## Have libFuzzer try the program on the host; SECONDS=3600 
 
 .PHONY: selection
 selection: packages ## Show which object serves on this kernel, in which mode, and why (root)
-	$(CARGO) build --quiet --locked --target-dir $(TARGET) --package laminar-xdp --example selection
+	$(CARGO) build --quiet --locked --target-dir $(TARGET) --package kernel-tests --example selection
 	$(SUDO) $(TARGET)/debug/examples/selection
 
 .PHONY: install

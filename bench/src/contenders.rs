@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{LaminarHeader, XdpAttachMode, XdpConfig, XdpLoader};
 use socket2::{SockFilter, Socket};
-use testbed::{Wire, bpf};
+use testbed::{TestNet, bpf};
 use xshell::{Shell, cmd};
 
 use crate::receiving::{PORT, Receiving};
@@ -121,7 +121,7 @@ pub enum Held {
 
 /// A table of nftables that is removed with this.
 pub struct Table {
-    wire: Arc<Wire>,
+    wire: Arc<TestNet>,
     family: &'static str,
 }
 

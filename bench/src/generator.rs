@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use testbed::frame::{datagram, udp};
-use testbed::{Wire, bpf};
+use testbed::{TestNet, bpf};
 
 use crate::Bench;
 use crate::receiving::PORT;
@@ -68,7 +68,7 @@ pub struct Generator {
 
 impl Generator {
     /// Starts on a CPU. On the one that receives it runs when nothing else wants to.
-    pub fn start(bench: &Bench, wire: &Wire, flow: Flow, cpu: u32) -> Result<Generator> {
+    pub fn start(bench: &Bench, wire: &TestNet, flow: Flow, cpu: u32) -> Result<Generator> {
         let program = Arc::new(bpf::load_file(&bench.program("generator")?)?);
         let interface = wire.sender.enter(|| testbed::interface_index(&wire.peer))? as u32;
         bpf::write_map(&program, c"generator", &state(&flow, interface))?;
@@ -123,7 +123,7 @@ fn state(flow: &Flow, interface: u32) -> Vec<u8> {
         };
         [interval, 0, 0]
     };
-    let first_source = u32::from(Wire::SENDER);
+    let first_source = u32::from(TestNet::SENDER);
     let words = [stream(flow.junk), stream(flow.valid)].concat();
     let halves = [interface, flow.partitions, flow.sources, first_source, 0, 0];
     let words = words.into_iter().flat_map(u64::to_ne_bytes);

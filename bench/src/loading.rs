@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use laminar_xdp::{XdpConfig, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
-use testbed::{Wire, bpf};
+use testbed::{TestNet, bpf};
 use xshell::{Shell, cmd};
 
 use crate::Bench;
@@ -65,10 +65,10 @@ pub fn measure(bench: &Bench) -> Result<Part> {
     let file = folder.path().join(&entry.file);
     fs::write(&file, bytes)?;
 
-    let wire = Wire::new()?;
+    let wire = TestNet::new()?;
     let config = XdpConfig::builder()
         .enabled(true)
-        .interface(Wire::INTERFACE)
+        .interface(TestNet::INTERFACE)
         .bpf_object_path("/nonexistent")
         .build()?;
     let cores = bench.all_cpus.as_slice();
@@ -87,7 +87,7 @@ pub fn measure(bench: &Bench) -> Result<Part> {
         let path = file.to_str().context("a path that is no text")?;
         let program = parts.time("libbpf and the verifier", || bpf::load_file(path))?;
         let link = parts.time("attach (bpf_link)", || {
-            wire.receiver.enter(|| bpf::attach(&program, Wire::INTERFACE))
+            wire.receiver.enter(|| bpf::attach(&program, TestNet::INTERFACE))
         })?;
         drop(link);
         wire.receiver.enter(|| -> Result<()> {
@@ -126,7 +126,7 @@ const IP: &str = "ip link set ... xdp obj";
 const XDP_LOADER: &str = "xdp-loader load";
 
 fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
-    let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+    let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
     let load = cmd!(shell, "ip link set dev {interface} xdp obj {file} sec xdp");
     let loaded = ways.time(IP, || Ok(load.quiet().run()?));
     let unloaded = cmd!(shell, "ip link set dev {interface} xdp off").quiet().run();
@@ -135,7 +135,7 @@ fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
 
 /// Debian's xdp-tools has it.
 fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
-    let (shell, interface) = (Shell::new()?, Wire::INTERFACE);
+    let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
     let load = cmd!(shell, "xdp-loader load --mode native {interface} {file}");
     let loaded = ways.time(XDP_LOADER, || Ok(load.quiet().ignore_stdout().run()?));
     let unload = cmd!(shell, "xdp-loader unload --all {interface}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use testbed::Wire;
+use testbed::TestNet;
 
 mod application;
 mod comparison;
@@ -88,7 +88,7 @@ pub struct Bench {
     pub all_cpus: Vec<u32>,
     programs: PathBuf,
     /// The ports, if they are to be used.
-    cable: Option<Arc<Wire>>,
+    cable: Option<Arc<TestNet>>,
 }
 
 impl Bench {
@@ -109,10 +109,10 @@ impl Bench {
     }
 
     /// A wire to send on: a new one, or the ports.
-    pub fn wire(&self) -> Result<Arc<Wire>> {
+    pub fn wire(&self) -> Result<Arc<TestNet>> {
         match &self.cable {
             Some(wire) => Ok(wire.clone()),
-            None => Wire::new().map(Arc::new),
+            None => TestNet::new().map(Arc::new),
         }
     }
 
@@ -149,7 +149,7 @@ fn main() -> ExitCode {
 
 /// Whether the runs that were to be compared agree; true if there is one only.
 fn run(arguments: Arguments) -> Result<bool> {
-    if let Some(missing) = testbed::missing_rights() {
+    if let Some(missing) = testbed::missing_privileges() {
         anyhow::bail!("measuring {missing}, to load XDP programs");
     }
     let earlier = arguments.against.as_deref().map(Report::read).transpose()?;
@@ -160,7 +160,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     let ports = arguments.ports.map(<[String; 2]>::try_from).transpose();
     let ports = ports.ok().context("--ports takes two interfaces")?;
     let machine = Machine::this(ports.as_ref())?;
-    let cable = ports.map(|[receiver, sender]| Wire::adopt(&receiver, &sender)).transpose()?;
+    let cable = ports.map(|[receiver, sender]| TestNet::adopt(&receiver, &sender)).transpose()?;
     let Arguments { quick, programs, .. } = arguments;
     let cable = cable.map(Arc::new);
     let bench = Bench { quick, cpus: (cpu, other), all_cpus: cpus, programs, cable };

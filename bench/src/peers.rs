@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use testbed::{Wire, bpf};
+use testbed::{TestNet, bpf};
 
 /// A prebuilt program of xdp-filter, whose maps allow and deny nothing.
 pub fn xdp_filter(file: &str) -> Result<OwnedFd> {
@@ -25,13 +25,13 @@ pub struct RedirectCpu {
     /// The program.
     pub program: OwnedFd,
     process: Child,
-    _wire: Wire,
+    _wire: TestNet,
 }
 
 impl RedirectCpu {
     /// Starts it in one of its modes.
     pub fn start(mode: &str, cpu: u32) -> Result<RedirectCpu> {
-        let wire = Wire::new()?;
+        let wire = TestNet::new()?;
         let process = wire.receiver.enter(|| {
             let arguments = ["redirect-cpu", "--program-mode", mode, "--cpu", &cpu.to_string()];
             Command::new("xdp-bench")
@@ -74,7 +74,7 @@ fn end(process: &mut Child) {
 
 /// Waits for the process to attach its program. libxdp puts a dispatcher in front where it
 /// can; then the answer is that.
-fn attached(wire: &Wire, process: &mut Child) -> Result<OwnedFd> {
+fn attached(wire: &TestNet, process: &mut Child) -> Result<OwnedFd> {
     let patience = Instant::now();
     while patience.elapsed() < Duration::from_secs(5) {
         if let Some(id) = wire.attached_program()? {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use laminar_xdp::{SourceLimit, SourceLists, XdpConfig, XdpConfigBuilder, XdpLoader};
 use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, embedded};
 use testbed::bpf::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
-use testbed::{Wire, bpf, frame};
+use testbed::{TestNet, bpf, frame};
 
 use crate::figures::Figure;
 use crate::peers::{self, RedirectCpu};
@@ -177,14 +177,14 @@ fn floor_of(verdict: u32) -> usize {
 fn new() -> XdpConfigBuilder {
     XdpConfig::builder()
         .enabled(true)
-        .interface(Wire::INTERFACE)
+        .interface(TestNet::INTERFACE)
         .port(PORT)
         .bpf_object_path("/nonexistent")
 }
 
 /// Loads on a wire of its own.
-fn load(config: XdpConfigBuilder, cpus: &(u32, u32)) -> Result<(Wire, XdpLoader)> {
-    let (wire, config) = (Wire::new()?, config.build()?);
+fn load(config: XdpConfigBuilder, cpus: &(u32, u32)) -> Result<(TestNet, XdpLoader)> {
+    let (wire, config) = (TestNet::new()?, config.build()?);
     let cores = [cpus.0, cpus.1];
     let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
     Ok((wire, loader))

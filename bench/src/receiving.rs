@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
-use testbed::Wire;
+use testbed::TestNet;
 
 use crate::Bench;
 use crate::threads::{kernel_threads, run_time};
@@ -21,7 +21,7 @@ const RECEIVE_BUFFER: i32 = 4 << 20;
 /// CPU: so the scheduler's account of them is what receiving costs.
 pub struct Receiving {
     /// The wire.
-    pub wire: Arc<Wire>,
+    pub wire: Arc<TestNet>,
     cpu: u32,
     /// Threads of other wires whose interfaces have the same name.
     others: Vec<u32>,
@@ -34,12 +34,12 @@ pub struct Receiving {
 impl Receiving {
     /// Makes a wire, or takes the ports that there are, with `cpu` to receive.
     pub fn new(bench: &Bench, cpu: u32) -> Result<Receiving> {
-        let others = kernel_threads(&format!("napi/{}-", Wire::INTERFACE))?;
+        let others = kernel_threads(&format!("napi/{}-", TestNet::INTERFACE))?;
         let wire = bench.wire()?;
         wire.poll_with_napi()?;
         let files = format!("/sys/class/net/{}", wire.interface);
         let packets = wire.receiver.enter(|| {
-            testbed::see_own_sys()?;
+            testbed::mount_own_sysfs()?;
             File::open(format!("{files}/statistics/rx_packets"))
         })?;
         let (napi, changed) = (Vec::new(), Vec::new());
@@ -62,7 +62,7 @@ impl Receiving {
     /// Writes a file of /sys as the receiver sees it, until this is dropped.
     fn write(&mut self, file: String, text: &str) -> Result<()> {
         let before = self.wire.receiver.enter(|| {
-            testbed::see_own_sys()?;
+            testbed::mount_own_sysfs()?;
             let before = fs::read_to_string(&file)?;
             fs::write(&file, text).map(|()| before)
         });
@@ -87,7 +87,7 @@ impl Receiving {
         ensure!(cpu < 32, "CPU {cpu} is beyond the first word of a CPU mask");
         let queues = format!("/sys/class/net/{}/queues", self.wire.interface);
         let queues = self.wire.receiver.enter(|| -> Result<Vec<String>> {
-            testbed::see_own_sys()?;
+            testbed::mount_own_sysfs()?;
             let queues = fs::read_dir(queues)?.map(|queue| Ok(queue?.path().join("rps_cpus")));
             let queues: Vec<_> = queues.collect::<Result<_>>()?;
             let files = queues.iter().filter(|file| file.exists());
@@ -104,7 +104,7 @@ impl Receiving {
             socket.set_reuse_port(true)?;
             testbed::set_receive_buffer(&socket, RECEIVE_BUFFER)?;
             socket.set_read_timeout(Some(std::time::Duration::from_millis(50)))?;
-            socket.bind(&Wire::destination(PORT).into())?;
+            socket.bind(&TestNet::destination(PORT).into())?;
             Ok(socket)
         })
     }
@@ -113,7 +113,7 @@ impl Receiving {
 impl Drop for Receiving {
     fn drop(&mut self) {
         let back = || {
-            testbed::see_own_sys()?;
+            testbed::mount_own_sysfs()?;
             self.changed.iter().try_for_each(|(file, before)| fs::write(file, before.trim()))
         };
         if let Err(error) = self.wire.receiver.enter(back) {

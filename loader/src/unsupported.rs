@@ -1,164 +1,162 @@
-//! The same face where there is no XDP: everything compiles, every load answers
-//! "not supported on this platform".
+//! The same public API for platforms without XDP. Programs compile, and every call that opens or
+//! loads something returns [`XdpError::UnsupportedPlatform`].
+//!
+//! No value of these types can exist, so the methods cannot be called.
 
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 use std::net::UdpSocket;
 #[cfg(unix)]
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::capture::DropSample;
-use crate::config::{XdpAttachMode, XdpConfig};
-use crate::error::XdpError;
-use crate::ingest::{Datagram, IngestConfig, IngestMode, IngestStats};
-use crate::select::Selection;
-use crate::sources::SourceLimit;
-use crate::stats::{XdpCounter, XdpStats};
+use crate::config::{IngestConfig, SourceLimit, XdpAttachMode, XdpConfig};
+use crate::report::{
+    Datagram, DropSample, IngestMode, IngestStats, Received, Selection, XdpCounter, XdpError,
+    XdpStats,
+};
 
 fn unsupported<T>() -> Result<T, XdpError> {
     Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
 }
 
-/// The program at work on one interface, which cannot exist on this platform.
-#[derive(Debug)]
-pub struct XdpLoader {
-    never: std::convert::Infallible,
+/// Declares types that no value can have, and their methods. The receiver of a method is written
+/// with its type (`self: &Self`), so that one rule covers all kinds of receivers.
+macro_rules! impossible {
+    ($(
+        $(#[$of_type:meta])*
+        $type:ident {
+            $(
+                $(#[$of_method:meta])*
+                fn $method:ident $(<$lifetime:lifetime>)? (
+                    $self:ident: $receiver:ty $(, $argument:ident: $argument_type:ty)*
+                ) $(-> $result:ty)?;
+            )*
+        }
+    )*) => {$(
+        $(#[$of_type])*
+        ///
+        /// This platform has no XDP, so no value of this type exists.
+        #[derive(Debug)]
+        pub struct $type {
+            never: Infallible,
+        }
+
+        #[expect(clippy::needless_arbitrary_self_type, reason = "see the macro")]
+        #[allow(unused_mut, reason = "some methods take no `mut` argument")]
+        impl $type {
+            $(
+                #[doc = concat!("Cannot be called: no `", stringify!($type), "` exists on this platform.")]
+                $(#[$of_method])*
+                #[allow(unused_variables)]
+                pub fn $method $(<$lifetime>)? (
+                    $self: $receiver $(, $argument: $argument_type)*
+                ) $(-> $result)? {
+                    match $self.never {}
+                }
+            )*
+        }
+    )*};
+}
+
+impossible! {
+    /// A loaded program that is attached to its interfaces.
+    #[must_use = "dropping the loader detaches the program"]
+    XdpLoader {
+        fn stats(self: &Self) -> Result<XdpStats, XdpError>;
+        fn counters(self: &Self) -> Result<Vec<XdpCounter>, XdpError>;
+        fn controls(self: &Self) -> &XdpControls;
+        fn update_cpu_steering(self: &Self, partition: u32, cpu: u32) -> Result<(), XdpError>;
+        fn detach(self: Self) -> Result<(), XdpError>;
+        fn interfaces(self: &Self) -> &[XdpInterface];
+        fn selection(self: &Self) -> &Selection;
+        fn mode(self: &Self) -> XdpAttachMode;
+        fn steers(self: &Self) -> bool;
+        fn detaches_on_exit(self: &Self) -> bool;
+        fn program_id(self: &Self) -> Result<u32, XdpError>;
+        fn partitions(self: &Self) -> u32;
+        fn cpus(self: &Self) -> &[u32];
+    }
+
+    /// One interface that a program is attached to.
+    XdpInterface {
+        fn name(self: &Self) -> &str;
+        fn mode(self: &Self) -> XdpAttachMode;
+        fn steers(self: &Self) -> bool;
+        fn selection(self: &Self) -> &Selection;
+        fn detaches_on_exit(self: &Self) -> bool;
+        fn program_id(self: &Self) -> Result<u32, XdpError>;
+    }
+
+    /// What can be changed while the program runs.
+    XdpControls {
+        fn ports(self: &Self) -> Result<Vec<u16>, XdpError>;
+        fn set_ports(self: &Self, ports: &[u16]) -> Result<(), XdpError>;
+        fn add_port(self: &Self, port: u16) -> Result<(), XdpError>;
+        fn remove_port(self: &Self, port: u16) -> Result<(), XdpError>;
+        fn set_source_limit(self: &Self, limit: SourceLimit) -> Result<(), XdpError>;
+        fn deny(self: &Self, prefix: IpNet) -> Result<(), XdpError>;
+        fn remove_deny(self: &Self, prefix: IpNet) -> Result<(), XdpError>;
+        fn allow(self: &Self, prefix: IpNet) -> Result<(), XdpError>;
+        fn remove_allow(self: &Self, prefix: IpNet) -> Result<(), XdpError>;
+        fn set_drop_samples(self: &Self, one_in: u32) -> Result<(), XdpError>;
+        fn drop_samples(self: &Self, timeout: Duration) -> Result<Vec<DropSample>, XdpError>;
+    }
+
+    /// Delivers the datagrams of each partition at the CPU that owns it.
+    #[must_use = "dropping the ingest closes its sockets and detaches XDP"]
+    Ingest {
+        fn receiver(self: &Self, cpu: u32) -> Result<Receiver, XdpError>;
+        fn mode(self: &Self) -> &IngestMode;
+        fn xdp(self: &Self) -> Option<&XdpLoader>;
+        fn selection(self: &Self) -> Option<&Selection>;
+        fn classic_bpf_reason(self: &Self) -> Option<&str>;
+        fn receive_buffer(self: &Self) -> Result<u32, XdpError>;
+        fn port(self: &Self) -> Result<u16, XdpError>;
+        fn stats(self: &Self) -> Result<IngestStats, XdpError>;
+        fn counters(self: &Self) -> Result<Vec<XdpCounter>, XdpError>;
+        fn controls(self: &Self) -> Option<&XdpControls>;
+        fn partitions(self: &Self) -> u32;
+        fn cpus(self: &Self) -> &[u32];
+        fn owner(self: &Self, partition: u32) -> Option<u32>;
+        fn move_partition(self: &Self, partition: u32, cpu: u32) -> Result<(), XdpError>;
+        #[cfg(unix)]
+        fn offer<'a>(self: &Self, successor: &'a UnixStream) -> Result<Offer<'a>, XdpError>;
+        #[cfg(unix)]
+        fn hand_over(self: Self, offer: Offer<'_>) -> Result<(), HandOverError>;
+    }
+
+    /// Receives the datagrams of the partitions that one CPU owns.
+    Receiver {
+        fn cpu(self: &Self) -> u32;
+        fn socket(self: &Self) -> &UdpSocket;
+        fn pin_thread(self: &Self) -> Result<(), XdpError>;
+        fn receive(
+            self: &mut Self,
+            timeout: Duration,
+            handle: impl FnMut(Datagram<'_>)
+        ) -> Result<Received, XdpError>;
+        fn drain(self: &mut Self, handle: impl FnMut(Datagram<'_>)) -> usize;
+    }
 }
 
 impl XdpLoader {
-    /// Always fails.
+    /// Returns an error on this platform.
     ///
     /// # Errors
     /// [`XdpError::UnsupportedPlatform`].
-    pub fn load_and_attach(_config: &XdpConfig, _cores: &[u32]) -> Result<XdpLoader, XdpError> {
+    pub fn load_and_attach(_config: &XdpConfig, _cpus: &[u32]) -> Result<XdpLoader, XdpError> {
         unsupported()
     }
-
-    /// Never called.
-    pub fn stats(&self) -> Result<XdpStats, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn update_cpu_steering(&self, _partition: u32, _cpu: u32) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn detach(self) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn selection(&self) -> &Selection {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn mode(&self) -> XdpAttachMode {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn steers(&self) -> bool {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn ends_with_process(&self) -> bool {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn partitions(&self) -> u32 {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn cores(&self) -> &[u32] {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn program_id(&self) -> Result<u32, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn controls(&self) -> &XdpControls {
-        match self.never {}
-    }
-}
-
-/// What may be changed while a program runs, which cannot be on this platform.
-#[derive(Debug)]
-pub struct XdpControls {
-    never: std::convert::Infallible,
-}
-
-impl XdpControls {
-    /// Never called.
-    pub fn ports(&self) -> Result<Vec<u16>, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn set_ports(&self, _ports: &[u16]) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn set_source_limit(&self, _limit: SourceLimit) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn deny(&self, _prefix: IpNet) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn stop_denying(&self, _prefix: IpNet) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn allow(&self, _prefix: IpNet) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn stop_allowing(&self, _prefix: IpNet) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn set_drop_samples(&self, _one_in: u32) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn drop_samples(&self, _timeout: Duration) -> Result<Vec<DropSample>, XdpError> {
-        match self.never {}
-    }
-}
-
-/// Thread-per-core ingest, which cannot exist on this platform.
-#[derive(Debug)]
-pub struct Ingest {
-    never: std::convert::Infallible,
 }
 
 impl Ingest {
-    /// Always fails.
+    /// Returns an error on this platform.
     ///
     /// # Errors
     /// [`XdpError::UnsupportedPlatform`].
@@ -166,62 +164,7 @@ impl Ingest {
         unsupported()
     }
 
-    /// Never called.
-    pub fn receiver(&self, _core: u32) -> Result<Receiver, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn mode(&self) -> &IngestMode {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn selection(&self) -> Option<&Selection> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn classic_reason(&self) -> Option<&str> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn receive_buffer(&self) -> Result<u32, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn stats(&self) -> Result<IngestStats, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn controls(&self) -> Option<&XdpControls> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn partitions(&self) -> u32 {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn cores(&self) -> &[u32] {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn owner(&self, _partition: u32) -> Option<u32> {
-        match self.never {}
-    }
-
-    /// Always fails.
+    /// Returns an error on this platform.
     ///
     /// # Errors
     /// [`XdpError::UnsupportedPlatform`].
@@ -233,77 +176,36 @@ impl Ingest {
     ) -> Result<Ingest, XdpError> {
         unsupported()
     }
-
-    /// Never called.
-    #[cfg(unix)]
-    pub fn offer<'a>(&self, _successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    #[cfg(unix)]
-    pub fn hand_over(&mut self, _offer: Offer<'_>) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn move_partition(&self, _partition: u32, _core: u32) -> Result<(), XdpError> {
-        match self.never {}
-    }
-}
-
-/// A process that is ready to take over, which cannot be on this platform.
-#[cfg(unix)]
-#[derive(Debug)]
-pub struct Offer<'a> {
-    never: std::convert::Infallible,
-    stream: std::marker::PhantomData<&'a UnixStream>,
-}
-
-/// Receives the datagrams of one CPU's partitions, which cannot exist on this platform.
-#[derive(Debug)]
-pub struct Receiver {
-    never: std::convert::Infallible,
 }
 
 impl Receiver {
-    /// The most datagrams that one call takes from the socket.
+    /// Largest number of datagrams that one call takes from the socket.
     pub const BATCH: usize = 32;
-    /// The most datagrams that are held back while a partition moves.
-    pub const MOST_HELD: usize = 65_536;
+    /// Largest number of datagrams that are held back while a partition moves.
+    pub const MAX_HELD: usize = 65_536;
+}
 
-    /// Never called.
-    pub fn handle_left(&mut self, _handle: impl FnMut(Datagram<'_>)) -> usize {
+#[cfg(unix)]
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self.never {}
     }
+}
 
-    /// Never called.
-    pub fn core(&self) -> u32 {
+#[cfg(unix)]
+impl AsRawFd for Receiver {
+    fn as_raw_fd(&self) -> RawFd {
         match self.never {}
     }
+}
 
-    /// Never called.
-    pub fn socket(&self) -> &UdpSocket {
-        match self.never {}
-    }
-
-    /// Never called.
-    #[cfg(unix)]
-    pub fn attention(&self) -> BorrowedFd<'_> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn pin_thread(&self) -> Result<(), XdpError> {
-        match self.never {}
-    }
-
-    /// Never called.
-    pub fn receive(
-        &mut self,
-        _timeout: Duration,
-        _handle: impl FnMut(Datagram<'_>),
-    ) -> Result<usize, XdpError> {
-        match self.never {}
-    }
+/// A process that is ready to take over.
+///
+/// This platform has no XDP, so no value of this type exists.
+#[cfg(unix)]
+#[must_use = "dropping the offer turns the successor away"]
+#[derive(Debug)]
+pub struct Offer<'a> {
+    _never: Infallible,
+    _stream: std::marker::PhantomData<&'a UnixStream>,
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, PacketBuilder, UdpHeader};
 
-use crate::wire::Wire;
+use crate::testnet::TestNet;
 
 /// Offset of the IPv4 header in a frame.
 pub const IP: usize = 14;
@@ -25,8 +25,8 @@ pub fn datagram(partition_key: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A frame with a UDP datagram from sender to receiver.
 pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC)
-        .ipv4(Wire::SENDER.octets(), Wire::RECEIVER.octets(), 64)
+    let builder = PacketBuilder::ethernet2(TestNet::SENDER_MAC, TestNet::RECEIVER_MAC)
+        .ipv4(TestNet::SENDER.octets(), TestNet::RECEIVER.octets(), 64)
         .udp(40_000, port);
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
     builder.write(&mut frame, payload).expect("writing to memory");
@@ -35,9 +35,9 @@ pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
 
 /// The same from another address, of either family.
 pub fn udp_from(source: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC);
+    let builder = PacketBuilder::ethernet2(TestNet::SENDER_MAC, TestNet::RECEIVER_MAC);
     let builder = match source {
-        IpAddr::V4(source) => builder.ipv4(source.octets(), Wire::RECEIVER.octets(), 64),
+        IpAddr::V4(source) => builder.ipv4(source.octets(), TestNet::RECEIVER.octets(), 64),
         IpAddr::V6(source) => builder.ipv6(source.octets(), [0xfe; 16], 64),
     };
     let builder = builder.udp(40_000, port);
@@ -69,7 +69,7 @@ pub fn fragment(port: u16, payload: &[u8], offset: u16, more: bool) -> Vec<u8> {
 /// A frame with a UDP datagram over IPv6, behind extension headers: each its kind and what
 /// it holds behind its first byte, the kind of the next.
 pub fn udp_ipv6(port: u16, payload: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(Wire::SENDER_MAC, Wire::RECEIVER_MAC)
+    let builder = PacketBuilder::ethernet2(TestNet::SENDER_MAC, TestNet::RECEIVER_MAC)
         .ipv6([0xfd; 16], [0xfe; 16], 64)
         .udp(40_000, port);
     let mut whole = Vec::with_capacity(builder.size(payload.len()));
@@ -113,7 +113,7 @@ pub fn padded(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
 }
 
 fn ipv4(port: u16, payload: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
-    let (from, to) = (Wire::SENDER.octets(), Wire::RECEIVER.octets());
+    let (from, to) = (TestNet::SENDER.octets(), TestNet::RECEIVER.octets());
     let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from, to).expect("a short payload");
     change(&mut ip);
     let udp_length = UdpHeader::LEN + payload.len();

@@ -4,23 +4,25 @@
 //! it when the process ends, however it ends.
 
 mod batch;
+mod borrowed_nics;
 pub mod bpf;
-mod cable;
 mod ethtool;
 pub mod frame;
+mod iproute;
 pub mod kernel;
 mod namespace;
+mod rx_cpu;
 pub mod seccomp;
 mod shared;
+mod testnet;
 pub mod verifier;
-mod wire;
-mod witness;
 
 pub use batch::Batch;
+pub use iproute::ip;
 pub use namespace::Namespace;
-pub use shared::SharedNumbers;
-pub use wire::{Wire, ip};
-pub use witness::{CpuWitness, select_in_group, set_receive_buffer};
+pub use rx_cpu::{RxCpuSockets, select_in_group, set_receive_buffer};
+pub use shared::SharedCounters;
+pub use testnet::TestNet;
 
 /// The index of an interface in this thread's namespace.
 pub fn interface_index(name: &str) -> anyhow::Result<i32> {
@@ -134,7 +136,7 @@ fn schedule(policy: i32, sched_priority: i32) -> std::io::Result<()> {
 }
 
 /// Has the calling thread, and no other, see /sys as its network namespace has it.
-pub fn see_own_sys() -> std::io::Result<()> {
+pub fn mount_own_sysfs() -> std::io::Result<()> {
     let nothing = std::ptr::null();
     // SAFETY: the names are C strings; concerns this thread only.
     let answer = unsafe {
@@ -154,7 +156,7 @@ pub fn see_own_sys() -> std::io::Result<()> {
 }
 
 /// Why the caller cannot make namespaces and load programs; `None` for root.
-pub fn missing_rights() -> Option<&'static str> {
+pub fn missing_privileges() -> Option<&'static str> {
     // SAFETY: has no precondition and cannot fail.
     match unsafe { libc::geteuid() } {
         0 => None,

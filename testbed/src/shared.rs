@@ -8,14 +8,14 @@ use std::sync::atomic::AtomicU64;
 
 /// Numbers in memory that other processes can map too. They begin at 0.
 #[derive(Debug)]
-pub struct SharedNumbers {
+pub struct SharedCounters {
     file: File,
     numbers: &'static [AtomicU64],
 }
 
-impl SharedNumbers {
+impl SharedCounters {
     /// Makes new ones.
-    pub fn new(count: usize) -> io::Result<SharedNumbers> {
+    pub fn new(count: usize) -> io::Result<SharedCounters> {
         // SAFETY: the name is a C string.
         let fd = unsafe { libc::memfd_create(c"laminar-xdp-test".as_ptr(), libc::MFD_CLOEXEC) };
         if fd < 0 {
@@ -27,8 +27,8 @@ impl SharedNumbers {
         Self::map(file)
     }
 
-    /// Those of another process, by [`SharedNumbers::path`].
-    pub fn open(path: &str) -> io::Result<SharedNumbers> {
+    /// Those of another process, by [`SharedCounters::path`].
+    pub fn open(path: &str) -> io::Result<SharedCounters> {
         Self::map(File::options().read(true).write(true).open(path)?)
     }
 
@@ -42,7 +42,7 @@ impl SharedNumbers {
         self.numbers
     }
 
-    fn map(file: File) -> io::Result<SharedNumbers> {
+    fn map(file: File) -> io::Result<SharedCounters> {
         let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         // SAFETY: a new mapping of a whole file, which never shrinks and is never unmapped.
         let start = unsafe {
@@ -56,6 +56,6 @@ impl SharedNumbers {
         let numbers = unsafe {
             std::slice::from_raw_parts(start.cast::<AtomicU64>(), size / size_of::<AtomicU64>())
         };
-        Ok(SharedNumbers { file, numbers })
+        Ok(SharedCounters { file, numbers })
     }
 }

@@ -48,7 +48,7 @@ pub fn build(
         image.program(&userland.root, name, program)?;
     }
     let objects = checkout().join("bpf-prebuilt");
-    image.folder(&checkout().join("loader"));
+    image.folder(&checkout().join("kernel-tests"));
     for entry in fs::read_dir(&objects)? {
         let path = entry?.path();
         if path.is_file() {

@@ -70,7 +70,7 @@ fn build(shell: &Shell, target: &[&str]) -> Result<(PathBuf, PathBuf)> {
 /// instruction count.
 fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let flags = ["--quiet", "--locked", "--release", "--package", "laminar-xdp"];
+    let flags = ["--quiet", "--locked", "--release", "--package", "kernel-tests"];
     let format = "--message-format=json-render-diagnostics";
     let messages = cmd!(shell, "{cargo} {command...} {flags...} {format} {target...}");
     let messages = messages.quiet().read().with_context(|| format!("compile {name}"))?;

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use arrow::util::pretty::pretty_format_batches;
 use laminar_xdp::{IngestConfig, XdpConfig};
 use testbed::frame::datagram;
-use testbed::{Wire, current_cpu};
+use testbed::{TestNet, current_cpu};
 
 use crate::database::{ANSWER, Database, Feed, Tally, tally};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
@@ -37,7 +37,7 @@ const WINDOW: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    if let Some(missing) = testbed::missing_rights() {
+    if let Some(missing) = testbed::missing_privileges() {
         eprintln!("error: this {missing}, to make network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
@@ -56,14 +56,14 @@ fn main() -> ExitCode {
 }
 
 fn ingest(database: &Database) -> Result<()> {
-    let wire = Wire::new().context("make two namespaces and a veth pair")?;
+    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
     let cores = testbed::online_cpus().into_iter().take(2).collect::<Vec<_>>();
     let feeds = cores.iter().map(|_| database.feed().map(Mutex::new)).collect::<Result<_>>()?;
     let feeds = Arc::new(Feeds { cores: cores.clone(), feeds, received: AtomicU64::new(0) });
 
     let xdp_config = XdpConfig::builder()
         .enabled(true)
-        .interface(Wire::INTERFACE)
+        .interface(TestNet::INTERFACE)
         .bpf_object_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bpf-prebuilt"))
         .partitions(PARTITIONS)
         .fallback_on_error(false)
@@ -145,7 +145,7 @@ impl Feeds {
 }
 
 /// Sends everything and says what it was, by partition.
-fn send(wire: &Wire, feeds: &Feeds) -> Result<Tally> {
+fn send(wire: &TestNet, feeds: &Feeds) -> Result<Tally> {
     let senders =
         (0..SENDERS).map(|_| wire.sending_socket()).collect::<Result<Vec<UdpSocket>>>()?;
     let mut tally = Tally::new();
@@ -170,5 +170,5 @@ fn send(wire: &Wire, feeds: &Feeds) -> Result<Tally> {
 }
 
 fn destination() -> std::net::SocketAddr {
-    Wire::destination(9999)
+    TestNet::destination(9999)
 }

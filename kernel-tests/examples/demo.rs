@@ -1,0 +1,173 @@
+//! Real datagrams, filtered and steered in front of your eyes.
+//!
+//! Makes two network namespaces joined by a veth pair, attaches XDP through the
+//! crate, sends a known mixture from ordinary sockets and compares what was
+//! counted and what arrived with what was sent. Ends with failure if any number
+//! differs. Namespaces and program hang on descriptors of this process, so the
+//! kernel removes them when it ends, also when it is interrupted.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{LaminarHeader, XdpAttachMode, XdpConfig, XdpLoader, XdpStats};
+use testbed::frame::datagram;
+use testbed::{RxCpuSockets, TestNet};
+
+const PORT: u16 = 9999;
+const OTHER_PORT: u16 = 9998;
+const PARTITIONS: u32 = 8;
+/// Datagrams of each kind, and for each partition.
+const EACH: u64 = 100;
+/// Payload of the fragmented datagram, and the fragments that an MTU of 1500
+/// makes of it: each carries at most 1480 bytes behind its IP header.
+const LARGE: usize = 4000;
+const FRAGMENTS: u64 = ((LARGE + LaminarHeader::SIZE + 8) as u64).div_ceil(1480);
+
+fn main() -> ExitCode {
+    if let Some(missing) = testbed::missing_privileges() {
+        eprintln!("error: the demo {missing}, to make network namespaces and load XDP programs");
+        return ExitCode::FAILURE;
+    }
+    match demo() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("error: not every number is what was sent; see the lines marked WRONG");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<bool> {
+    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
+    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(PORT)))?;
+    let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(OTHER_PORT)))?;
+
+    let mut cores = testbed::online_cpus();
+    cores.truncate(PARTITIONS as usize);
+    let config = XdpConfig::builder()
+        .enabled(true)
+        .interface(TestNet::INTERFACE)
+        // This checkout's objects, whatever a package may have installed.
+        .bpf_object_path("bpf-prebuilt")
+        .port(PORT)
+        .attach_mode(XdpAttachMode::Native)
+        .partitions(PARTITIONS.next_multiple_of(cores.len() as u32))
+        .build()?;
+    let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
+    println!("{}\n", loader.selection());
+
+    let mut arrivals = Arrivals::default();
+    let sender = wire.sending_socket()?;
+    for _ in 0..EACH {
+        send_one_of_each(&sender)?;
+        // What was sent has arrived before more is: a veth's ring holds 256.
+        witness.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
+    }
+    sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;
+    witness.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
+    // More than there should be, to see it if there is.
+    witness.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
+    let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
+
+    let verdicts_right = print_verdicts(&loader.stats()?, others as u64, arrivals.large);
+    let partitions_right = print_partitions(&arrivals, &cores, loader.partitions());
+    loader.detach()?;
+    ensure!(!wire.carries_xdp()?, "the program is still attached after detaching");
+    println!("\ndetached; nothing is left behind");
+    Ok(verdicts_right && partitions_right)
+}
+
+fn send_one_of_each(socket: &UdpSocket) -> Result<()> {
+    let ours = TestNet::destination(PORT);
+    let mut wrong_magic = datagram(1, b"junk");
+    wrong_magic[0] = b'X';
+    let too_short = &datagram(1, b"")[..LaminarHeader::SIZE - 1];
+    let wrong_length = [datagram(1, b"four"), b"!".to_vec()].concat();
+    for partition in 0..PARTITIONS {
+        socket.send_to(&datagram(partition, b"hello"), ours)?;
+    }
+    socket.send_to(&wrong_magic, ours)?;
+    socket.send_to(too_short, ours)?;
+    socket.send_to(&wrong_length, ours)?;
+    socket.send_to(b"somebody else's", TestNet::destination(OTHER_PORT))?;
+    Ok(())
+}
+
+/// What reached the sockets.
+#[derive(Default)]
+struct Arrivals {
+    /// Partition key, then CPU, then datagrams.
+    by_partition: BTreeMap<u32, BTreeMap<usize, u64>>,
+    /// The fragmented datagram, put together again.
+    large: u64,
+    /// Anything that was not to arrive.
+    junk: u64,
+}
+
+impl Arrivals {
+    fn add(&mut self, cpu: usize, datagram: &[u8]) {
+        match LaminarHeader::from_bytes(datagram) {
+            Some(header) if header.validate() && datagram.len() > LARGE => self.large += 1,
+            Some(header) if header.validate() && datagram.ends_with(b"hello") => {
+                let cpus = self.by_partition.entry(header.partition_key).or_default();
+                *cpus.entry(cpu).or_default() += 1;
+            }
+            _ => self.junk += 1,
+        }
+    }
+}
+
+fn mark(right: bool) -> &'static str {
+    if right { "" } else { "  WRONG" }
+}
+
+fn print_verdicts(stats: &XdpStats, others: u64, large: u64) -> bool {
+    let valid = EACH * u64::from(PARTITIONS);
+    let rows = [
+        ("valid, 8 partitions", valid, "redirected", stats.redirected, valid),
+        ("wrong magic", EACH, "dropped, magic", stats.dropped_magic, EACH),
+        ("too short", EACH, "dropped, short", stats.dropped_short, EACH),
+        ("wrong length", EACH, "dropped, length", stats.dropped_length, EACH),
+        ("valid, fragmented", 1, "passed, fragment", stats.passed_fragment, FRAGMENTS),
+        ("  put together again", 1, "received", large, 1),
+        ("another port", EACH, "received", others, EACH),
+        ("malformed", 0, "invalid", stats.invalid, 0),
+        ("", 0, "all counters", stats.total(), valid + 3 * EACH + FRAGMENTS),
+    ];
+    println!("{:<24}{:>10}   {:<20}{:>10}", "sent", "datagrams", "answer", "packets");
+    let mut all_right = true;
+    for (what, sent, answer, counted, expected) in rows {
+        let right = counted == expected;
+        all_right &= right;
+        let sent = if what.is_empty() { String::new() } else { sent.to_string() };
+        println!("{what:<24}{sent:>10}   {answer:<20}{counted:>10}{}", mark(right));
+    }
+    all_right
+}
+
+fn print_partitions(arrivals: &Arrivals, cores: &[u32], partitions: u32) -> bool {
+    print!("\n{:<12}{:>8}{:>8}   received on", "partition", "owner", "sent");
+    cores.iter().for_each(|core| print!("{:>9}", format!("CPU {core}")));
+    println!();
+    let mut all_right = arrivals.junk == 0;
+    for key in 0..PARTITIONS {
+        let owner = cores[(key % partitions) as usize % cores.len()] as usize;
+        let empty = BTreeMap::new();
+        let cpus = arrivals.by_partition.get(&key).unwrap_or(&empty);
+        let right = *cpus == BTreeMap::from([(owner, EACH)]);
+        all_right &= right;
+        print!("{key:<12}{:>8}{EACH:>8}   {:11}", format!("CPU {owner}"), "");
+        cores.iter().for_each(|core| print!("{:>9}", cpus.get(&(*core as usize)).unwrap_or(&0)));
+        println!("{}", mark(right));
+    }
+    if arrivals.junk > 0 {
+        println!("junk that reached the application: {}  WRONG", arrivals.junk);
+    }
+    all_right
+}

@@ -1,0 +1,176 @@
+//! A process that takes over ingest from a running one.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfigBuilder, XdpError};
+use tempfile::TempDir;
+use testbed::TestNet;
+use testbed::frame::datagram;
+
+use crate::runtime::ThreadPerCoreRuntime;
+use crate::support::{
+    Arrivals, MOVED, OWN, OWNER_WAYS, ObjectSet, Owner, OwnerWay, PARTITIONS, Stream, Way, config,
+    datagrams, send_a_thousand, steering_modes, tests, two_cpus, wait_until,
+};
+
+tests! {
+    Root:
+        successor_goes_on_steering_or_refuses_its_configuration;
+    Namespaces:
+        ten_handovers_lose_and_reorder_no_datagram,
+        failed_handover_leaves_the_owner_unchanged;
+}
+
+/// Each process takes over from the one before while datagrams arrive. The counters go on as
+/// if there had been one process.
+fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
+    for OwnerWay { name, way, links } in OWNER_WAYS {
+        if !way.is_available() {
+            continue;
+        }
+        // The ways that the documentation makes its promise for get the full number.
+        let full = links && matches!(way, Way::Xdp(_) | Way::Sockets);
+        let (datagrams, times) = if full { (datagrams(), 10) } else { (datagrams() / 10, 3) };
+        let times = if datagrams < 100_000 { 3 } else { times };
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let mut owner = Owner::start(&net, name, &arrivals, folder.path(), None)?;
+        let mut stream = Stream::new(&net, &arrivals)?;
+        let program = || net.attached_program();
+        stream.send_while(datagrams, || {
+            for _ in 0..times {
+                let before = program()?;
+                let next = Owner::start(&net, name, &arrivals, folder.path(), Some(&owner))?;
+                std::mem::replace(&mut owner, next).end()?;
+                let after = program()?;
+                let replaced = before != after;
+                ensure!(replaced == before.is_some(), "{name}: {before:?}, {after:?}");
+            }
+            Ok(())
+        })?;
+        stream.check().context(name)?;
+        for partition in 0..PARTITIONS {
+            let start = if partition == MOVED as usize { 1 } else { partition % 2 };
+            let (owner, cpus) = (two_cpus()[start], arrivals.cpus(partition));
+            ensure!(cpus == 1 << owner, "{name}: partition {partition} on CPUs {cpus:#b}");
+        }
+        let stats = owner.end()?;
+        let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
+        let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
+        ensure!(classic || stats.contains(&counted), "{name}: {stats}");
+        // XDP steered all datagrams, so the interface had a program at every moment.
+        let steered = format!(" redirected: {},", stream.sent);
+        let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
+        ensure!(!steers || stats.contains(&steered), "{name}: {stats}");
+        ensure!(program()?.is_none(), "{name}: the last owner detaches");
+    }
+    Ok(())
+}
+
+/// The owner withdraws its offer, or the successor is killed when it is ready. The owner's
+/// program stays attached, and the next successor takes over and leaves nothing behind.
+fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
+    for owner_way @ OwnerWay { name, way, .. } in OWNER_WAYS {
+        // Generic mode takes the same steps as native mode.
+        if way == Way::Xdp(XdpAttachMode::Generic) || !way.is_available() {
+            continue;
+        }
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let objects = ObjectSet::without_sockets_object()?;
+        let (config, to) = (way.config(&objects).build()?, IngestConfig::new(two_cpus()));
+        let mut ingest = net.receiver.enter(|| -> Result<Ingest> {
+            owner_way.restrict()?;
+            Ok(Ingest::open(&to, &config)?)
+        })?;
+        let program = net.attached_program()?;
+        for (killed, withdrawn) in [(false, true), (true, false), (true, true)] {
+            let socket = folder.path().join(format!("owner {killed} {withdrawn}"));
+            let listener = UnixListener::bind(&socket)?;
+            let mut successor = net.receiver.enter(|| -> Result<Child> {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args([OWN, name]).arg(arrivals.path()).arg(folder.path().join("never"));
+                command.arg(&socket).stdin(Stdio::piped()).stderr(Stdio::null());
+                Ok(command.stdout(Stdio::null()).spawn()?)
+            })?;
+            let (stream, _) = listener.accept()?;
+            let offer = net.receiver.enter(|| ingest.offer(&stream))?;
+            if killed {
+                successor.kill()?;
+                successor.wait()?;
+            }
+            if withdrawn {
+                drop(offer);
+                ensure!(!successor.wait()?.success(), "{name}");
+                // The next call undoes what the abandoned hand-over left.
+                net.receiver.enter(|| ingest.move_partition(1, two_cpus()[1]))?;
+            } else {
+                let handed_over = net.receiver.enter(|| ingest.hand_over(offer));
+                ensure!(matches!(handed_over, Err(XdpError::HandOver { .. })), "{name}");
+            }
+            let now = net.attached_program()?;
+            ensure!(now == program, "{name}, killed: {killed}: {program:?}, {now:?}");
+        }
+        let handler = |partition| arrivals.handler(partition);
+        let (here, there) = UnixStream::pair()?;
+        let runtime = std::thread::scope(|scope| -> Result<ThreadPerCoreRuntime> {
+            let next = scope.spawn(|| {
+                net.receiver
+                    .enter(|| ThreadPerCoreRuntime::take_over(&to, &config, &there, handler))
+            });
+            let offer = net.receiver.enter(|| ingest.offer(&here))?;
+            ingest.hand_over(offer)?;
+            Ok(next.join().expect("no panic")?)
+        })?;
+        drop(ingest);
+        ensure!(net.carries_xdp()? == program.is_some(), "{name}");
+        send_a_thousand(&net, &arrivals).context(name)?;
+        net.receiver.enter(|| drop(runtime));
+        ensure!(!net.carries_xdp()?, "{name}: a program stays attached");
+    }
+    Ok(())
+}
+
+/// A successor keeps the interface, the limits and steering, or does not take over.
+fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
+    let net = TestNet::new()?;
+    let to = IngestConfig::new(two_cpus());
+    let mode = *steering_modes().last().context("a mode")?;
+    let open = || Ingest::open(&to, &config().attach_mode(mode).build()?);
+    let mut ingest = net.receiver.enter(open)?;
+    let program = net.attached_program()?;
+    let mut take_over = |config: XdpConfigBuilder| -> Result<Result<Ingest, XdpError>> {
+        let (config, (here, there)) = (config.build()?, UnixStream::pair()?);
+        std::thread::scope(|scope| {
+            let next =
+                scope.spawn(|| net.receiver.enter(|| Ingest::take_over(&to, &config, &there)));
+            let offer = net.receiver.enter(|| ingest.offer(&here));
+            if let Ok(offer) = offer {
+                ingest.hand_over(offer)?;
+            }
+            Ok(next.join().expect("no panic"))
+        })
+    };
+    let refused = take_over(config().interface("other0"))?.unwrap_err();
+    ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
+    ensure!(net.attached_program()? == program);
+
+    // No object of this target has limits, and the limit is not dropped silently.
+    let limit = SourceLimit { packets_per_second: 1, burst: 1 };
+    let config_of = config().force_target("linux-5.3").source_limit(limit);
+    let refused = take_over(config_of)?.unwrap_err();
+    ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");
+    ensure!(net.attached_program()? == program);
+
+    // In generic mode this target only filters, so the predecessor's program stays attached.
+    // In native mode the target's object steers and replaces it.
+    let next = take_over(config().force_target("linux-5.3"))??;
+    let sender = net.sending_socket()?;
+    (0..20).try_for_each(|key| {
+        sender.send_to(&datagram(key, b""), TestNet::destination(9999)).map(drop)
+    })?;
+    wait_until(|| Ok(next.stats()?.verdicts.redirected >= 20))?;
+    let verdicts = next.stats()?.verdicts;
+    ensure!(verdicts.redirected == 20, "{}: {verdicts:?}", next.mode());
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The order of datagrams while their partition moves. Each test forces the race that a step
+//! of the move exists for, so it fails without that step.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpAttachMode, XdpConfig};
+use socket2::SockRef;
+use testbed::frame::datagram;
+use testbed::{TestNet, kernel};
+
+use crate::runtime::{Handler, ThreadPerCoreRuntime};
+use crate::support::{
+    ObjectSet, PORT, Way, config, datagrams, loopback, receivers, steering_modes, tests, two_cpus,
+    wait_until,
+};
+
+tests! {
+    Root:
+        xdp_and_sockets_follow_a_move,
+        move_goes_on_although_the_receiver_holds_back_as_much_as_it_may;
+    Namespaces:
+        datagrams_in_the_old_socket_are_handled_first;
+    WholeMachine:
+        datagrams_in_the_old_cpu_queue_are_handled_first;
+}
+
+/// The partition that moves, from the first CPU to the second.
+const PARTITION: u32 = 0;
+
+/// Starts a runtime whose handlers collect the payload of each datagram. The byte `0` takes
+/// 150 ms.
+fn start(
+    net: &TestNet,
+    way: Way,
+    config: &XdpConfig,
+) -> Result<(ThreadPerCoreRuntime, Arc<Mutex<Vec<u8>>>)> {
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let handler = |_| -> Handler {
+        let handled = handled.clone();
+        Box::new(move |datagram| {
+            if datagram.payload == b"\0" {
+                std::thread::sleep(Duration::from_millis(150));
+            }
+            handled.lock().unwrap().extend(datagram.payload);
+        })
+    };
+    let ingest = IngestConfig::new(two_cpus());
+    let runtime = net.receiver.enter(|| {
+        way.restrict();
+        ThreadPerCoreRuntime::with_xdp(&ingest, config, handler)
+    })?;
+    Ok((runtime, handled))
+}
+
+/// Sends numbers before the partition moves and while it moves. Fails unless all of them are
+/// handled in order.
+fn send_and_move(
+    net: &TestNet,
+    way: Way,
+    config: &XdpConfig,
+    first: u8,
+    prepare: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    const EACH: u8 = 20;
+    let (runtime, handled) = start(net, way, config)?;
+    let sender = net.sending_socket()?;
+    let send = |byte: u8| sender.send_to(&datagram(PARTITION, &[byte]), TestNet::destination(PORT));
+    prepare()?;
+    let last = first + 2 * EACH;
+    (first..first + EACH).try_for_each(|byte| send(byte).map(drop))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let moving = scope.spawn(|| runtime.move_partition(PARTITION, two_cpus()[1]));
+        for byte in first + EACH..last {
+            std::thread::sleep(Duration::from_millis(2));
+            send(byte)?;
+        }
+        Ok(moving.join().expect("no panic")?)
+    })?;
+    let all = wait_until(|| Ok(handled.lock().unwrap().len() >= 2 * EACH as usize))?;
+    ensure!(all, "{:?}", handled.lock().unwrap());
+    let handled = handled.lock().unwrap().clone();
+    ensure!(handled == (first..last).collect::<Vec<_>>(), "{handled:?}");
+    Ok(())
+}
+
+/// A real-time thread keeps the old CPU from its queue, which fills. The queue of the new
+/// owner is free.
+fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
+    let objects = ObjectSet::without_sockets_object()?;
+    let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
+    let ways = modes.chain([Way::XdpAndClassic]).map(|way| (way, way.config(&objects)));
+    // The CPU map of a multi-buffer program accepts no other kind of program, also not from
+    // the loader, which sends a frame through the queue to learn that it is empty.
+    let native = config().attach_mode(XdpAttachMode::Native);
+    let multi_buffer = kernel::has_multi_buffer().then(|| native.force_target("linux-5.18"));
+    let multi_buffer = multi_buffer.map(|config| (Way::Xdp(XdpAttachMode::Native), config));
+    // Without live frames the loader cannot learn that, and waits for 200 ms.
+    let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
+    for (way, config) in ways.chain(multi_buffer) {
+        let (net, config) = (TestNet::new()?, config.build()?);
+        let [old, new] = two_cpus();
+        let (begin, is_busy) = (Instant::now(), AtomicBool::new(false));
+        let busy = |until: Duration| {
+            testbed::become_real_time()?;
+            is_busy.store(true, Ordering::Release);
+            while begin.elapsed() < until {
+                std::hint::spin_loop();
+            }
+            std::io::Result::Ok(())
+        };
+        std::thread::scope(|scope| -> Result<()> {
+            let mut hog = None;
+            // A veth runs XDP on the CPU of the sender.
+            let sent = testbed::on_cpu(new, || {
+                send_and_move(&net, way, &config, 1, || {
+                    let until = begin.elapsed() + busy_for;
+                    let is_busy = &is_busy;
+                    hog = Some(scope.spawn(move || testbed::on_cpu(old, || busy(until))));
+                    while !is_busy.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                    Ok(())
+                })
+            })?;
+            hog.context("no thread kept the CPU busy")?.join().expect("no panic")??;
+            sent.with_context(|| format!("{config:?}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// The old owner handles one datagram for long. The others wait in its socket.
+fn datagrams_in_the_old_socket_are_handled_first() -> Result<()> {
+    let objects = ObjectSet::new()?;
+    let ways = [Way::Classic, Way::Sockets, Way::Xdp(XdpAttachMode::Native)];
+    for way in ways.into_iter().filter(|way| way.is_available()) {
+        let net = TestNet::new()?;
+        send_and_move(&net, way, &way.config(&objects).build()?, 0, || Ok(()))
+            .with_context(|| format!("{way:?}"))?;
+    }
+    Ok(())
+}
+
+/// Afterwards the kernel processes datagrams on the new owner's CPU. With classic BPF, not
+/// tested here, it goes on with the CPU where the partition started.
+fn xdp_and_sockets_follow_a_move() -> Result<()> {
+    let objects = ObjectSet::without_sockets_object()?;
+    for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
+        let net = TestNet::new()?;
+        let (mut to, config) = (IngestConfig::new(two_cpus()), way.config(&objects).build()?);
+        to.address = TestNet::RECEIVER.into();
+        let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        let [old, new] = two_cpus();
+        let mut receivers = [ingest.receiver(old)?, ingest.receiver(new)?];
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let work = scope.spawn(|| {
+                while !stop.load(Ordering::Acquire) {
+                    for receiver in &mut receivers {
+                        receiver.receive(Duration::from_millis(1), |_| {}).unwrap();
+                    }
+                }
+            });
+            let moved = ingest.move_partition(PARTITION, new);
+            stop.store(true, Ordering::Release);
+            work.join().expect("no panic");
+            Ok(moved?)
+        })?;
+        // The kernel records the CPU for connected sockets only.
+        let sender = net.sending_socket()?;
+        receivers[1].socket().connect(sender.local_addr()?)?;
+        sender.send_to(&datagram(PARTITION, b""), TestNet::destination(PORT))?;
+        let mut seen = 0;
+        let begin = Instant::now();
+        while seen == 0 && begin.elapsed() < Duration::from_secs(5) {
+            seen += receivers[1].receive(Duration::from_millis(10), |_| {})?;
+        }
+        let processed_on = SockRef::from(receivers[1].socket()).cpu_affinity()?;
+        ensure!((seen, processed_on) == (1, new as usize), "{way:?}: {seen}, CPU {processed_on}");
+    }
+    Ok(())
+}
+
+/// With classic BPF, datagrams arrive on the CPU where the partition started, which hands
+/// them to the owner. While the partition moves back, that CPU holds them back, up to a
+/// limit. It answers the move even when it is at the limit and takes no more.
+fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<()> {
+    const DATAGRAMS: u32 = 66_000;
+    if datagrams() < 10_000 {
+        return Ok(()); // on an emulated machine; the kernel's version makes no difference
+    }
+    let (namespace, objects) = (loopback()?, ObjectSet::without_sockets_object()?);
+    // With capabilities, because the socket buffer has to hold what the receiver leaves.
+    let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
+    let open = || Ingest::open(&IngestConfig::new(two_cpus()), &config);
+    let ingest = namespace.enter(open)?;
+    ensure!(ingest.classic_reason().is_some());
+    let [start, other] = two_cpus();
+    let mut receivers = receivers(&ingest)?;
+    // Moves the partition while the given receivers receive.
+    let move_to = |cpu: u32, receivers: &mut [Receiver], seen: &mut Vec<u32>| -> Result<()> {
+        std::thread::scope(|scope| -> Result<()> {
+            let moving = scope.spawn(|| ingest.move_partition(PARTITION, cpu));
+            while !moving.is_finished() {
+                for receiver in &mut *receivers {
+                    receiver.receive(Duration::from_millis(1), |datagram| {
+                        seen.extend(datagram.payload.try_into().map(u32::from_be_bytes));
+                    })?;
+                }
+            }
+            Ok(moving.join().expect("no panic")?)
+        })
+    };
+    let mut seen = Vec::new();
+    move_to(other, &mut receivers, &mut seen)?;
+    let error = move_to(start, &mut receivers[..1], &mut seen).unwrap_err();
+    assert!(error.to_string().contains(&format!("the receiver of CPU {other}")), "{error}");
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    for number in 0..DATAGRAMS {
+        sender.send_to(&datagram(PARTITION, &number.to_be_bytes()), ("127.0.0.1", PORT))?;
+        if number % 100 == 0 {
+            // Four calls take more than a hundred datagrams, if the receiver takes any.
+            for _ in 0..4 {
+                ensure!(
+                    receivers[0].receive(Duration::ZERO, |_| {})? == 0,
+                    "a held-back datagram is handled"
+                );
+            }
+        }
+    }
+    assert!(seen.is_empty());
+    move_to(start, &mut receivers, &mut seen)?;
+    let begin = Instant::now();
+    while seen.len() < DATAGRAMS as usize && begin.elapsed() < Duration::from_secs(5) {
+        receivers[0].receive(Duration::from_millis(1), |datagram| {
+            seen.extend(datagram.payload.try_into().map(u32::from_be_bytes));
+        })?;
+    }
+    ensure!(seen == (0..DATAGRAMS).collect::<Vec<_>>(), "{} of {DATAGRAMS}", seen.len());
+    Ok(())
+}

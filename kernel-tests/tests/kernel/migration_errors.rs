@@ -1,0 +1,114 @@
+//! Moves that the loader refuses, and a move that does not end.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::slice;
+
+use anyhow::{Context, Result};
+use laminar_xdp::{IngestConfig, XdpError};
+use testbed::TestNet;
+use testbed::frame::datagram;
+
+use crate::runtime::ThreadPerCoreRuntime;
+use crate::support::{
+    config, drain, loopback, open, sockets_only, tests, two_cpus, with_cpu_offline,
+};
+
+tests! {
+    Root:
+        move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on,
+        move_is_refused_while_receive_packet_steering_is_on;
+    Namespaces:
+        move_is_refused_to_unknown_cpus_and_without_receivers;
+    WholeMachine:
+        move_is_refused_to_an_offline_cpu;
+}
+
+fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
+    let namespace = loopback()?;
+    let ingest = open(&namespace, &sockets_only()?)?;
+    let [first, second] = two_cpus();
+    let field = |partition, cpu| match ingest.move_partition(partition, cpu) {
+        Err(XdpError::Config { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(64, first), "partition");
+    assert_eq!(field(0, 100_000), "cpu");
+    assert!(ingest.receiver(100_000).is_err());
+    assert_eq!(ingest.owner(64), None);
+    // No receiver is in use, so no thread reads. The owner stays.
+    let error = ingest.move_partition(0, second).unwrap_err();
+    assert!(matches!(error, XdpError::NotMoved { partition: 0, .. }), "{error}");
+    assert_eq!(ingest.owner(0), Some(first));
+    // A move to the owner itself needs no receiver.
+    ingest.move_partition(0, first)?;
+    let receiver = ingest.receiver(first)?;
+    assert!(ingest.receiver(first).unwrap_err().to_string().contains("in use"));
+    drop(receiver);
+    ingest.receiver(first)?;
+    Ok(())
+}
+
+/// Meanwhile the new owner holds back its datagrams. The same call later ends the move.
+fn move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on() -> Result<()> {
+    let namespace = loopback()?;
+    let ingest = open(&namespace, &sockets_only()?)?;
+    let [first, second] = two_cpus();
+    let (mut old, mut new) = (ingest.receiver(first)?, ingest.receiver(second)?);
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let send = |text: &[u8]| sender.send_to(&datagram(0, text), "127.0.0.1:9999");
+    send(b"before")?;
+    let error = ingest.move_partition(0, second).unwrap_err();
+    assert!(error.to_string().contains("has not handled"), "{error}");
+    send(b"after")?;
+    assert_eq!(drain(slice::from_mut(&mut new))?, [], "the new owner must hold it back");
+    assert_eq!(ingest.owner(0), Some(first));
+    std::thread::scope(|scope| -> Result<()> {
+        let again = scope.spawn(|| ingest.move_partition(0, second));
+        let mut received = Vec::new();
+        while !again.is_finished() {
+            received.extend(drain(slice::from_mut(&mut old))?);
+        }
+        assert_eq!(received, [(first, 0, b"before".to_vec())]);
+        Ok(again.join().expect("no panic")?)
+    })?;
+    assert_eq!(ingest.owner(0), Some(second));
+    assert_eq!(drain(&mut [old, new])?, [(second, 0, b"after".to_vec())]);
+    Ok(())
+}
+
+/// A runtime that ignores what it receives.
+fn start(net: &TestNet) -> Result<ThreadPerCoreRuntime> {
+    let (ingest, config) = (IngestConfig::new(two_cpus()), config().partitions(64).build()?);
+    let start = || ThreadPerCoreRuntime::with_xdp(&ingest, &config, |_| Box::new(|_| {}));
+    Ok(net.receiver.enter(start)?)
+}
+
+/// Receive packet steering (RPS) spreads packets behind XDP's queues, so the loader cannot
+/// keep their order.
+fn move_is_refused_while_receive_packet_steering_is_on() -> Result<()> {
+    let net = TestNet::new()?;
+    let runtime = start(&net)?;
+    let [_, to] = two_cpus();
+    net.receiver.enter(|| -> Result<()> {
+        testbed::mount_own_sysfs()?;
+        let mask = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", TestNet::INTERFACE);
+        fs::write(&mask, "3").context(mask.clone())?;
+        let error = runtime.move_partition(0, to).unwrap_err();
+        assert!(error.to_string().contains("receive packet steering"), "{error}");
+        assert!(matches!(error, XdpError::NotMoved { .. }));
+        fs::write(&mask, "0")?;
+        runtime.move_partition(0, to)?;
+        Ok(())
+    })
+}
+
+fn move_is_refused_to_an_offline_cpu() -> Result<()> {
+    let net = TestNet::new()?;
+    let runtime = start(&net)?;
+    let [_, to] = two_cpus();
+    let error = with_cpu_offline(to, || runtime.move_partition(0, to).unwrap_err())?;
+    assert!(error.to_string().contains("is offline"), "{error}");
+    runtime.move_partition(0, to)?;
+    Ok(())
+}

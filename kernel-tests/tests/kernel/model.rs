@@ -1,0 +1,179 @@
+//! The real program against the model of the verdict table, on packets that try it: the
+//! verdict, the counter, and the CPU.
+
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail, ensure};
+use laminar_xdp::{IpNet, SourceLimit, SourceLists, XdpStats};
+use laminar_xdp_prebuilt::abi;
+use testbed::{TestNet, bpf, kernel};
+use verdict_model::{Answer, Limit, Lists, Model, Packets, Reason, Verdict, describe};
+
+use crate::support::{
+    BASELINE, config, datagrams, load, note, online_cpus, program_of, targets, tests,
+};
+
+tests! {
+    Root:
+        the_kernel_answers_as_the_model_does;
+}
+
+const PORT: u16 = 9999;
+/// A shorter frame is none that a test run takes.
+const ETHERNET: usize = 14;
+/// What a source may send under a limit, before it has to wait for days.
+const BURST: u32 = 20;
+const INTERVAL: u64 = 1 << 50;
+/// Packets between two looks at the counters.
+const BATCH: usize = 200;
+
+/// 250,000 packets where a stream has a million datagrams; some are too short to be run.
+fn the_kernel_answers_as_the_model_does() -> Result<()> {
+    let packets = datagrams() / 4;
+    let runs = targets().iter().flat_map(|target| {
+        let has_features = ["linux-5.9", "linux-5.18"].contains(target);
+        let ways = [(0, false), (1, false), (1, true)];
+        ways.into_iter()
+            .filter(move |(_, guarded)| has_features || !guarded)
+            .map(|(without, guarded)| (*target, without, guarded))
+    });
+    let each = packets / runs.clone().count() as u64;
+    let mut answers = BTreeMap::new();
+    for (seed, (target, without, guarded)) in runs.enumerate() {
+        compare((target, without, guarded), seed as u64, each, &mut answers)?;
+    }
+    let run: u64 = answers.values().sum();
+    note(format!("the kernel agrees with the model on {run} packets; by counter: {answers:?}"));
+    let tried = packets < 10_000 || answers.len() == 10;
+    ensure!(tried, "these packets do not try everything: {answers:?}");
+    Ok(())
+}
+
+/// The queue of one of two CPUs is taken away, so that the verdict tells which of them was
+/// chosen. Guarded, there are several ports, lists, and limits under which no bucket gains
+/// a packet, so that time does not matter.
+fn compare(
+    (target, without, guarded): (&str, usize, bool),
+    seed: u64,
+    packets: u64,
+    answers: &mut BTreeMap<Option<Reason>, u64>,
+) -> Result<()> {
+    let (net, cores) = (TestNet::new()?, &online_cpus()[..2]);
+    let mut config = config().port(PORT).partitions(64).force_target(target);
+    let more_ports: Vec<_> = (PORT + 1..PORT + 16).collect();
+    let lists = SourceLists {
+        deny: vec!["192.0.2.64/29".parse()?, "fd00::ffff:192.0.2.0/123".parse()?],
+        allow: vec!["192.0.2.72/32".parse()?, "fd00::/90".parse()?],
+    };
+    if guarded {
+        let limit = SourceLimit { packets_per_second: 1, burst: BURST };
+        config = config.more_ports(&more_ports[..]).source_lists(lists.clone());
+        config = config.source_limit(limit);
+    }
+    let loader = load(&net, &config.build()?, cores)?;
+    let program = program_of(&loader)?;
+    let mut owners: Vec<_> = (0..64).map(|partition| Some(cores[partition % 2])).collect();
+    // Where a redirect to an empty slot loses the packet, both keep their queues.
+    if target != BASELINE {
+        bpf::delete_from_map(&program, c"cpu_map", cores[without])?;
+        owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cores[without]));
+    }
+    let mut model = Model::new(PORT, owners);
+    if guarded {
+        let list =
+            |prefixes: &[IpNet]| prefixes.iter().map(|p| (p.addr(), p.prefix_len())).collect();
+        model.ports.extend(more_ports);
+        model.lists = Some(Lists { deny: list(&lists.deny), allow: list(&lists.allow) });
+        model.limit = Some(Limit { interval: INTERVAL, burst: BURST.into() });
+        slow_down(&program, &model.ports)?;
+    }
+    let splits = target == "linux-5.18" && kernel::test_run_splits_packets();
+    let mut random = Packets::new(seed, PORT);
+    // Runs some packets and says whether the counters moved as the model has it.
+    let run = |frames: &[(u64, Vec<u8>, Answer)]| -> Result<bool> {
+        let (before, mut expected) = (loader.stats()?, BTreeMap::new());
+        for (number, frame, Answer { verdict, reason }) in frames {
+            let first = if splits { *number as usize % 120 } else { frame.len() };
+            let run = match splits {
+                true => bpf::run_split(&program, frame, first.min(frame.len()))?,
+                false => bpf::run(&program, frame, 1)?,
+            };
+            let number_of = match verdict {
+                Verdict::Drop => 1,
+                Verdict::Pass => 2,
+                Verdict::Redirect(_) => 4,
+            };
+            ensure!(
+                run.verdict == number_of,
+                "{target}, packet {number} of seed {seed}, {first} bytes in the first buffer: \
+                 the kernel answers {}, the model {verdict:?} ({reason:?})\n{}",
+                run.verdict,
+                describe(frame)
+            );
+            if let Some(reason) = reason {
+                *expected.entry(*reason).or_insert(0) += 1;
+            }
+        }
+        Ok(moved(&before, &loader.stats()?) == expected)
+    };
+    let mut batch = Vec::new();
+    for number in 0..packets {
+        let frame = random.next_frame();
+        if frame.len() >= ETHERNET {
+            let answer = model.judge(frame);
+            *answers.entry(answer.reason).or_insert(0) += 1;
+            batch.push((number, frame.to_vec(), answer));
+        }
+        // Reading the counters takes longer than running a packet.
+        if (batch.len() == BATCH || number + 1 == packets) && !run(&batch)? {
+            // Buckets are what they are by now: where there is one, it stays at the batch.
+            for one in batch.iter().filter(|_| !guarded) {
+                let (number, frame, answer) = one;
+                let what = format!("packet {number} of seed {seed}, in the model {answer:?}");
+                let right = run(std::slice::from_ref(one))?;
+                ensure!(right, "{target}: another counter moved: {what}\n{}", describe(frame));
+            }
+            bail!(
+                "{target}, seed {seed}: the counters are wrong at packet {number} or shortly before"
+            );
+        }
+        if batch.len() == BATCH {
+            batch.clear();
+        }
+    }
+    Ok(())
+}
+
+/// Has a bucket gain a packet in days, which no configuration can ask for.
+fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
+    let mut controls = [0; size_of::<abi::laminar_controls>()];
+    for (to, port) in controls.chunks_mut(2).zip(ports) {
+        to.copy_from_slice(&port.to_be_bytes());
+    }
+    for (at, value) in [
+        (offset_of!(abi::laminar_controls, interval), INTERVAL),
+        (offset_of!(abi::laminar_controls, tolerance), INTERVAL * u64::from(BURST - 1)),
+    ] {
+        controls[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+    }
+    bpf::write_map(program, c"laminar.data", &controls)
+}
+
+/// By how much each counter moved, those that did.
+fn moved(before: &XdpStats, after: &XdpStats) -> BTreeMap<Reason, u64> {
+    let by = |read: fn(&XdpStats) -> u64| read(after) - read(before);
+    let reasons = [
+        (Reason::Invalid, by(|s| s.invalid)),
+        (Reason::Fragment, by(|s| s.passed_fragment)),
+        (Reason::NoQueue, by(|s| s.passed_no_queue)),
+        (Reason::Short, by(|s| s.dropped_short)),
+        (Reason::Magic, by(|s| s.dropped_magic)),
+        (Reason::Length, by(|s| s.dropped_length)),
+        (Reason::Redirected, by(|s| s.redirected)),
+        (Reason::Denied, by(|s| s.dropped_denied)),
+        (Reason::Rate, by(|s| s.dropped_rate)),
+    ];
+    reasons.into_iter().filter(|(_, by)| *by > 0).collect()
+}

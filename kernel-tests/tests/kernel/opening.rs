@@ -1,0 +1,146 @@
+//! What can keep ingest from opening its sockets as configured.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use laminar_xdp::{Ingest, IngestConfig, XdpError};
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+use testbed::TestNet;
+use testbed::frame::datagram;
+
+use crate::support::{
+    Arrivals, OWN, PORT, capture_warnings, config, drain, keep_only, loopback, open, receivers,
+    sockets_only, tests, two_cpus,
+};
+
+tests! {
+    Root:
+        second_ingest_is_refused_and_the_first_keeps_its_program,
+        root_gets_a_receive_buffer_beyond_the_limit_of_the_system,
+        datagrams_beyond_the_receive_buffer_are_counted;
+    Namespaces:
+        taken_port_is_reported_with_its_holder,
+        too_few_files_for_the_sockets_is_reported,
+        granted_receive_buffer_is_reported_with_one_warning,
+        impossible_receive_buffers_are_refused;
+}
+
+/// Also if the other process shares its port. Nothing is attached.
+fn taken_port_is_reported_with_its_holder() -> Result<()> {
+    let net = TestNet::new()?;
+    for shared in [false, true] {
+        let _other = net.receiver.enter(|| -> Result<Socket> {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            socket.set_reuse_port(shared)?;
+            socket.bind(&"0.0.0.0:9999".parse::<SocketAddr>()?.into())?;
+            Ok(socket)
+        })?;
+        let error = open(&net.receiver, &config().build()?).unwrap_err();
+        let text = error.to_string();
+        let XdpError::PortTaken { holder: Some(holder), .. } = error else { panic!("{text}") };
+        let (process, _) = holder.process.context("this process can be seen")?;
+        assert_eq!(process, std::process::id(), "{text}");
+        assert!(text.contains(&format!("taken by process {process} (")), "{text}");
+        assert!(!net.carries_xdp()?);
+    }
+    Ok(())
+}
+
+fn second_ingest_is_refused_and_the_first_keeps_its_program() -> Result<()> {
+    let net = TestNet::new()?;
+    let config = config().build()?;
+    let first = open(&net.receiver, &config)?;
+    let error = open(&net.receiver, &config).unwrap_err();
+    assert!(matches!(error, XdpError::PortTaken { .. }), "{error}");
+    assert!(net.carries_xdp()?, "the first program is detached");
+    drop(first);
+    open(&net.receiver, &config)?;
+    Ok(())
+}
+
+/// Raises the limit of open files until only the sockets do not fit.
+fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
+    let (arrivals, folder) = (Arrivals::new()?, TempDir::new()?);
+    let namespace = loopback()?;
+    let program = std::env::current_exe()?;
+    for limit in 4..60 {
+        let output = namespace.enter(|| {
+            let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]).arg(&program).args([OWN, "sockets"]);
+            command.arg(arrivals.path()).arg(folder.path().join("0")).output()
+        })?;
+        let printed = String::from_utf8_lossy(&output.stderr);
+        if printed.contains("2 cores need as many sockets") {
+            assert!(printed.contains("ulimit -n"), "{printed}");
+            return Ok(());
+        }
+        ensure!(!output.status.success(), "{limit} files were enough: {printed}");
+    }
+    bail!("no limit of open files led to the error")
+}
+
+/// The limit of the system for users without CAP_NET_ADMIN, in bytes.
+fn receive_buffer_limit() -> Result<u32> {
+    Ok(fs::read_to_string("/proc/sys/net/core/rmem_max")?.trim().parse()?)
+}
+
+fn root_gets_a_receive_buffer_beyond_the_limit_of_the_system() -> Result<()> {
+    let namespace = loopback()?;
+    let mut to = IngestConfig::new(two_cpus());
+    to.receive_buffer = receive_buffer_limit()? + 4096;
+    let config = sockets_only()?;
+    let ingest = namespace.enter(|| Ingest::open(&to, &config))?;
+    assert_eq!(ingest.receive_buffer()?, to.receive_buffer);
+    Ok(())
+}
+
+fn granted_receive_buffer_is_reported_with_one_warning() -> Result<()> {
+    let namespace = loopback()?;
+    let limit = receive_buffer_limit()?;
+    let mut to = IngestConfig::new(two_cpus());
+    to.receive_buffer = limit + 4096;
+    let config = sockets_only()?;
+    let (ingest, warnings) = namespace.enter(|| {
+        keep_only(&[]);
+        capture_warnings(|| Ingest::open(&to, &config))
+    });
+    assert_eq!(ingest?.receive_buffer()?, limit);
+    assert!(warnings.len() == 1 && warnings[0].contains("net.core.rmem_max"), "{warnings:#?}");
+    Ok(())
+}
+
+fn impossible_receive_buffers_are_refused() -> Result<()> {
+    let namespace = loopback()?;
+    let mut to = IngestConfig::new(two_cpus());
+    let config = sockets_only()?;
+    for impossible in [0, u32::MAX] {
+        to.receive_buffer = impossible;
+        let error = namespace.enter(|| Ingest::open(&to, &config)).unwrap_err();
+        assert!(matches!(error, XdpError::Config { field: "receive_buffer", .. }), "{error}");
+    }
+    Ok(())
+}
+
+/// Junk takes no room in the buffer.
+fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
+    let net = TestNet::new()?;
+    let mut to = IngestConfig::new(two_cpus());
+    to.receive_buffer = 4096;
+    let config = sockets_only()?;
+    let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+    let sender = net.sending_socket()?;
+    for _ in 0..100 {
+        sender.send_to(&datagram(0, b""), TestNet::destination(PORT))?;
+        sender.send_to(b"junk", TestNet::destination(PORT))?;
+    }
+    let received = drain(&mut receivers(&ingest)?)?.len() as u64;
+    let stats = ingest.stats()?;
+    assert!(received > 0 && received < 100, "{received} fit into 4096 bytes");
+    assert_eq!((stats.accepted, stats.overflowed), (Some(100), Some(100 - received)), "{stats:?}");
+    assert_eq!(stats.verdicts.dropped_short, 100);
+    Ok(())
+}

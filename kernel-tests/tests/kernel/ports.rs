@@ -1,0 +1,92 @@
+//! Several ports, at loading and later.
+
+use anyhow::Result;
+use laminar_xdp::XdpError;
+use testbed::frame::{self, datagram};
+use testbed::{TestNet, bpf};
+
+use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of, targets, tests};
+
+tests! {
+    Root:
+        sixteen_ports_are_filtered_and_no_other,
+        ports_change_while_packets_come,
+        a_program_for_one_port_says_that_it_is;
+}
+
+/// Verdicts on junk and on a valid datagram.
+fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
+    let junk = bpf::run(program, &frame::udp(port, b"junk"), 1)?;
+    let valid = bpf::run(program, &frame::udp(port, &datagram(7, b"hello")), 1)?;
+    Ok((junk.verdict, valid.verdict))
+}
+
+fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
+    // Among them one that the other byte order makes another of them.
+    let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
+    for target in targets() {
+        let net = TestNet::new()?;
+        let config = config().force_target(*target).port(ports[0]).more_ports(&ports[1..]);
+        let loader = load(&net, &config.build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
+        assert_eq!(loader.controls().ports()?, ports);
+        for &port in &ports {
+            assert_eq!(verdicts(&program, port)?, (DROP, REDIRECT), "{target}: {port}");
+        }
+        for port in ports.iter().flat_map(|port| [port ^ 1, port.swap_bytes()]).chain([9999]) {
+            let ours = ports.contains(&port);
+            let expected = if ours { (DROP, REDIRECT) } else { (PASS, PASS) };
+            assert_eq!(verdicts(&program, port)?, expected, "{target}: {port}");
+        }
+        let stats = loader.stats()?;
+        assert_eq!(stats.dropped_short, stats.redirected);
+    }
+    Ok(())
+}
+
+fn ports_change_while_packets_come() -> Result<()> {
+    for target in targets() {
+        let net = TestNet::new()?;
+        let config = config().force_target(*target).more_ports([1000]).build()?;
+        let loader = load(&net, &config, &online_cpus())?;
+        let (program, controls) = (program_of(&loader)?, loader.controls());
+        for ports in [&[1u16, 2, 65_535][..], &[9999], &[1000, 9999]] {
+            controls.set_ports(ports)?;
+            assert_eq!(controls.ports()?, ports);
+            for port in [1, 2, 65_535, 9999, 1000, 3] {
+                let ours = ports.contains(&port);
+                let expected = if ours { (DROP, REDIRECT) } else { (PASS, PASS) };
+                assert_eq!(verdicts(&program, port)?, expected, "{target}: {port} of {ports:?}");
+            }
+        }
+        for bad in [&[][..], &[0], &[5, 5], &(1..=17).collect::<Vec<_>>()] {
+            let error = controls.set_ports(bad).expect_err("bad ports");
+            assert!(matches!(error, XdpError::Config { field: "ports", .. }), "{error}");
+        }
+        assert_eq!(controls.ports()?, [1000, 9999], "what is refused changes nothing");
+    }
+    Ok(())
+}
+
+fn a_program_for_one_port_says_that_it_is() -> Result<()> {
+    for target in targets() {
+        let net = TestNet::new()?;
+        let loader = load(&net, &config().force_target(*target).build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
+        loader.controls().set_ports(&[1234])?;
+        assert_eq!(verdicts(&program, 1234)?, (DROP, REDIRECT), "{target}");
+        assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");
+        match loader.controls().set_ports(&[1234, 9999]) {
+            // These two are made so that one port costs nothing more.
+            Err(error) if ["linux-5.9", "linux-5.18"].contains(target) => {
+                assert!(error.to_string().contains("loaded for one port"), "{error}");
+                assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");
+            }
+            result => {
+                result?;
+                assert_eq!(verdicts(&program, 9999)?, (DROP, REDIRECT), "{target}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The receiver of one CPU: where it reads, what to poll, and when it is drained.
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{Ingest, IngestConfig, Receiver};
+use socket2::SockRef;
+use testbed::TestNet;
+use testbed::frame::datagram;
+
+use crate::support::{
+    PORT, config, loopback, open, owner_of, receivers, sockets_only, steering_modes, tests,
+    two_cpus, wait_until,
+};
+
+tests! {
+    Root:
+        datagrams_are_processed_and_read_on_the_cpu_of_their_owner;
+    Namespaces:
+        polling_socket_and_attention_wakes_for_datagrams_and_moves,
+        partition_moves_although_its_socket_never_runs_empty;
+}
+
+/// The kernel records the CPU in SO_INCOMING_CPU, but only for connected sockets, so each
+/// socket is connected to its sender.
+fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
+    for &mode in steering_modes() {
+        let net = TestNet::new()?;
+        let (mut to, config) = (IngestConfig::new(two_cpus()), config().attach_mode(mode));
+        to.address = TestNet::RECEIVER.into();
+        let config = config.build()?;
+        let ingest = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        for cpu in two_cpus() {
+            let sender = net.sending_socket()?;
+            ingest.receiver(cpu)?.socket().connect(sender.local_addr()?)?;
+            let partition = (0..).find(|p| owner_of(*p) == cpu).context("a partition")?;
+            for round in 0..50u32 {
+                let message = datagram(partition + 2 * round, b"");
+                // Without steering, the sender's CPU would process a veth's packets.
+                let other = two_cpus().into_iter().find(|other| *other != cpu);
+                testbed::on_cpu(other.context("two CPUs")?, || {
+                    sender.send_to(&message, TestNet::destination(PORT))
+                })??;
+                let mut receiver = ingest.receiver(cpu)?;
+                let read_on = std::thread::scope(|scope| {
+                    let read = || -> Result<Vec<u32>> {
+                        receiver.pin_thread()?;
+                        let (mut cpus, begin) = (Vec::new(), Instant::now());
+                        while cpus.is_empty() && begin.elapsed() < Duration::from_secs(5) {
+                            receiver.receive(Duration::from_millis(100), |_| {
+                                cpus.push(testbed::current_cpu());
+                            })?;
+                        }
+                        Ok(cpus)
+                    };
+                    scope.spawn(read).join().expect("no panic")
+                })?;
+                assert_eq!(read_on, [cpu], "{mode}");
+                let processed_on = SockRef::from(receiver.socket()).cpu_affinity()?;
+                assert_eq!(processed_on, cpu as usize, "{mode}");
+            }
+        }
+        assert_eq!(ingest.stats()?.verdicts.redirected, 100, "{mode}");
+    }
+    Ok(())
+}
+
+/// Without [`Receiver::attention`], a move would wait until a datagram arrives.
+fn polling_socket_and_attention_wakes_for_datagrams_and_moves() -> Result<()> {
+    let namespace = loopback()?;
+    let ingest = open(&namespace, &sockets_only()?)?;
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let (done, handled) = (AtomicBool::new(false), AtomicU64::new(0));
+    let serve = |mut receiver: Receiver| -> Result<()> {
+        while !done.load(Relaxed) {
+            let descriptors = [receiver.socket().as_raw_fd(), receiver.attention().as_raw_fd()];
+            let mut polled =
+                descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            // SAFETY: two entries, which outlive the call.
+            let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, 20_000) };
+            ensure!(ready > 0, "poll answers {ready}");
+            let count = receiver.receive(Duration::ZERO, |_| {})?;
+            handled.fetch_add(count as u64, Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let serving = receivers(&ingest)?.into_iter().map(|r| scope.spawn(|| serve(r)));
+        let serving: Vec<_> = serving.collect();
+        let moved = ingest.move_partition(0, two_cpus()[1]);
+        let send_four = || {
+            (1..5).try_for_each(|key| {
+                sender.send_to(&datagram(key, b""), ("127.0.0.1", PORT)).map(drop)
+            })
+        };
+        send_four()?;
+        wait_until(|| Ok(handled.load(Relaxed) >= 4))?;
+        done.store(true, Relaxed);
+        // Wakes the threads, which then see that they are done.
+        send_four()?;
+        for thread in serving {
+            thread.join().expect("no panic")?;
+        }
+        Ok(moved?)
+    })?;
+    assert!(handled.load(Relaxed) >= 4, "datagrams wake the threads");
+    Ok(())
+}
+
+/// After as many datagrams as a socket can hold, those that waited before the move are
+/// handled.
+fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
+    let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
+    to.receive_buffer = 4096;
+    let config = sockets_only()?;
+    let ingest = namespace.enter(|| Ingest::open(&to, &config))?;
+    let (done, was_empty) = (AtomicBool::new(false), AtomicBool::new(false));
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let fill = || {
+        (0..50).try_for_each(|_| sender.send_to(&datagram(2, b""), ("127.0.0.1", PORT)).map(drop))
+    };
+    let [mut busy, mut idle] = <[Receiver; 2]>::try_from(receivers(&ingest)?).expect("two");
+    fill()?;
+    std::thread::scope(|scope| -> Result<()> {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                // The socket is full again before the receiver looks at it.
+                let handled = busy.receive(Duration::ZERO, |_| fill().expect("lo"));
+                was_empty.fetch_or(handled.expect("receive") == 0, Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                idle.receive(Duration::from_millis(5), |_| {}).expect("receive");
+            }
+        });
+        let moved = ingest.move_partition(0, two_cpus()[1]);
+        done.store(true, Relaxed);
+        Ok(moved?)
+    })?;
+    assert!(!was_empty.load(Relaxed), "the socket ran empty, so this tested nothing");
+    Ok(())
+}

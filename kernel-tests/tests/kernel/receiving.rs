@@ -1,0 +1,212 @@
+//! What receivers get and what ingest counts, for every kind of datagram.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{Ingest, IngestConfig, IngestStats};
+use socket2::SockRef;
+use testbed::frame::{datagram, udp_to};
+use testbed::{TestNet, kernel};
+
+use crate::support::{
+    ObjectSet, PORT, Way, all_at_owners, config, drain, keep_only, loopback, open, receivers,
+    sockets_only, steering_modes, tests, two_cpus, ways,
+};
+
+tests! {
+    Root:
+        xdp_judges_and_steers_ipv6;
+    Namespaces:
+        junk_is_counted_alike_in_every_mode,
+        unspecified_address_receives_both_ip_versions,
+        broadcast_and_multicast_are_counted_and_not_received,
+        merged_datagrams_reach_the_owners_of_their_partitions;
+}
+
+fn junk_is_counted_alike_in_every_mode() -> Result<()> {
+    let objects = ObjectSet::without_sockets_object()?;
+    for (way, _) in ways() {
+        let net = TestNet::new()?;
+        let ingest = way.open(&net.receiver, &IngestConfig::new(two_cpus()), &objects)?;
+        let sender = net.sending_socket()?;
+        let send = |bytes: &[u8]| sender.send_to(bytes, TestNet::destination(PORT));
+        let mut wrong_magic = datagram(1, b"junk");
+        wrong_magic[3] = 0;
+        for number in 0..10u8 {
+            send(&datagram(number.into(), &[number]))?;
+            send(&wrong_magic)?;
+            send(&wrong_magic)?;
+            send(&datagram(1, b"")[..11])?;
+            send(b"")?;
+            send(&[&datagram(1, b"four")[..], b"!"].concat())?;
+            send(&datagram(1, b"four")[..15])?;
+        }
+        // XDP passes fragments. The sockets judge the datagram that they make up.
+        send(&datagram(3, &[7; 4000]))?;
+        send(&vec![0; 4000])?;
+        let received = drain(&mut receivers(&ingest)?)?;
+        assert_eq!(received.len(), 11, "{way:?}");
+        assert!(all_at_owners(&received), "{way:?}");
+        let stats = ingest.stats()?;
+        let verdicts = stats.verdicts;
+        let reasons = (verdicts.dropped_magic, verdicts.dropped_short, verdicts.dropped_length);
+        match way {
+            Way::Classic => {
+                assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 61), "{stats:?}");
+                assert_eq!((reasons, stats.overflowed), ((0, 0, 0), None));
+            }
+            // XDP gave a reason for all but the fragmented datagram.
+            Way::XdpAndClassic => {
+                assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 1), "{stats:?}");
+                assert_eq!(reasons, (20, 20, 20));
+            }
+            _ => {
+                assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 0), "{stats:?}");
+                assert_eq!(reasons, (21, 20, 20), "{way:?}");
+                assert_eq!((stats.accepted, stats.overflowed), (Some(11), Some(0)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A given address receives its own IP version only.
+fn unspecified_address_receives_both_ip_versions() -> Result<()> {
+    let namespace = loopback()?;
+    let unspecified = "::";
+    for (address, classic, senders) in [
+        (unspecified, false, &["[::1]:0", "127.0.0.1:0"][..]),
+        (unspecified, true, &["[::1]:0", "127.0.0.1:0"]),
+        ("0.0.0.0", false, &["127.0.0.1:0"]),
+        ("::1", false, &["[::1]:0"]),
+    ] {
+        let mut to = IngestConfig::new(two_cpus());
+        to.address = address.parse()?;
+        let config = sockets_only()?;
+        let ingest = namespace.enter(|| {
+            if classic {
+                keep_only(&[]);
+            }
+            Ingest::open(&to, &config)
+        })?;
+        let mut receivers = receivers(&ingest)?;
+        for sender in senders {
+            let sender = namespace.enter(|| UdpSocket::bind(sender))?;
+            let to = SocketAddr::new(sender.local_addr()?.ip(), PORT);
+            for key in 0..20u32 {
+                sender.send_to(&datagram(key, b"hello"), to)?;
+            }
+            sender.send_to(b"junk", to)?;
+            let received = drain(&mut receivers)?;
+            assert_eq!(received.len(), 20, "{address} from {sender:?}");
+            assert!(all_at_owners(&received));
+        }
+        let stats = ingest.stats()?;
+        assert_eq!((stats.verdicts.dropped, stats.misplaced), (senders.len() as u64, 0));
+    }
+    Ok(())
+}
+
+fn xdp_judges_and_steers_ipv6() -> Result<()> {
+    let net = TestNet::new()?;
+    let (here, there) = ("2001:db8::1", "2001:db8::2");
+    for (namespace, interface, address) in
+        [(&net.receiver, TestNet::INTERFACE, here), (&net.sender, TestNet::PEER, there)]
+    {
+        namespace.enter(|| -> Result<()> {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            testbed::ip(&format!("address add {address}/64 dev {interface} nodad\n"))
+        })?;
+    }
+    for mode in steering_modes() {
+        let ingest = open(&net.receiver, &config().attach_mode(*mode).build()?)?;
+        let sender = net.sender.enter(|| UdpSocket::bind((there, 0)))?;
+        for key in 0..20u32 {
+            sender.send_to(&datagram(key, b"hello"), (here, PORT))?;
+        }
+        sender.send_to(b"junk", (here, PORT))?;
+        let received = drain(&mut receivers(&ingest)?)?;
+        assert_eq!(received.len(), 20, "{mode}");
+        assert!(all_at_owners(&received), "{mode}");
+        let IngestStats { verdicts, accepted, .. } = ingest.stats()?;
+        let counted = (verdicts.dropped_short, verdicts.redirected, verdicts.invalid, accepted);
+        // The kernel's neighbour discovery also passes the program and must not be counted.
+        assert_eq!(counted, (1, 20, 0, Some(20)), "{mode}: {verdicts:?}");
+    }
+    Ok(())
+}
+
+/// The kernel gives every socket of the group a copy of such a datagram.
+fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
+    let objects = ObjectSet::without_sockets_object()?;
+    for (way, _) in ways() {
+        let net = TestNet::new()?;
+        let mut to = IngestConfig::new(two_cpus());
+        // IPv4 multicast does not reach an IPv6 socket.
+        to.address = "0.0.0.0".parse()?;
+        let ingest = way.open(&net.receiver, &to, &objects)?;
+        let message = datagram(0, b"hello");
+        let sender = net.sending_socket()?;
+        sender.set_broadcast(true)?;
+        SockRef::from(&sender).set_multicast_if_v4(&TestNet::SENDER)?;
+        for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
+            sender.send_to(&message, (group, PORT)).context(group)?;
+        }
+        // The receiving host sends to its own network.
+        let own = net.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
+        own.set_broadcast(true)?;
+        own.send_to(&message, ("192.0.2.255", PORT))?;
+        // The frame is addressed to this host, the packet in it is not.
+        for group in [[255; 4], [224, 0, 0, 1]] {
+            net.raw_socket()?.send(&udp_to(group, PORT, &message))?;
+        }
+        sender.send_to(&message, TestNet::destination(PORT))?;
+        let received = drain(&mut receivers(&ingest)?)?;
+        assert_eq!(received, [(two_cpus()[0], 0, b"hello".to_vec())], "{way:?}");
+        let stats = ingest.stats()?;
+        let dropped = match ingest.classic_reason() {
+            None => stats.verdicts.dropped_multicast,
+            Some(_) => stats.verdicts.dropped_unsorted,
+        };
+        assert_eq!((dropped, stats.misplaced), (12, 0), "{way:?}: {stats:?}");
+        assert!(matches!(stats.overflowed, None | Some(0)), "{way:?}: {stats:?}");
+    }
+    Ok(())
+}
+
+/// The kernel may deliver many datagrams of a sender as one. The socket is chosen by the
+/// first of them.
+fn merged_datagrams_reach_the_owners_of_their_partitions() -> Result<()> {
+    let objects = ObjectSet::without_sockets_object()?;
+    for way in [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available()) {
+        check_merged(way, &objects).with_context(|| format!("{way:?}"))?;
+    }
+    Ok(())
+}
+
+fn check_merged(way: Way, objects: &ObjectSet) -> Result<()> {
+    // Of the kernel's linux/udp.h.
+    const UDP_SEGMENT: i32 = 103;
+    let namespace = loopback()?;
+    let ingest = way.open(&namespace, &IngestConfig::new(two_cpus()), objects)?;
+    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+    let one = datagram(0, b"payload").len();
+    let size = one as libc::c_int;
+    // SAFETY: an integer option, which the kernel copies.
+    let set = unsafe {
+        let (value, length) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as u32);
+        libc::setsockopt(sender.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, length)
+    };
+    ensure!(set == 0, "UDP_SEGMENT: {}", std::io::Error::last_os_error());
+    let merged: Vec<u8> = (0..20).flat_map(|key| datagram(key, b"payload")).collect();
+    for _ in 0..5 {
+        sender.send_to(&merged, "127.0.0.1:9999")?;
+    }
+    let received = drain(&mut receivers(&ingest)?)?;
+    assert_eq!(received.len(), 100);
+    assert!(all_at_owners(&received));
+    let misplaced = if kernel::loopback_keeps_merged() { 50 } else { 0 };
+    assert_eq!(ingest.stats()?.misplaced, misplaced);
+    Ok(())
+}

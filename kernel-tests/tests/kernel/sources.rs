@@ -1,0 +1,318 @@
+//! Who sends, and how much: lists, limits, full tables, and a flood.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use laminar_xdp::{
+    IpNet, SourceLimit, SourceLists, XdpConfig, XdpConfigBuilder, XdpError, XdpLoader,
+};
+use testbed::frame::{self, datagram};
+use testbed::{RxCpuSockets, TestNet, bpf};
+
+use crate::support::{
+    BASELINE, DROP, PASS, REDIRECT, config, datagrams, load, note, online_cpus, program_of,
+    targets_with_features, tests, wait_until,
+};
+
+tests! {
+    Root:
+        denied_sources_are_dropped,
+        each_source_has_a_bucket,
+        allowed_sources_have_no_limit,
+        another_limit_takes_effect_at_once,
+        buckets_fill_up_again,
+        a_full_table_drops_nobody,
+        a_full_list_says_so,
+        what_was_not_configured_cannot_be_changed,
+        objects_without_features_are_not_taken,
+        a_flood_takes_nothing_from_who_keeps_to_the_limit;
+}
+
+/// Sources by their last byte.
+fn ipv4(host: u8) -> IpAddr {
+    Ipv4Addr::new(198, 51, 100, host).into()
+}
+
+fn ipv6(host: u16) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, host).into()
+}
+
+fn prefix(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+/// A loader with its program, to run on frames.
+struct Running {
+    loader: XdpLoader,
+    program: std::os::fd::OwnedFd,
+    _wire: TestNet,
+}
+
+impl Running {
+    fn new(config: XdpConfigBuilder) -> Result<Running> {
+        let net = TestNet::new()?;
+        let loader = load(&net, &config.build()?, &online_cpus())?;
+        let program = program_of(&loader)?;
+        Ok(Running { loader, program, _wire: net })
+    }
+
+    /// The verdict on a valid datagram from a source.
+    fn valid_from(&self, source: IpAddr) -> Result<u32> {
+        self.verdict(&frame::udp_from(source, 9999, &datagram(7, b"hello")))
+    }
+
+    fn verdict(&self, frame: &[u8]) -> Result<u32> {
+        Ok(bpf::run(&self.program, frame, 1)?.verdict)
+    }
+}
+
+/// So slow that no test lives to see a bucket gain a packet.
+fn slow(burst: u32) -> SourceLimit {
+    SourceLimit { packets_per_second: 1, burst }
+}
+
+fn denied_sources_are_dropped() -> Result<()> {
+    for target in targets_with_features() {
+        let lists = SourceLists {
+            deny: vec![prefix("198.51.100.64/27"), prefix("2001:db8:0:1::8/125")],
+            allow: vec![prefix("198.51.100.64/32"), prefix("::/0")],
+        };
+        let running = Running::new(config().force_target(target).source_lists(lists))?;
+        let verdicts = [
+            (ipv4(63), REDIRECT),
+            (ipv4(64), DROP),
+            (ipv4(95), DROP),
+            (ipv4(96), REDIRECT),
+            (ipv6(7), REDIRECT),
+            (ipv6(8), DROP),
+            (ipv6(15), DROP),
+            (ipv6(16), REDIRECT),
+        ];
+        for (source, verdict) in verdicts {
+            assert_eq!(running.valid_from(source)?, verdict, "{target}: {source}");
+        }
+        let denied = |frame: Vec<u8>| running.verdict(&frame);
+        let junk = frame::udp_from(ipv4(64), 9999, b"junk");
+        assert_eq!(denied(junk.clone())?, DROP);
+        assert_eq!(denied(frame::with_udp_length(junk, 3))?, DROP, "even what nobody can judge");
+        let others = frame::udp_from(ipv4(64), 9998, b"not ours");
+        assert_eq!(denied(others)?, PASS, "who is denied may use other ports");
+        let stats = running.loader.stats()?;
+        assert_eq!((stats.dropped_denied, stats.dropped, stats.redirected), (6, 6, 4));
+
+        let controls = running.loader.controls();
+        controls.deny(prefix("198.51.0.0/16"))?;
+        assert_eq!(running.valid_from(ipv4(63))?, DROP);
+        controls.stop_denying(prefix("198.51.0.0/16"))?;
+        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT);
+        assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other one is still there");
+        controls.deny(prefix("::/0"))?;
+        assert_eq!(running.valid_from(ipv6(7))?, DROP);
+        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT, "which is no IPv4");
+        controls.deny(prefix("0.0.0.0/0"))?;
+        assert_eq!(running.valid_from(ipv4(63))?, DROP);
+    }
+    Ok(())
+}
+
+/// How many of so many datagrams from a source are not dropped.
+fn pass(running: &Running, source: IpAddr, datagrams: u32) -> Result<u32> {
+    let mut passed = 0;
+    for _ in 0..datagrams {
+        passed += u32::from(running.valid_from(source)? != DROP);
+    }
+    Ok(passed)
+}
+
+fn each_source_has_a_bucket() -> Result<()> {
+    for target in targets_with_features() {
+        let running = Running::new(config().force_target(target).source_limit(slow(1000)))?;
+        running.loader.controls().set_source_limit(slow(5))?;
+        for source in [ipv4(1), ipv6(1), ipv4(2), ipv6(2)] {
+            assert_eq!(pass(&running, source, 5)?, 5, "{target}: {source}");
+            // A test is not over within a second everywhere.
+            assert!(pass(&running, source, 20)? < 20, "{target}: {source}");
+        }
+        let before = running.loader.stats()?;
+        for _ in 0..100 {
+            assert_eq!(running.verdict(&frame::udp_from(ipv4(3), 9999, b"junk"))?, DROP);
+            let others = frame::udp_from(ipv4(3), 9998, b"not ours");
+            assert_eq!(running.verdict(&others)?, PASS);
+        }
+        let after = running.loader.stats()?;
+        assert_eq!(after.dropped_short - before.dropped_short, 100);
+        assert_eq!(pass(&running, ipv4(3), 5)?, 5, "junk takes nothing from the bucket");
+        assert!(after.dropped_rate > 0 && after.dropped_rate <= 80);
+    }
+    Ok(())
+}
+
+fn allowed_sources_have_no_limit() -> Result<()> {
+    let lists = SourceLists {
+        deny: vec![prefix("198.51.100.9/32")],
+        allow: vec![prefix("198.51.100.8/31")],
+    };
+    let running = Running::new(config().source_limit(slow(2)).source_lists(lists))?;
+    assert_eq!(pass(&running, ipv4(8), 100)?, 100);
+    assert_eq!(pass(&running, ipv4(9), 100)?, 0, "denied beats allowed");
+    assert!(pass(&running, ipv4(10), 100)? < 100);
+    running.loader.controls().stop_allowing(prefix("198.51.100.8/31"))?;
+    assert!(pass(&running, ipv4(8), 100)? < 100);
+    running.loader.controls().allow(prefix("2001:db8::/32"))?;
+    assert_eq!(pass(&running, ipv6(1), 100)?, 100);
+    Ok(())
+}
+
+/// A source that was far beyond a slow limit has not to wait for what that would take.
+fn another_limit_takes_effect_at_once() -> Result<()> {
+    let running = Running::new(config().source_limit(slow(1000)))?;
+    assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
+    let fast = SourceLimit { packets_per_second: 10_000_000, burst: 1 };
+    running.loader.controls().set_source_limit(fast)?;
+    // The first one may find the bucket empty still.
+    pass(&running, ipv4(1), 1)?;
+    std::thread::sleep(Duration::from_millis(1));
+    assert_eq!(running.valid_from(ipv4(1))?, REDIRECT);
+    Ok(())
+}
+
+fn buckets_fill_up_again() -> Result<()> {
+    let limit = SourceLimit { packets_per_second: 20, burst: 3 };
+    let running = Running::new(config().source_limit(limit))?;
+    assert!(pass(&running, ipv4(1), 1000)? >= 3);
+    // In a tenth of a second two, and as slow as a machine may be, never more than three.
+    std::thread::sleep(Duration::from_millis(110));
+    let begin = Instant::now();
+    let passed = pass(&running, ipv4(1), 50)?;
+    let meanwhile = begin.elapsed().as_millis() as u32 / 50 + 1;
+    assert!((2..=3 + meanwhile).contains(&passed), "{passed}");
+    Ok(())
+}
+
+/// Who finds no room in the table has a full bucket: the table forgets, it refuses nobody.
+fn a_full_table_drops_nobody() -> Result<()> {
+    let running = Running::new(config().source_limit(slow(2)).max_sources(512u32))?;
+    let source = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
+    for number in 0..8 * 512 {
+        assert_eq!(running.valid_from(source(number))?, REDIRECT, "source {number}");
+    }
+    // All but the last ones are forgotten, and may send as if they were new.
+    assert_eq!(pass(&running, source(0), 2)?, 2);
+    // Who is in the table has his limit all the same.
+    assert!(pass(&running, ipv4(1), 10)? < 10);
+    assert!(running.loader.stats()?.dropped_rate > 0);
+    Ok(())
+}
+
+fn a_full_list_says_so() -> Result<()> {
+    let host = |host: u8| IpNet::from(ipv4(host));
+    let lists = SourceLists { deny: vec![host(1), host(2)], allow: Vec::new() };
+    let running = Running::new(config().source_lists(lists).max_prefixes(3u32))?;
+    let controls = running.loader.controls();
+    controls.deny(host(2))?; // again is no further one
+    controls.deny(host(3))?;
+    let error = controls.deny(host(4)).expect_err("a full list");
+    assert!(matches!(error, XdpError::Config { field: "source_lists", .. }), "{error}");
+    assert!(error.to_string().contains("198.51.100.4/32"), "{error}");
+    assert!(error.to_string().contains("holds 3 prefixes"), "{error}");
+    assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "who is not on it is not denied");
+    (1..=3).try_for_each(|h| -> Result<()> {
+        ensure!(running.valid_from(ipv4(h))? == DROP, "{h}");
+        Ok(())
+    })?;
+    controls.stop_denying(host(1))?;
+    controls.deny(host(4))?;
+    assert_eq!((running.valid_from(ipv4(1))?, running.valid_from(ipv4(4))?), (REDIRECT, DROP));
+    let error = controls.stop_denying(host(1)).expect_err("gone");
+    assert!(error.to_string().contains("is not on the list"), "{error}");
+    Ok(())
+}
+
+fn what_was_not_configured_cannot_be_changed() -> Result<()> {
+    let running = Running::new(config())?;
+    let controls = running.loader.controls();
+    for result in [
+        controls.set_source_limit(slow(1)),
+        controls.deny(prefix("10.0.0.0/8")),
+        controls.stop_allowing(prefix("10.0.0.0/8")),
+        controls.set_drop_samples(1),
+        controls.drop_samples(Duration::ZERO).map(drop),
+    ] {
+        let error = result.expect_err("not configured");
+        assert!(error.to_string().contains("was not configured"), "{error}");
+    }
+    let running = Running::new(config().source_limit(slow(1)))?;
+    let bad = SourceLimit { packets_per_second: 0, burst: 1 };
+    assert!(running.loader.controls().set_source_limit(bad).is_err());
+    Ok(())
+}
+
+fn objects_without_features_are_not_taken() -> Result<()> {
+    let net = TestNet::new()?;
+    let refused = |config: &XdpConfig| {
+        let error = load(&net, config, &online_cpus()).expect_err("no features").to_string();
+        assert!(error.contains("no limits, lists or samples"), "{error}");
+    };
+    for target in ["linux-5.3", BASELINE] {
+        refused(&config().force_target(target).source_limit(slow(1)).build()?);
+        refused(&config().force_target(target).source_lists(SourceLists::default()).build()?);
+        refused(&config().force_target(target).drop_samples(1).build()?);
+    }
+    assert!(!net.carries_xdp()?);
+    Ok(())
+}
+
+/// Ten thousand sources send five times what they may, as frames on the net, and among
+/// them one that keeps to the limit.
+fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
+    // Under emulation fewer, as elsewhere.
+    let sources = (datagrams() / 100).clamp(100, 10_000) as u32;
+    const EACH: u32 = 20;
+    let limit = SourceLimit { packets_per_second: 50, burst: 4 };
+    let pause = Duration::from_millis(40);
+    let net = TestNet::new()?;
+    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let loader = load(&net, &config().source_limit(limit).build()?, &online_cpus())?;
+    let socket = net.raw_socket()?;
+    let one = frame::udp_from(TestNet::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
+    let (mut sent, mut kept, mut received, mut of_the_one) = (0, 0, 0, 0);
+    let mut seen = |_, bytes: &[u8]| of_the_one += u64::from(bytes.ends_with(b"limit"));
+    let begin = Instant::now();
+    let mut last = None;
+    for first in (0..sources).step_by(5) {
+        if last.is_none_or(|last: Instant| last.elapsed() > pause) {
+            socket.send(&one)?;
+            (sent, kept, last) = (sent + 1, kept + 1, Some(Instant::now()));
+        }
+        for source in first..first + 5 {
+            let address = Ipv4Addr::from(0x0a01_0000 + source);
+            let flood = frame::udp_from(address.into(), 9999, &datagram(source, b"flood"));
+            for _ in 0..EACH {
+                socket.send(&flood)?;
+            }
+            sent += u64::from(EACH);
+        }
+        // A veth's ring holds 256: nothing but the program is to lose a frame.
+        ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "frames are lost on the net");
+        let due = loader.stats()?.redirected - received;
+        received += witness.receive(due as usize, &mut seen)? as u64;
+    }
+    received += witness.receive_rest(&mut seen)? as u64;
+    let (stats, seconds) = (loader.stats()?, begin.elapsed().as_secs_f64());
+    note(format!(
+        "a flood from {sources} sources, {} frames in {seconds:.1} s: {} dropped; of {kept} \
+         frames of the one that keeps to the limit {of_the_one} received",
+        sent - kept,
+        stats.dropped_rate
+    ));
+    assert_eq!(of_the_one, kept);
+    assert_eq!(received, stats.redirected, "what was not dropped has arrived");
+    // They sent one after the other, so the time is all of theirs together.
+    let gained = seconds * f64::from(limit.packets_per_second);
+    let may = f64::from(sources * limit.burst) + gained;
+    let passed = stats.redirected - kept;
+    assert!(passed as f64 <= may, "{passed} of the flood passed, allowed were {may}");
+    assert_eq!(stats.dropped_rate, sent - stats.redirected);
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What the test program does as a process of its own, which a test starts, stops or kills.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail, ensure};
+use laminar_xdp::{IngestConfig, XdpLoader};
+
+use super::arrivals::Arrivals;
+use super::config::config;
+use super::machine::{online_cpus, two_cpus};
+use super::objects::ObjectSet;
+use super::ways::OwnerWay;
+use crate::runtime::ThreadPerCoreRuntime;
+
+/// The argument with which the program holds an attachment until its standard input ends
+/// or it is killed.
+pub const HOLD: &str = "--hold-attachment";
+
+/// The argument with which the program owns ingest until it hands over, its standard input
+/// ends, or it is killed. Further arguments: the name of an
+/// [`OwnerWay`](super::OwnerWay), the path of the [`Arrivals`], the socket where its
+/// successor finds it, and the socket of its predecessor if there is one.
+pub const OWN: &str = "--own-ingest";
+
+/// A partition that the first owner moves. Its successors have to take over the new owner.
+pub const MOVED: u32 = 0;
+
+/// Does what the arguments ask for; `None` if they are those of the test runner.
+pub fn run_as_child() -> Option<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (first, rest) = arguments.split_first()?;
+    let result = match first.as_str() {
+        HOLD => hold(),
+        OWN => own(rest),
+        _ => return None,
+    };
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn hold() -> Result<()> {
+    let loader = XdpLoader::load_and_attach(&config().build()?, &online_cpus())?;
+    println!("attached");
+    wait_for_end_of_input();
+    drop(loader);
+    Ok(())
+}
+
+fn own(arguments: &[String]) -> Result<()> {
+    let [name, arrivals, socket, predecessor @ ..] = arguments else { bail!("{arguments:?}") };
+    let way = OwnerWay::named(name).with_context(|| format!("no way is named {name:?}"))?;
+    let objects = ObjectSet::without_sockets_object()?;
+    let (arrivals, config) = (Arrivals::open(arrivals)?, way.way.config(&objects).build()?);
+    let ingest = IngestConfig::new(two_cpus());
+    way.restrict()?;
+    let handler = |partition| arrivals.handler(partition);
+    let mut runtime = match predecessor {
+        [] => ThreadPerCoreRuntime::with_xdp(&ingest, &config, handler)?,
+        [predecessor, ..] => {
+            let running = UnixStream::connect(predecessor)?;
+            ThreadPerCoreRuntime::take_over(&ingest, &config, &running, handler)?
+        }
+    };
+    let [_, new_owner] = two_cpus();
+    if predecessor.is_empty() {
+        runtime.move_partition(MOVED, new_owner)?;
+    }
+    ensure!(runtime.ingest().owner(MOVED) == Some(new_owner));
+    let listener = UnixListener::bind(socket)?;
+    println!("started: {}", runtime.ingest().mode());
+    let (event, events) = mpsc::channel();
+    let stop = event.clone();
+    std::thread::spawn(move || {
+        wait_for_end_of_input();
+        stop.send(None)
+    });
+    std::thread::spawn(move || event.send(listener.accept().ok()));
+    match events.recv()? {
+        Some((successor, _)) => runtime.hand_over(&successor)?,
+        None => println!("{:?}", runtime.xdp_stats()?),
+    }
+    println!("done");
+    Ok(())
+}
+
+/// Waits for a line on standard input, or for the end of the process that writes it.
+fn wait_for_end_of_input() {
+    std::io::stdin().read_line(&mut String::new()).ok();
+}

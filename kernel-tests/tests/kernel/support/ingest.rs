@@ -1,0 +1,65 @@
+//! Ingest in a network namespace, read without a runtime.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpConfig, XdpError};
+use testbed::Namespace;
+
+use super::arrivals::PARTITIONS;
+use super::config::config;
+use super::machine::two_cpus;
+
+/// The port that every configuration of the tests has by default.
+pub const PORT: u16 = 9999;
+
+/// A network namespace with nothing but the loopback interface.
+pub fn loopback() -> Result<Namespace> {
+    let namespace = Namespace::new()?;
+    namespace.enter(|| testbed::ip("link set dev lo up\n"))?;
+    Ok(namespace)
+}
+
+/// A configuration without XDP.
+pub fn sockets_only() -> Result<XdpConfig> {
+    Ok(config().enabled(false).partitions(PARTITIONS as u32).build()?)
+}
+
+/// Opens ingest on two CPUs in a namespace.
+pub fn open(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
+    namespace.enter(|| Ingest::open(&IngestConfig::new(two_cpus()), config))
+}
+
+/// The receivers of both CPUs.
+pub fn receivers(ingest: &Ingest) -> Result<Vec<Receiver>> {
+    Ok(two_cpus().into_iter().map(|cpu| ingest.receiver(cpu)).collect::<Result<_, _>>()?)
+}
+
+/// A datagram: its receiver's CPU, its partition, and its payload.
+pub type Received = (u32, u32, Vec<u8>);
+
+/// Receives until nothing arrives for a while.
+pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
+    let (mut seen, mut idle) = (Vec::new(), 0);
+    while idle < 10 {
+        let before = seen.len();
+        for receiver in &mut *receivers {
+            let cpu = receiver.core();
+            receiver.receive(Duration::from_millis(10), |datagram| {
+                seen.push((cpu, datagram.partition, datagram.payload.to_vec()));
+            })?;
+        }
+        idle = if seen.len() == before { idle + 1 } else { 0 };
+    }
+    Ok(seen)
+}
+
+/// Whether each datagram was received on the CPU that owns its partition at the start.
+pub fn all_at_owners(received: &[Received]) -> bool {
+    received.iter().all(|(cpu, partition, _)| *cpu == owner_of(*partition))
+}
+
+/// The CPU that owns a partition at the start.
+pub fn owner_of(partition: u32) -> u32 {
+    two_cpus()[partition as usize % 2]
+}

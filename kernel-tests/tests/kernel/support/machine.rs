@@ -1,0 +1,47 @@
+//! The machine that all tests run on: its CPUs, and the lock for tests that change it.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+
+use anyhow::{Context, Result};
+
+/// A file to lock, the same for every process that runs these tests. A test shares the lock
+/// with other tests unless it needs the whole machine.
+pub fn lock_file() -> io::Result<File> {
+    let path = std::env::temp_dir().join("laminar-xdp-tests.lock");
+    // Another user may have created the file. Reading is enough to lock it, and in a sticky
+    // folder the kernel refuses O_CREAT on another user's file (fs.protected_regular).
+    match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            File::options().create(true).append(true).open(path)
+        }
+        result => result,
+    }
+}
+
+/// The CPUs that are online: at least two, because one CPU shows no steering.
+pub fn online_cpus() -> Vec<u32> {
+    let cpus = testbed::online_cpus();
+    assert!(cpus.len() >= 2, "steering needs two CPUs, online are {cpus:?}");
+    cpus
+}
+
+/// The two CPUs that own partitions in the tests of ingest.
+pub fn two_cpus() -> [u32; 2] {
+    let cpus = online_cpus();
+    [cpus[0], cpus[1]]
+}
+
+/// Runs `work` while a CPU is offline. The CPU comes back even if `work` panics.
+pub fn with_cpu_offline<T>(cpu: u32, work: impl FnOnce() -> T) -> Result<T> {
+    struct BringBack(String);
+    impl Drop for BringBack {
+        fn drop(&mut self) {
+            fs::write(&self.0, "1").expect("bring the CPU back");
+        }
+    }
+    let switch = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+    fs::write(&switch, "0").with_context(|| format!("cannot write {switch}"))?;
+    let _bring_back = BringBack(switch);
+    Ok(work())
+}

@@ -1,0 +1,107 @@
+//! The checked-in objects, and which of them the running kernel has to accept.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use laminar_xdp::{Outcome, XdpError, XdpLoader};
+use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest};
+use tempfile::TempDir;
+use testbed::{TestNet, kernel};
+
+use super::config::{config, load};
+use super::machine::online_cpus;
+
+/// The target for the oldest kernels.
+pub const BASELINE: &str = "linux-4.15";
+
+/// The targets whose objects the running kernel has to accept, best first.
+pub fn targets() -> &'static [&'static str] {
+    match kernel::has_multi_buffer() {
+        true => &["linux-5.9", "linux-5.18", "linux-5.3", BASELINE],
+        false => &["linux-5.9", "linux-5.3", BASELINE],
+    }
+}
+
+/// The targets among them whose objects have lists, limits and samples.
+pub fn targets_with_features() -> impl Iterator<Item = &'static str> {
+    targets().iter().copied().filter(|target| ["linux-5.9", "linux-5.18"].contains(target))
+}
+
+/// The file of the best object for the running kernel, for packets in one buffer.
+pub fn best() -> String {
+    object_of(targets()[0])
+}
+
+/// The file of the best object in generic mode. Before Linux 5.15 that object only filters.
+pub fn best_in_generic_mode() -> String {
+    if kernel::generic_mode_redirects() { best() } else { object_of("linux-5.3") }
+}
+
+/// The file of a target's object for this machine's byte order.
+pub fn object_of(target: &str) -> String {
+    format!("laminar_xdp.{target}.{}.o", ByteOrder::HOST)
+}
+
+/// The file of the object that a loader picked.
+pub fn picked(loader: &XdpLoader) -> &str {
+    let candidates = &loader.selection().candidates;
+    let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
+    &picked.expect("one is picked").file
+}
+
+/// The folder of the checked-in objects.
+pub fn prebuilt() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-prebuilt"))
+}
+
+/// A copy of the checked-in objects and their manifest, which a test may change.
+pub struct ObjectSet(TempDir);
+
+impl ObjectSet {
+    pub fn new() -> Result<ObjectSet> {
+        let folder = TempDir::new()?;
+        for entry in fs::read_dir(prebuilt())? {
+            let path = entry?.path();
+            if path.is_file() {
+                fs::copy(&path, folder.path().join(path.file_name().context("no name")?))?;
+            }
+        }
+        Ok(ObjectSet(folder))
+    }
+
+    /// A copy whose manifest lists no object for sockets, so that classic BPF chooses the
+    /// socket.
+    pub fn without_sockets_object() -> Result<ObjectSet> {
+        let set = ObjectSet::new()?;
+        let mut manifest = set.manifest()?;
+        manifest.objects.retain(|object| object.layer == Layer::Xdp);
+        set.write_manifest(&manifest.to_toml()?)?;
+        Ok(set)
+    }
+
+    /// The path of a file of the set. An empty name is the folder itself.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn manifest(&self) -> Result<Manifest> {
+        Ok(Manifest::parse(&fs::read_to_string(self.path(Manifest::FILE_NAME))?)?)
+    }
+
+    pub fn write_manifest(&self, text: &str) -> Result<()> {
+        Ok(fs::write(self.path(Manifest::FILE_NAME), text)?)
+    }
+
+    /// Loads from a path of the set.
+    pub fn load(&self, net: &TestNet, name: &str) -> Result<XdpLoader, XdpError> {
+        load(net, &config().bpf_object_path(self.path(name)).build()?, &online_cpus())
+    }
+
+    /// The error of loading from a path of the set. Fails if a program is attached after it.
+    pub fn load_error(&self, net: &TestNet, name: &str) -> XdpError {
+        let error = self.load(net, name).expect_err(name);
+        assert!(!net.carries_xdp().unwrap(), "{name}: {error}");
+        error
+    }
+}

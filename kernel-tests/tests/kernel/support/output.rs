@@ -1,0 +1,53 @@
+//! What tests print, and what the code under test logs.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tracing::Level;
+
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps a line until all tests are done. Printed at once, it would break the list of
+/// results.
+pub fn note(text: String) {
+    NOTES.lock().unwrap().push(text);
+}
+
+/// Takes the lines that [`note`] kept.
+pub fn take_notes() -> Vec<String> {
+    std::mem::take(&mut NOTES.lock().unwrap())
+}
+
+/// Runs `work` on this thread and returns also its warnings, one a line. Needs
+/// [`enable_warnings`].
+pub fn capture_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8_lossy(&buffer.0.lock().unwrap()).into_owned();
+    (result, text.lines().map(String::from).collect())
+}
+
+/// Installs a subscriber for the whole process that discards warnings. `tracing` caches
+/// for each call site whether any subscriber wants it. Without this one, a call site that
+/// a thread without a subscriber reaches first stays disabled.
+pub fn enable_warnings() {
+    let sink = tracing_subscriber::fmt().with_max_level(Level::WARN);
+    let sink = sink.with_writer(io::sink).finish();
+    tracing::subscriber::set_global_default(sink).expect("no other subscriber is installed");
+}

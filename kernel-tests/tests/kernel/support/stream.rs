@@ -1,0 +1,115 @@
+//! Numbered datagrams from several senders to all partitions.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use testbed::TestNet;
+use testbed::frame::datagram;
+
+use super::arrivals::{Arrivals, PARTITIONS, SENDERS};
+
+/// The most datagrams under way at once: a veth's ring holds 256 packets.
+const WINDOW: u64 = 200;
+
+/// How many datagrams a test sends that wants many: a million, unless the variable
+/// LAMINAR_XDP_DATAGRAMS sets another number for an emulated machine.
+pub fn datagrams() -> u64 {
+    let given = std::env::var("LAMINAR_XDP_DATAGRAMS").ok();
+    given.map_or(1_000_000, |number| number.parse().expect("LAMINAR_XDP_DATAGRAMS is a number"))
+}
+
+/// Sends a thousand datagrams. Fails unless each arrives once and in order.
+pub fn send_a_thousand(net: &TestNet, arrivals: &Arrivals) -> Result<()> {
+    let mut stream = Stream::new(net, arrivals)?;
+    stream.send(1000)?;
+    stream.wait_for_all()?;
+    stream.check()
+}
+
+/// The senders.
+pub struct Stream {
+    sockets: Vec<UdpSocket>,
+    arrivals: Arrivals,
+    /// The next number of each partition and sender.
+    pub next: Vec<u64>,
+    pub sent: u64,
+}
+
+impl Stream {
+    pub fn new(net: &TestNet, arrivals: &Arrivals) -> Result<Stream> {
+        let sockets = (0..SENDERS).map(|_| net.sending_socket()).collect::<Result<_>>()?;
+        let (arrivals, next) = (arrivals.clone(), vec![0; PARTITIONS * SENDERS]);
+        Ok(Stream { sockets, arrivals, next, sent: 0 })
+    }
+
+    /// Sends datagrams, no faster than they arrive.
+    pub fn send(&mut self, datagrams: u64) -> Result<()> {
+        for _ in 0..datagrams {
+            self.send_one()?;
+            if self.sent - self.arrivals.received() >= WINDOW {
+                self.wait(WINDOW / 2)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram, even if none arrives.
+    pub fn send_one(&mut self) -> Result<()> {
+        let (sender, partition) = (self.sent as usize % SENDERS, self.sent as usize / SENDERS);
+        // Consecutive datagrams of a sender go to distant partitions.
+        let partition = partition * 37 % PARTITIONS;
+        let number = &mut self.next[partition * SENDERS + sender];
+        let mut payload = [0; 9];
+        payload[0] = sender as u8;
+        payload[1..].copy_from_slice(&number.to_be_bytes());
+        // The key is the partition plus a multiple of the number of partitions.
+        let key = partition as u64 + *number % 1000 * PARTITIONS as u64;
+        let datagram = datagram(key as u32, &payload);
+        self.sockets[sender].send_to(&datagram, TestNet::destination(9999))?;
+        *number += 1;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Sends while `work` runs, and at least `datagrams`. Then waits until all have arrived.
+    pub fn send_while(
+        &mut self,
+        datagrams: u64,
+        work: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            let working = scope.spawn(work);
+            let begin = self.sent;
+            while self.sent - begin < datagrams || !working.is_finished() {
+                self.send(100)?;
+            }
+            working.join().expect("the work does not panic")
+        })?;
+        self.wait_for_all()
+    }
+
+    /// Waits until all datagrams have arrived.
+    pub fn wait_for_all(&self) -> Result<()> {
+        self.wait(0)
+    }
+
+    /// Fails unless every datagram arrived once and in order.
+    pub fn check(&self) -> Result<()> {
+        self.arrivals.check(&self.next)
+    }
+
+    fn wait(&self, under_way: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.sent.saturating_sub(self.arrivals.received()) > under_way {
+            ensure!(
+                Instant::now() < deadline,
+                "{} of {} datagrams arrived within 10 s",
+                self.arrivals.received(),
+                self.sent
+            );
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        Ok(())
+    }
+}

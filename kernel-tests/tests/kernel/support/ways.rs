@@ -1,0 +1,156 @@
+//! The ways in which datagrams reach the owner of their partition.
+
+use anyhow::Result;
+use laminar_xdp::{Ingest, IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
+use testbed::{Namespace, TestNet, kernel};
+
+use super::arrivals::{Arrivals, PARTITIONS};
+use super::config::config;
+use super::machine::two_cpus;
+use super::objects::ObjectSet;
+use super::privileges::privileges;
+use super::restrictions::keep_only;
+use super::stream::datagrams;
+use crate::runtime::ThreadPerCoreRuntime;
+
+/// A way in which datagrams reach their owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A BPF object chooses the socket, without XDP.
+    Sockets,
+    /// Classic BPF chooses the socket, because the process has no capabilities.
+    Classic,
+    /// XDP steers, and a BPF object chooses the socket.
+    Xdp(XdpAttachMode),
+    /// XDP steers in native mode, and classic BPF chooses the socket, as before Linux 4.19.
+    XdpAndClassic,
+    /// XDP in generic mode with an object that only filters there.
+    FilterOnly,
+}
+
+/// The modes in which the running kernel has to be able to steer.
+pub fn steering_modes() -> &'static [XdpAttachMode] {
+    let both = &[XdpAttachMode::Native, XdpAttachMode::Generic];
+    if kernel::generic_mode_redirects() { both } else { &both[..1] }
+}
+
+/// Every way that the kernel and the caller's privileges allow, with the number of datagrams
+/// to send.
+pub fn ways() -> Vec<(Way, u64)> {
+    let steering = steering_modes().iter().map(|mode| (Way::Xdp(*mode), datagrams()));
+    let sockets = [(Way::Sockets, datagrams())];
+    // Every sender reaches every partition with these.
+    let few = (datagrams() / 10).max(1000);
+    let rest = [Way::Classic, Way::XdpAndClassic, Way::FilterOnly].map(|way| (way, few));
+    let all = sockets.into_iter().chain(steering).chain(rest);
+    all.filter(|(way, _)| way.is_available()).collect()
+}
+
+impl Way {
+    /// Whether the kernel and the caller's privileges allow it. Classic BPF needs neither.
+    pub fn is_available(self) -> bool {
+        match self {
+            Way::Classic => true,
+            Way::Xdp(mode) => privileges().load_programs() && steering_modes().contains(&mode),
+            _ => privileges().load_programs(),
+        }
+    }
+
+    /// How an owner is configured. `objects` lists no object for sockets.
+    pub fn config(self, objects: &ObjectSet) -> XdpConfigBuilder {
+        let config = config().partitions(PARTITIONS as u32);
+        match self {
+            Way::Sockets | Way::Classic => config.enabled(false),
+            Way::Xdp(mode) => config.attach_mode(mode),
+            Way::XdpAndClassic => config.bpf_object_path(objects.path("")),
+            Way::FilterOnly => config.attach_mode(XdpAttachMode::Generic).force_target("linux-5.3"),
+        }
+    }
+
+    /// Gives up the capabilities of the calling thread that the way must not have.
+    pub fn restrict(self) {
+        if self == Way::Classic {
+            keep_only(&[]);
+        }
+    }
+
+    /// Opens ingest in a namespace, without a runtime.
+    pub fn open(
+        self,
+        namespace: &Namespace,
+        to: &IngestConfig,
+        objects: &ObjectSet,
+    ) -> Result<Ingest> {
+        let config = self.config(objects).build()?;
+        namespace.enter(|| {
+            self.restrict();
+            Ok(Ingest::open(to, &config)?)
+        })
+    }
+
+    /// Starts a runtime in the receiver's namespace.
+    pub fn start(
+        self,
+        net: &TestNet,
+        objects: &ObjectSet,
+        arrivals: &Arrivals,
+    ) -> Result<ThreadPerCoreRuntime> {
+        let (ingest, config) = (IngestConfig::new(two_cpus()), self.config(objects).build()?);
+        let runtime = net.receiver.enter(|| {
+            self.restrict();
+            let handler = |partition| arrivals.handler(partition);
+            ThreadPerCoreRuntime::with_xdp(&ingest, &config, handler)
+        })?;
+        let classic = matches!(self, Way::Classic | Way::XdpAndClassic);
+        assert_eq!(runtime.ingest().classic_reason().is_some(), classic, "{self:?}");
+        let mode = runtime.ingest().mode();
+        let as_expected = match self {
+            Way::Sockets | Way::Classic => matches!(mode, IngestMode::Sockets(_)),
+            Way::Xdp(XdpAttachMode::Generic) => matches!(mode, IngestMode::XdpGeneric),
+            Way::Xdp(_) | Way::XdpAndClassic => matches!(mode, IngestMode::XdpNative),
+            Way::FilterOnly => matches!(mode, IngestMode::FilterOnly(XdpAttachMode::Generic)),
+        };
+        assert!(as_expected, "{self:?}: {mode}");
+        Ok(runtime)
+    }
+}
+
+/// A way for an owner that is a process of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerWay {
+    /// How the process is told.
+    pub name: &'static str,
+    pub way: Way,
+    /// Whether the kernel has bpf_links for XDP. Before Linux 5.9 it has none.
+    pub links: bool,
+}
+
+const fn with_links(name: &'static str, way: Way) -> OwnerWay {
+    OwnerWay { name, way, links: true }
+}
+
+/// The ways of owners, some of which the kernel or the privileges may not allow.
+pub const OWNER_WAYS: [OwnerWay; 7] = [
+    with_links("sockets", Way::Sockets),
+    with_links("classic", Way::Classic),
+    with_links("native", Way::Xdp(XdpAttachMode::Native)),
+    with_links("generic", Way::Xdp(XdpAttachMode::Generic)),
+    with_links("native and classic", Way::XdpAndClassic),
+    with_links("filter only", Way::FilterOnly),
+    OwnerWay { name: "native, no links", way: Way::Xdp(XdpAttachMode::Native), links: false },
+];
+
+impl OwnerWay {
+    pub fn named(name: &str) -> Option<OwnerWay> {
+        OWNER_WAYS.into_iter().find(|way| way.name == name)
+    }
+
+    /// Gives up what the way must not have, on the calling thread.
+    pub fn restrict(self) -> std::io::Result<()> {
+        if !self.links {
+            super::restrictions::fail_link_create(libc::EINVAL)?;
+        }
+        self.way.restrict();
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! Runs `ip` of iproute2.
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+/// Runs `ip` commands, one a line, in the network namespace of the calling thread. All
+/// commands go to one process, because starting processes is slow on an emulated machine.
+pub fn ip(commands: &str) -> Result<()> {
+    let shell = Shell::new()?;
+    Ok(cmd!(shell, "ip -batch -").stdin(commands).quiet().run()?)
+}
