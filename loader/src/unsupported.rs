@@ -47,8 +47,6 @@ macro_rules! impossible {
             never: Infallible,
         }
 
-        #[expect(clippy::needless_arbitrary_self_type, reason = "see the macro")]
-        #[allow(unused_mut, reason = "some methods take no `mut` argument")]
         impl $type {
             $(
                 #[doc = concat!("Cannot be called: no `", stringify!($type), "` exists on this platform.")]
@@ -208,4 +206,32 @@ impl AsRawFd for Receiver {
 pub struct Offer<'a> {
     _never: Infallible,
     _stream: std::marker::PhantomData<&'a UnixStream>,
+}
+
+/// A hand-over that failed, with the ingest, which goes on serving.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HandOverError {
+    /// The ingest. Take its receivers again to go on.
+    pub ingest: Box<Ingest>,
+    /// Why the hand-over failed.
+    pub error: XdpError,
+}
+
+impl fmt::Display for HandOverError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ingest.never {}
+    }
+}
+
+impl Error for HandOverError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl From<HandOverError> for XdpError {
+    fn from(failed: HandOverError) -> XdpError {
+        failed.error
+    }
 }

@@ -1,6 +1,5 @@
 //! The errors of this crate.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +15,7 @@ use crate::report::{PortHolder, ProgramIdentity, Selection};
 /// Why an operation failed.
 ///
 /// A message says what failed, on what, and what to do. It does not repeat its cause, which
-/// [`source`](Error::source) returns. [`XdpError::with_causes`] shows both.
+/// [`source`](std::error::Error::source) returns. [`XdpError::with_causes`] shows both.
 ///
 /// A call that starts something and fails leaves nothing on the interface.
 ///
@@ -319,7 +318,7 @@ impl XdpError {
     /// shown twice.
     ///
     /// Use it where only text is left of an error, such as in a log. Libraries that walk
-    /// [`source`](Error::source) themselves do not need it.
+    /// [`source`](std::error::Error::source) themselves do not need it.
     ///
     /// ```
     /// use laminar_xdp::{XdpError, XdpConfig};
@@ -333,7 +332,7 @@ impl XdpError {
 
     /// Returns the operating system's error that caused this one, if there is one.
     ///
-    /// [`source`](Error::source) returns it as an `Arc<io::Error>`, because an [`io::Error`]
+    /// [`source`](std::error::Error::source) returns it as an `Arc<io::Error>`, because an [`io::Error`]
     /// cannot be cloned.
     ///
     /// ```

@@ -1,3 +1,5 @@
+use std::error::Error;
+
 use laminar_xdp_prebuilt::{IntegrityError, ManifestError};
 
 use super::*;
