@@ -193,15 +193,13 @@ fn load(config: XdpConfigBuilder, cpus: &(u32, u32)) -> Result<(TestNet, XdpLoad
 /// The program with one feature on, and the cases on which it is measured.
 fn features() -> Result<Vec<(&'static str, XdpConfigBuilder, Vec<&'static str>)>> {
     // More than a session sends, with the pauses in which the others have their turn.
-    let limit = SourceLimit {
-        packets_per_second: SourceLimit::MAX_PACKETS_PER_SECOND,
-        burst: SourceLimit::MAX_BURST,
-    };
+    let limit =
+        SourceLimit::per_second(SourceLimit::MAX_PACKETS_PER_SECOND).burst(SourceLimit::MAX_BURST);
     // A hundred prefixes, of which none is the sender's.
-    let deny = (0..100).map(|i| format!("198.51.{i}.0/24").parse()).collect::<Result<_, _>>()?;
-    let lists = SourceLists { deny, allow: Vec::new() };
+    let deny = (0..100).map(|i| format!("198.51.{i}.0/24").parse());
+    let lists = SourceLists::new().deny(deny.collect::<Result<Vec<_>, _>>()?);
     let ports: Vec<u16> = (1..15).chain([PORT]).collect();
-    let tight = SourceLimit { packets_per_second: 1, burst: 1 };
+    let tight = SourceLimit::per_second(1).burst(1);
     let new = || new().force_target(DEFAULT);
     let common = || COMMON.to_vec();
     Ok(vec![

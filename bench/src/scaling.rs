@@ -97,7 +97,7 @@ fn steps(bench: &Bench) -> Vec<Step> {
         step("partitions, redirected", partitions, config, flow, 1, Verdict::Redirect);
     }
     // All but each sender's first are dropped, so this is what asking the table costs.
-    let limit = SourceLimit { packets_per_second: 1, burst: 1 };
+    let limit = SourceLimit::per_second(1).burst(1);
     for sources in some(&[1, 1024, 16_384, 65_536, 262_144]) {
         let flow = Flow { valid: Rate::Most, sources, ..Flow::NONE };
         // With room, as the kernel keeps free places for each CPU and so forgets early.

@@ -57,7 +57,7 @@ fn sockets_refused() -> Result<Option<String>> {
     let config = XdpConfig::builder().bpf_object_path(OBJECTS).build()?;
     let ingest = IngestConfig::new(testbed::online_cpus());
     let ingest = wire.receiver.enter(|| Ingest::open(&ingest, &config))?;
-    Ok(ingest.classic_reason().map(String::from))
+    Ok(ingest.classic_bpf_reason().map(String::from))
 }
 
 const MODES: [XdpAttachMode; 3] =

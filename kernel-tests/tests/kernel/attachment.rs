@@ -32,7 +32,7 @@ fn program_stays_attached_until_the_loader_is_dropped() -> Result<()> {
         assert!(!net.carries_xdp()?);
         let loader = load(&net, &config().build()?, &online_cpus())?;
         assert!(net.carries_xdp()?, "loading detaches when it returns");
-        assert!(loader.ends_with_process());
+        assert!(loader.detaches_on_exit());
         let sender = net.sending_socket()?;
         sender.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1);
@@ -69,7 +69,7 @@ fn killed_process_leaves_no_program() -> Result<()> {
     sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
     sender.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(witness.receive(2, |_, _| {})?, 2);
-    load(&net, &config().build()?, &online_cpus()).context("after the crash")?;
+    drop(load(&net, &config().build()?, &online_cpus()).context("after the crash")?);
     Ok(())
 }
 
@@ -87,7 +87,7 @@ fn second_loader_is_refused_and_the_first_goes_on() -> Result<()> {
     net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
     assert_eq!(first.stats()?.dropped, 1, "the first one does not filter any more");
     drop(first);
-    load(&net, &config, &online_cpus())?;
+    drop(load(&net, &config, &online_cpus())?);
     Ok(())
 }
 

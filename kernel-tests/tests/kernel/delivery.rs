@@ -60,7 +60,7 @@ fn check_counters(way: Way, runtime: &ThreadPerCoreRuntime, sent: u64) -> Result
     let stats = runtime.xdp_stats()?;
     let text = format!("{way:?}: {stats:?}");
     assert_eq!((stats.misplaced, stats.verdicts.dropped), (0, 0), "{text}");
-    match runtime.ingest().classic_reason() {
+    match runtime.ingest().classic_bpf_reason() {
         None => assert_eq!((stats.accepted, stats.overflowed), (Some(sent), Some(0)), "{text}"),
         Some(_) => assert_eq!((stats.accepted, stats.overflowed), (None, None), "{text}"),
     }

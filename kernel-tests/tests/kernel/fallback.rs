@@ -32,7 +32,7 @@ fn missing_interface_is_the_reason_for_sockets_alone() -> Result<()> {
     let reason = ingest.mode().to_string();
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::InterfaceNotFound { .. })));
     assert!(reason.starts_with("sockets alone: there is no interface \"missing0\""), "{reason}");
-    assert_eq!(ingest.classic_reason(), None, "root may load the object for sockets");
+    assert_eq!(ingest.classic_bpf_reason(), None, "root may load the object for sockets");
     drop(ingest);
 
     let strict = missing.fallback_on_error(false).build()?;
@@ -53,7 +53,7 @@ fn without_capabilities_classic_bpf_chooses_the_socket() -> Result<()> {
         Ingest::open(&IngestConfig::new(two_cpus()), &config)
     })?;
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::MissingCapability { .. })));
-    assert!(ingest.classic_reason().is_some());
+    assert!(ingest.classic_bpf_reason().is_some());
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
     let config = config().bpf_object_path(tampered.path(""));
     for enabled in [true, false] {
         let ingest = open(&net.receiver, &config.clone().enabled(enabled).build()?)?;
-        assert!(ingest.classic_reason().is_some(), "the embedded object is loaded instead");
+        assert!(ingest.classic_bpf_reason().is_some(), "the embedded object is loaded instead");
         assert!(!net.carries_xdp()?);
         let mode = ingest.mode();
         let reason = matches!(mode, IngestMode::Sockets(XdpError::Artifact(_)));
@@ -159,7 +159,7 @@ fn cap_bpf_is_enough_for_the_sockets_object() -> Result<()> {
         keep_only(&[Capability::CAP_BPF]);
         Ingest::open(&IngestConfig::new(two_cpus()), &config)
     })?;
-    assert_eq!(ingest.classic_reason(), None);
+    assert_eq!(ingest.classic_bpf_reason(), None);
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     sender.send_to(b"junk", ("127.0.0.1", PORT))?;
     ensure!(wait_until(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?, "it is not counted");

@@ -100,13 +100,13 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
                 successor.wait()?;
             }
             if withdrawn {
-                drop(offer);
+                // Without links, a program is put back in this thread's network namespace.
+                net.receiver.enter(|| drop(offer));
                 ensure!(!successor.wait()?.success(), "{name}");
-                // The next call undoes what the abandoned hand-over left.
-                net.receiver.enter(|| ingest.move_partition(1, two_cpus()[1]))?;
             } else {
-                let handed_over = net.receiver.enter(|| ingest.hand_over(offer));
-                ensure!(matches!(handed_over, Err(XdpError::HandOver { .. })), "{name}");
+                let failed = net.receiver.enter(|| ingest.hand_over(offer)).expect_err(name);
+                ensure!(matches!(failed.error, XdpError::HandOver { .. }), "{name}");
+                ingest = *failed.ingest;
             }
             let now = net.attached_program()?;
             ensure!(now == program, "{name}, killed: {killed}: {program:?}, {now:?}");
@@ -122,7 +122,6 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
             ingest.hand_over(offer)?;
             Ok(next.join().expect("no panic")?)
         })?;
-        drop(ingest);
         ensure!(net.carries_xdp()? == program.is_some(), "{name}");
         send_a_thousand(&net, &arrivals).context(name)?;
         net.receiver.enter(|| drop(runtime));
@@ -137,16 +136,17 @@ fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
     let to = IngestConfig::new(two_cpus());
     let mode = *steering_modes().last().context("a mode")?;
     let open = || Ingest::open(&to, &config().attach_mode(mode).build()?);
-    let mut ingest = net.receiver.enter(open)?;
+    let mut ingest = Some(net.receiver.enter(open)?);
     let program = net.attached_program()?;
     let mut take_over = |config: XdpConfigBuilder| -> Result<Result<Ingest, XdpError>> {
         let (config, (here, there)) = (config.build()?, UnixStream::pair()?);
         std::thread::scope(|scope| {
             let next =
                 scope.spawn(|| net.receiver.enter(|| Ingest::take_over(&to, &config, &there)));
-            let offer = net.receiver.enter(|| ingest.offer(&here));
-            if let Ok(offer) = offer {
-                ingest.hand_over(offer)?;
+            let serving = ingest.take().expect("it is not handed over yet");
+            match net.receiver.enter(|| serving.offer(&here)) {
+                Ok(offer) => serving.hand_over(offer)?,
+                Err(_) => ingest = Some(serving),
             }
             Ok(next.join().expect("no panic"))
         })
@@ -156,7 +156,7 @@ fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
     ensure!(net.attached_program()? == program);
 
     // No object of this target has limits, and the limit is not dropped silently.
-    let limit = SourceLimit { packets_per_second: 1, burst: 1 };
+    let limit = SourceLimit::per_second(1).burst(1);
     let config_of = config().force_target("linux-5.3").source_limit(limit);
     let refused = take_over(config_of)?.unwrap_err();
     ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");

@@ -51,8 +51,8 @@ fn successor_with_another_configuration_is_refused() -> Result<()> {
     let ingest = open(&namespace, &sockets_only()?)?;
     for other in [config().partitions(128), config().port(9998u16).partitions(64)] {
         let (here, there) = refused_handover(&ingest, &other.enabled(false).build()?)?;
-        assert!(here.to_string().contains("it wants"), "{here}");
-        assert!(there.to_string().contains("the other process refuses: it wants"), "{there}");
+        assert!(here.to_string().contains("the other process wants"), "{here}");
+        assert!(there.to_string().contains("the other process refuses: the hand-over failed: the other process wants"), "{there}");
     }
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
@@ -104,16 +104,16 @@ fn successor_of_another_user_is_refused() -> Result<()> {
 fn handover_while_a_receiver_is_in_use_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let config = sockets_only()?;
-    let (mut ingest, to) = (open(&namespace, &config)?, IngestConfig::new(two_cpus()));
+    let (ingest, to) = (open(&namespace, &config)?, IngestConfig::new(two_cpus()));
     let (here, there) = UnixStream::pair()?;
     let [_, second] = two_cpus();
     let mut in_use = receivers(&ingest)?;
     std::thread::scope(|scope| -> Result<()> {
         let successor = scope.spawn(|| Ingest::take_over(&to, &config, &there));
         let offer = ingest.offer(&here)?;
-        assert!(matches!(ingest.move_partition(0, second), Err(XdpError::NotMoved { .. })));
-        let error = ingest.hand_over(offer).unwrap_err();
-        assert!(error.to_string().contains("is in use"), "{error}");
+        assert!(matches!(ingest.move_partition(0, second), Err(XdpError::HandOverInProgress)));
+        let failed = ingest.hand_over(offer).unwrap_err();
+        assert!(failed.error.to_string().contains("is in use"), "{failed:?}");
         drop(here);
         let error = successor.join().expect("no panic").unwrap_err();
         assert!(matches!(error, XdpError::HandOver { .. }), "{error}");

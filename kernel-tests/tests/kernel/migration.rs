@@ -177,7 +177,7 @@ fn xdp_and_sockets_follow_a_move() -> Result<()> {
         let mut seen = 0;
         let begin = Instant::now();
         while seen == 0 && begin.elapsed() < Duration::from_secs(5) {
-            seen += receivers[1].receive(Duration::from_millis(10), |_| {})?;
+            seen += receivers[1].receive(Duration::from_millis(10), |_| {})?.handled;
         }
         let processed_on = SockRef::from(receivers[1].socket()).cpu_affinity()?;
         ensure!((seen, processed_on) == (1, new as usize), "{way:?}: {seen}, CPU {processed_on}");
@@ -198,7 +198,7 @@ fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<(
     let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
     let open = || Ingest::open(&IngestConfig::new(two_cpus()), &config);
     let ingest = namespace.enter(open)?;
-    ensure!(ingest.classic_reason().is_some());
+    ensure!(ingest.classic_bpf_reason().is_some());
     let [start, other] = two_cpus();
     let mut receivers = receivers(&ingest)?;
     // Moves the partition while the given receivers receive.
@@ -226,7 +226,7 @@ fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<(
             // Four calls take more than a hundred datagrams, if the receiver takes any.
             for _ in 0..4 {
                 ensure!(
-                    receivers[0].receive(Duration::ZERO, |_| {})? == 0,
+                    receivers[0].receive(Duration::ZERO, |_| {})?.handled == 0,
                     "a held-back datagram is handled"
                 );
             }

@@ -63,13 +63,12 @@ fn compare(
     let (net, cores) = (TestNet::new()?, &online_cpus()[..2]);
     let mut config = config().port(PORT).partitions(64).force_target(target);
     let more_ports: Vec<_> = (PORT + 1..PORT + 16).collect();
-    let lists = SourceLists {
-        deny: vec!["192.0.2.64/29".parse()?, "fd00::ffff:192.0.2.0/123".parse()?],
-        allow: vec!["192.0.2.72/32".parse()?, "fd00::/90".parse()?],
-    };
+    let lists = SourceLists::new()
+        .deny(["192.0.2.64/29".parse()?, "fd00::ffff:192.0.2.0/123".parse()?])
+        .allow(["192.0.2.72/32".parse()?, "fd00::/90".parse()?]);
     if guarded {
-        let limit = SourceLimit { packets_per_second: 1, burst: BURST };
-        config = config.more_ports(&more_ports[..]).source_lists(lists.clone());
+        let limit = SourceLimit::per_second(1).burst(BURST);
+        config = config.more_ports(more_ports.clone()).source_lists(lists.clone());
         config = config.source_limit(limit);
     }
     let loader = load(&net, &config.build()?, cores)?;

@@ -22,7 +22,7 @@ fn netlink_attaches_where_the_kernel_has_no_links() -> Result<()> {
             fail_link_create(libc::EINVAL)?;
             let loader =
                 XdpLoader::load_and_attach(&config().attach_mode(mode).build()?, &online_cpus())?;
-            assert!(!loader.ends_with_process());
+            assert!(!loader.detaches_on_exit());
             assert_eq!(loader.mode(), mode);
             assert!(net.carries_xdp()?);
             let second = XdpLoader::load_and_attach(&config().build()?, &online_cpus());
@@ -59,7 +59,7 @@ fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
         fail_link_create(libc::EINVAL)?;
         Ok(XdpLoader::load_and_attach(&config().build()?, &online_cpus())?)
     })?;
-    assert!(!loader.ends_with_process());
+    assert!(!loader.detaches_on_exit());
     let ours = loader.program_id()?;
     net.receiver.enter(|| -> Result<()> {
         let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);

@@ -195,18 +195,18 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
-    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
-    assert_eq!(runtime.dead_cores(), [two_cpus()[0]]);
+    wait_until(|| Ok(!runtime.dead_cpus().is_empty()))?;
+    assert_eq!(runtime.dead_cpus(), [two_cpus()[0]]);
     for _ in 0..100 {
         send(1, b"odd")?;
         send(2, b"even")?;
     }
     wait_for(50, 100)?;
     let error = runtime.move_partition(0, two_cpus()[1]).unwrap_err();
-    assert!(error.to_string().contains("nobody reads its socket"), "{error}");
+    assert!(error.to_string().contains("no thread reads its socket"), "{error}");
     runtime.restart_dead()?;
     wait_for(199, 100)?;
-    assert!(runtime.dead_cores().is_empty());
+    assert!(runtime.dead_cpus().is_empty());
     runtime.move_partition(0, two_cpus()[1])?;
     Ok(())
 }
@@ -231,18 +231,19 @@ fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
         })
     };
     let (to, config) = (IngestConfig::new(two_cpus()), sockets_only()?);
-    let mut runtime = namespace.enter(|| ThreadPerCoreRuntime::with_xdp(&to, &config, handler))?;
+    let runtime = namespace.enter(|| ThreadPerCoreRuntime::with_xdp(&to, &config, handler))?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let send = |payload: &[u8]| sender.send_to(&datagram(0, payload), "127.0.0.1:9999");
     send(b"slow")?;
     send(b"poison")?;
     (0..20).try_for_each(|number| send(&[number]).map(drop))?;
-    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
+    wait_until(|| Ok(!runtime.dead_cpus().is_empty()))?;
     assert_eq!(*handled.lock().unwrap(), [(b's', first)]);
     let (here, there) = UnixStream::pair()?;
     std::thread::scope(|scope| -> Result<()> {
         let next = scope.spawn(|| ThreadPerCoreRuntime::take_over(&to, &config, &there, handler));
-        testbed::on_cpu(second, || runtime.hand_over(&here))??;
+        let handed_over = testbed::on_cpu(second, || runtime.hand_over(&here))?;
+        handed_over.map_err(|failed| failed.1)?;
         let _next = next.join().expect("no panic")?;
         // A datagram handled later would be handled by the next process.
         wait_until(|| Ok(handled.lock().unwrap().len() >= 21))?;

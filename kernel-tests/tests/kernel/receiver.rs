@@ -20,7 +20,7 @@ tests! {
     Root:
         datagrams_are_processed_and_read_on_the_cpu_of_their_owner;
     Namespaces:
-        polling_socket_and_attention_wakes_for_datagrams_and_moves,
+        polling_the_receiver_wakes_for_datagrams_and_moves,
         partition_moves_although_its_socket_never_runs_empty;
 }
 
@@ -68,22 +68,22 @@ fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
     Ok(())
 }
 
-/// Without [`Receiver::attention`], a move would wait until a datagram arrives.
-fn polling_socket_and_attention_wakes_for_datagrams_and_moves() -> Result<()> {
+/// The descriptor becomes readable for a move too, which would otherwise wait until a
+/// datagram arrives.
+fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let (done, handled) = (AtomicBool::new(false), AtomicU64::new(0));
     let serve = |mut receiver: Receiver| -> Result<()> {
         while !done.load(Relaxed) {
-            let descriptors = [receiver.socket().as_raw_fd(), receiver.attention().as_raw_fd()];
-            let mut polled =
-                descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-            // SAFETY: two entries, which outlive the call.
-            let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, 20_000) };
+            let fd = receiver.as_raw_fd();
+            let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry, which outlives the call.
+            let ready = unsafe { libc::poll(&raw mut polled, 1, 20_000) };
             ensure!(ready > 0, "poll answers {ready}");
-            let count = receiver.receive(Duration::ZERO, |_| {})?;
-            handled.fetch_add(count as u64, Relaxed);
+            let received = receiver.receive(Duration::ZERO, |_| {})?;
+            handled.fetch_add(received.handled as u64, Relaxed);
         }
         Ok(())
     };
@@ -129,7 +129,7 @@ fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
             while !done.load(Relaxed) {
                 // The socket is full again before the receiver looks at it.
                 let handled = busy.receive(Duration::ZERO, |_| fill().expect("lo"));
-                was_empty.fetch_or(handled.expect("receive") == 0, Relaxed);
+                was_empty.fetch_or(handled.expect("receive").handled == 0, Relaxed);
             }
         });
         scope.spawn(|| {

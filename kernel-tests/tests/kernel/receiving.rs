@@ -165,7 +165,7 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
         let received = drain(&mut receivers(&ingest)?)?;
         assert_eq!(received, [(two_cpus()[0], 0, b"hello".to_vec())], "{way:?}");
         let stats = ingest.stats()?;
-        let dropped = match ingest.classic_reason() {
+        let dropped = match ingest.classic_bpf_reason() {
             None => stats.verdicts.dropped_multicast,
             Some(_) => stats.verdicts.dropped_unsorted,
         };

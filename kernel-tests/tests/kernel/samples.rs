@@ -24,7 +24,7 @@ tests! {
 }
 
 fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
-    let lists = SourceLists { deny: vec!["198.51.100.0/24".parse()?], allow: Vec::new() };
+    let lists = SourceLists::new().deny(["198.51.100.0/24".parse()?]);
     let config = config().force_target(target).source_lists(lists).drop_samples(one_in);
     let loader = load(net, &config.build()?, &online_cpus())?;
     let program = program_of(&loader)?;

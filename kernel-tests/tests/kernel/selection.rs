@@ -112,7 +112,7 @@ fn features_are_answered() -> Result<()> {
             Support::No(said) => {
                 assert!(newest && !kernel::has_multi_buffer() && said == "EINVAL");
             }
-            Support::Unknown(error) => panic!("{}: {error}", answer.feature),
+            other => panic!("{}: {other}", answer.feature),
         }
     }
     Ok(())
@@ -130,7 +130,7 @@ fn what_is_not_exactly_no_is_not_no() -> Result<()> {
     for answer in &selection.features {
         assert!(matches!(answer.support, Support::Unknown(_)), "{selection}");
     }
-    assert!(selection.to_string().contains("asking for it failed: Invalid argument"));
+    assert!(selection.to_string().contains("the probe for it failed: Invalid argument"));
     Ok(())
 }
 
@@ -146,7 +146,7 @@ fn missing_features_are_found_by_trying() -> Result<()> {
     assert_eq!(picked(&loader), object_of(BASELINE));
     let text = loader.selection().to_string();
     let needs = "refused: it needs a verdict for CPUs without a queue (redirect_verdict, Linux 5.3), \
-                 and asking for it failed: Invalid argument";
+                 and the probe for it failed: Invalid argument";
     assert!(text.contains(needs), "{text}");
     Ok(())
 }
@@ -206,8 +206,8 @@ fn forcing_a_target() -> Result<()> {
     // One that is not there, and one that is none of XDP's.
     for target in ["linux-2.6", "linux-4.19"] {
         match force(target) {
-            Err(XdpError::Config { field: "force_target", problem }) => {
-                assert!(problem.ends_with("\"linux-4.15\"]"), "{problem}");
+            Err(XdpError::Config(error)) if error.field() == "force_target" => {
+                assert!(error.problem().ends_with("\"linux-4.15\"]"), "{error}");
             }
             other => panic!("{other:?}"),
         }

@@ -69,15 +69,14 @@ impl Running {
 
 /// So slow that no test lives to see a bucket gain a packet.
 fn slow(burst: u32) -> SourceLimit {
-    SourceLimit { packets_per_second: 1, burst }
+    SourceLimit::per_second(1).burst(burst)
 }
 
 fn denied_sources_are_dropped() -> Result<()> {
     for target in targets_with_features() {
-        let lists = SourceLists {
-            deny: vec![prefix("198.51.100.64/27"), prefix("2001:db8:0:1::8/125")],
-            allow: vec![prefix("198.51.100.64/32"), prefix("::/0")],
-        };
+        let lists = SourceLists::new()
+            .deny([prefix("198.51.100.64/27"), prefix("2001:db8:0:1::8/125")])
+            .allow([prefix("198.51.100.64/32"), prefix("::/0")]);
         let running = Running::new(config().force_target(target).source_lists(lists))?;
         let verdicts = [
             (ipv4(63), REDIRECT),
@@ -104,7 +103,7 @@ fn denied_sources_are_dropped() -> Result<()> {
         let controls = running.loader.controls();
         controls.deny(prefix("198.51.0.0/16"))?;
         assert_eq!(running.valid_from(ipv4(63))?, DROP);
-        controls.stop_denying(prefix("198.51.0.0/16"))?;
+        controls.remove_deny(prefix("198.51.0.0/16"))?;
         assert_eq!(running.valid_from(ipv4(63))?, REDIRECT);
         assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other one is still there");
         controls.deny(prefix("::/0"))?;
@@ -149,15 +148,13 @@ fn each_source_has_a_bucket() -> Result<()> {
 }
 
 fn allowed_sources_have_no_limit() -> Result<()> {
-    let lists = SourceLists {
-        deny: vec![prefix("198.51.100.9/32")],
-        allow: vec![prefix("198.51.100.8/31")],
-    };
+    let lists =
+        SourceLists::new().deny([prefix("198.51.100.9/32")]).allow([prefix("198.51.100.8/31")]);
     let running = Running::new(config().source_limit(slow(2)).source_lists(lists))?;
     assert_eq!(pass(&running, ipv4(8), 100)?, 100);
     assert_eq!(pass(&running, ipv4(9), 100)?, 0, "denied beats allowed");
     assert!(pass(&running, ipv4(10), 100)? < 100);
-    running.loader.controls().stop_allowing(prefix("198.51.100.8/31"))?;
+    running.loader.controls().remove_allow(prefix("198.51.100.8/31"))?;
     assert!(pass(&running, ipv4(8), 100)? < 100);
     running.loader.controls().allow(prefix("2001:db8::/32"))?;
     assert_eq!(pass(&running, ipv6(1), 100)?, 100);
@@ -168,7 +165,7 @@ fn allowed_sources_have_no_limit() -> Result<()> {
 fn another_limit_takes_effect_at_once() -> Result<()> {
     let running = Running::new(config().source_limit(slow(1000)))?;
     assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
-    let fast = SourceLimit { packets_per_second: 10_000_000, burst: 1 };
+    let fast = SourceLimit::per_second(10_000_000).burst(1);
     running.loader.controls().set_source_limit(fast)?;
     // The first one may find the bucket empty still.
     pass(&running, ipv4(1), 1)?;
@@ -178,7 +175,7 @@ fn another_limit_takes_effect_at_once() -> Result<()> {
 }
 
 fn buckets_fill_up_again() -> Result<()> {
-    let limit = SourceLimit { packets_per_second: 20, burst: 3 };
+    let limit = SourceLimit::per_second(20).burst(3);
     let running = Running::new(config().source_limit(limit))?;
     assert!(pass(&running, ipv4(1), 1000)? >= 3);
     // In a tenth of a second two, and as slow as a machine may be, never more than three.
@@ -207,25 +204,24 @@ fn a_full_table_drops_nobody() -> Result<()> {
 
 fn a_full_list_says_so() -> Result<()> {
     let host = |host: u8| IpNet::from(ipv4(host));
-    let lists = SourceLists { deny: vec![host(1), host(2)], allow: Vec::new() };
+    let lists = SourceLists::new().deny([host(1), host(2)]);
     let running = Running::new(config().source_lists(lists).max_prefixes(3u32))?;
     let controls = running.loader.controls();
     controls.deny(host(2))?; // again is no further one
     controls.deny(host(3))?;
     let error = controls.deny(host(4)).expect_err("a full list");
-    assert!(matches!(error, XdpError::Config { field: "source_lists", .. }), "{error}");
-    assert!(error.to_string().contains("198.51.100.4/32"), "{error}");
-    assert!(error.to_string().contains("holds 3 prefixes"), "{error}");
+    let full = XdpError::ListFull { list: "deny", prefix: host(4), max_prefixes: 3 };
+    assert_eq!(error.to_string(), full.to_string());
     assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "who is not on it is not denied");
     (1..=3).try_for_each(|h| -> Result<()> {
         ensure!(running.valid_from(ipv4(h))? == DROP, "{h}");
         Ok(())
     })?;
-    controls.stop_denying(host(1))?;
+    controls.remove_deny(host(1))?;
     controls.deny(host(4))?;
     assert_eq!((running.valid_from(ipv4(1))?, running.valid_from(ipv4(4))?), (REDIRECT, DROP));
-    let error = controls.stop_denying(host(1)).expect_err("gone");
-    assert!(error.to_string().contains("is not on the list"), "{error}");
+    let error = controls.remove_deny(host(1)).expect_err("gone");
+    assert!(matches!(error, XdpError::NotListed { list: "deny", .. }), "{error}");
     Ok(())
 }
 
@@ -235,15 +231,15 @@ fn what_was_not_configured_cannot_be_changed() -> Result<()> {
     for result in [
         controls.set_source_limit(slow(1)),
         controls.deny(prefix("10.0.0.0/8")),
-        controls.stop_allowing(prefix("10.0.0.0/8")),
+        controls.remove_allow(prefix("10.0.0.0/8")),
         controls.set_drop_samples(1),
         controls.drop_samples(Duration::ZERO).map(drop),
     ] {
         let error = result.expect_err("not configured");
-        assert!(error.to_string().contains("was not configured"), "{error}");
+        assert!(matches!(error, XdpError::FeatureOff { .. }), "{error}");
     }
     let running = Running::new(config().source_limit(slow(1)))?;
-    let bad = SourceLimit { packets_per_second: 0, burst: 1 };
+    let bad = SourceLimit::per_second(0).burst(1);
     assert!(running.loader.controls().set_source_limit(bad).is_err());
     Ok(())
 }
@@ -269,7 +265,7 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
     // Under emulation fewer, as elsewhere.
     let sources = (datagrams() / 100).clamp(100, 10_000) as u32;
     const EACH: u32 = 20;
-    let limit = SourceLimit { packets_per_second: 50, burst: 4 };
+    let limit = SourceLimit::per_second(50).burst(4);
     let pause = Duration::from_millis(40);
     let net = TestNet::new()?;
     let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;

@@ -70,7 +70,7 @@ fn a_sparse_list_of_one_cpu() -> Result<()> {
         let (net, witness, loader) = setup(&[last], |config| config.force_target(target))?;
         let cpus = cpus_of(&net, &witness, &[0, 1, 2, 3])?;
         assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
-        assert_eq!(loader.cores(), [last]);
+        assert_eq!(loader.cpus(), [last]);
     }
     Ok(())
 }
@@ -128,13 +128,11 @@ fn moving_a_partition_under_traffic() -> Result<()> {
 fn moves_that_make_no_sense_are_refused() -> Result<()> {
     let cores = online_cpus();
     let (net, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
-    let refused = |partition, cpu| match loader.update_cpu_steering(partition, cpu) {
-        Err(XdpError::Config { field, .. }) => field,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(refused(0, cores[1]), "cpu", "online, but it has no queue");
-    assert_eq!(refused(0, u32::MAX), "cpu");
-    assert_eq!(refused(8, cores[0]), "partition");
+    let refused = |partition, cpu| loader.update_cpu_steering(partition, cpu).unwrap_err();
+    // This CPU is online, but it has no queue.
+    assert!(matches!(refused(0, cores[1]), XdpError::UnknownCpu { .. }));
+    assert!(matches!(refused(0, u32::MAX), XdpError::UnknownCpu { .. }));
+    assert!(matches!(refused(8, cores[0]), XdpError::UnknownPartition { partition: 8, .. }));
     let cpus = cpus_of(&net, &witness, &[0])?;
     assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
     Ok(())

@@ -1,7 +1,7 @@
-//! A thread-per-core runtime on top of `laminar_xdp::Ingest`: a thread bound to each CPU,
-//! one socket each, and a handler for each partition that is called on the CPU that owns
-//! it, never by two at once. A model to copy; the tests drive it, and so does the example
-//! `laminardb-ingest`.
+//! A thread-per-core runtime on top of `laminar_xdp::Ingest`: one thread on each CPU, one
+//! socket for each thread, and one handler for each partition. The thread of the CPU that
+//! owns a partition calls its handler, so a handler never runs twice at a time. Copy this
+//! file as a start. The tests and the example `laminardb-ingest` use it too.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use laminar_xdp::{Datagram, Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError};
+use laminar_xdp::{
+    Datagram, HandOverError, Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError,
+};
 
-/// Handles the datagrams of one partition, in their order. It goes with the partition
-/// when that moves to another CPU.
+/// Handles the datagrams of one partition, in their order. It stays with the partition when
+/// that moves to another CPU.
 pub type Handler = Box<dyn FnMut(Datagram<'_>) + Send>;
 
-/// Threads at work. Dropping it stops them and closes the port.
+/// Threads at work. Dropping the runtime stops them and closes the port.
 pub struct ThreadPerCoreRuntime {
+    // Dropped first: the receivers are in use until the threads have stopped.
+    threads: Threads,
     ingest: Ingest,
     handlers: Arc<Vec<Mutex<Handler>>>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<(u32, JoinHandle<()>)>,
 }
 
 impl ThreadPerCoreRuntime {
-    /// Opens the sockets, attaches XDP where it can, and starts a thread on each CPU.
+    /// Opens the sockets, attaches XDP if possible, and starts a thread on each CPU.
     /// `handler` makes the handler of each partition.
     pub fn with_xdp(
         config: &IngestConfig,
@@ -34,8 +36,8 @@ impl ThreadPerCoreRuntime {
         Self::start(Ingest::open(config, xdp_config)?, handler)
     }
 
-    /// The same, but everything is taken over from a running process, which calls
-    /// [`ThreadPerCoreRuntime::hand_over`] with the other end of the stream.
+    /// Takes over from a running process, which calls [`ThreadPerCoreRuntime::hand_over`]
+    /// with the other end of the stream.
     pub fn take_over(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -50,139 +52,169 @@ impl ThreadPerCoreRuntime {
         handler: impl FnMut(u32) -> Handler,
     ) -> Result<ThreadPerCoreRuntime, XdpError> {
         let handlers = (0..ingest.partitions()).map(handler).map(Mutex::new).collect();
-        let mut runtime = ThreadPerCoreRuntime {
-            ingest,
-            handlers: Arc::new(handlers),
-            stop: Arc::default(),
-            threads: Vec::new(),
-        };
+        let (threads, handlers) = (Threads::default(), Arc::new(handlers));
+        let mut runtime = ThreadPerCoreRuntime { threads, ingest, handlers };
         runtime.restart_dead()?;
         Ok(runtime)
     }
 
-    /// What both layers counted.
+    /// The counters of XDP and of the sockets.
     pub fn xdp_stats(&self) -> Result<IngestStats, XdpError> {
         self.ingest.stats()
     }
 
-    /// The mode, the owners, the selection.
+    /// The ingest, for its mode, owners and selection.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
     }
 
     /// Moves a partition, with its handler, to another CPU while traffic goes on.
-    pub fn move_partition(&self, partition: u32, core: u32) -> Result<(), XdpError> {
-        self.ingest.move_partition(partition, core)
+    pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
+        self.ingest.move_partition(partition, cpu)
     }
 
-    /// The CPUs whose threads have died. Until they are started again, the datagrams of
-    /// their partitions wait in their sockets, as many as a receive buffer holds.
-    pub fn dead_cores(&self) -> Vec<u32> {
-        let lives = |core: &u32| {
-            self.threads.iter().any(|(other, thread)| other == core && !thread.is_finished())
-        };
-        self.ingest.cores().iter().copied().filter(|core| !lives(core)).collect()
+    /// The CPUs whose threads have died. Until they are restarted, the datagrams of their
+    /// partitions wait in the sockets, up to the size of a receive buffer.
+    pub fn dead_cpus(&self) -> Vec<u32> {
+        let cpus = self.ingest.cpus().iter().copied();
+        cpus.filter(|cpu| !self.threads.is_alive(*cpu)).collect()
     }
 
-    /// Starts the threads of those CPUs, again if they died. They go on with the datagram behind the
-    /// one at which they died.
+    /// Starts the threads of dead CPUs. Each goes on with the datagram after the one at
+    /// which it died.
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
-        self.threads.retain(|(_, thread)| !thread.is_finished());
-        let started = self.dead_cores().into_iter().map(|core| self.start_thread(core));
-        // All of them, whatever becomes of one.
+        self.threads.forget_dead();
+        let started = self.dead_cpus().into_iter().map(|cpu| self.start_thread(cpu));
+        // Every thread is tried, even if one cannot be started.
         started.collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// Has another process take over, which calls [`ThreadPerCoreRuntime::take_over`].
+    /// Hands over to another process, which calls [`ThreadPerCoreRuntime::take_over`].
     /// Every datagram that this process took from a socket is handled here, all others
-    /// there. After an error everything goes on here.
-    pub fn hand_over(&mut self, successor: &UnixStream) -> Result<(), XdpError> {
-        let offer = self.ingest.offer(successor)?;
-        self.stop_threads();
-        let handed_over = self.handle_left().and_then(|()| self.ingest.hand_over(offer));
-        if handed_over.is_err() {
-            self.restart_dead()?;
+    /// there. After an error the runtime is returned and goes on.
+    pub fn hand_over(
+        mut self,
+        successor: &UnixStream,
+    ) -> Result<(), Box<(ThreadPerCoreRuntime, XdpError)>> {
+        let offer = match self.ingest.offer(successor) {
+            Ok(offer) => offer,
+            Err(error) => return Err(Box::new((self, error))),
+        };
+        self.threads.stop();
+        if let Err(error) = self.drain() {
+            drop(offer); // withdraws it
+            return Err(self.resumed(error));
         }
-        handed_over
+        let ThreadPerCoreRuntime { threads, ingest, handlers } = self;
+        ingest.hand_over(offer).map_err(|HandOverError { ingest, error, .. }| {
+            ThreadPerCoreRuntime { threads, ingest: *ingest, handlers }.resumed(error)
+        })
     }
 
-    /// Handles what lies beside the sockets, such as what threads that died had taken, on
-    /// the CPUs that it belongs to, as ever.
-    fn handle_left(&self) -> Result<(), XdpError> {
+    /// The runtime with its threads started again, beside the error that stopped them.
+    fn resumed(mut self, error: XdpError) -> Box<(ThreadPerCoreRuntime, XdpError)> {
+        let restarted = self.restart_dead();
+        Box::new((self, restarted.err().unwrap_or(error)))
+    }
+
+    /// Handles the datagrams that receivers have taken from the sockets, such as those of
+    /// threads that died. Each is handled on the CPU that owns its partition.
+    fn drain(&self) -> Result<(), XdpError> {
         let mut handled = true;
-        // One may leave something for another.
+        // One receiver may leave datagrams for another.
         while handled {
             handled = false;
-            for core in self.ingest.cores() {
-                let mut receiver = self.ingest.receiver(*core)?;
-                let left = || {
+            for cpu in self.ingest.cpus() {
+                let mut receiver = self.ingest.receiver(*cpu)?;
+                let drain = || {
                     pin(&receiver);
-                    receiver.handle_left(|datagram| handle(&self.handlers, datagram))
+                    receiver.drain(|datagram| handle(&self.handlers, datagram))
                 };
                 // A handler that panics has handled its datagram too.
-                let count = std::thread::scope(|scope| scope.spawn(left).join());
+                let count = std::thread::scope(|scope| scope.spawn(drain).join());
                 handled |= count.ok().is_none_or(|count| count > 0);
             }
         }
         Ok(())
     }
 
-    fn start_thread(&mut self, core: u32) -> Result<(), XdpError> {
-        let receiver = self.ingest.receiver(core)?;
-        let (handlers, stop) = (self.handlers.clone(), self.stop.clone());
+    fn start_thread(&mut self, cpu: u32) -> Result<(), XdpError> {
+        let receiver = self.ingest.receiver(cpu)?;
+        let (handlers, stop) = (self.handlers.clone(), self.threads.stop.clone());
         let thread = Builder::new()
-            .name(format!("ingest-{core}"))
+            .name(format!("ingest-{cpu}"))
             .spawn(move || run(receiver, &handlers, &stop))
-            .map_err(|reason| XdpError::Kernel { action: "start a thread".into(), reason })?;
-        self.threads.push((core, thread));
+            .map_err(|source| XdpError::Kernel {
+                action: "start a thread".into(),
+                source: Arc::new(source),
+            })?;
+        self.threads.running.push((cpu, thread));
         Ok(())
     }
+}
 
-    /// Has every thread finish what it is at. A thread that died has said so already.
-    fn stop_threads(&mut self) {
+/// The threads with their CPUs. Dropping it stops them.
+#[derive(Default)]
+struct Threads {
+    running: Vec<(u32, JoinHandle<()>)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Threads {
+    fn is_alive(&self, cpu: u32) -> bool {
+        self.running.iter().any(|(other, thread)| *other == cpu && !thread.is_finished())
+    }
+
+    fn forget_dead(&mut self) {
+        self.running.retain(|(_, thread)| !thread.is_finished());
+    }
+
+    /// Waits until every thread has finished its batch. A thread that died has printed its
+    /// panic already, so the result of joining it is ignored.
+    fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.threads.drain(..).for_each(|(_, thread)| drop(thread.join()));
+        self.running.drain(..).for_each(|(_, thread)| drop(thread.join()));
         self.stop.store(false, Ordering::Release);
     }
 }
 
-impl Drop for ThreadPerCoreRuntime {
+impl Drop for Threads {
     fn drop(&mut self) {
-        self.stop_threads();
+        self.stop();
     }
 }
 
-/// Binds the calling thread to the receiver's CPU, if it can be had.
+/// Binds the calling thread to the receiver's CPU, if the kernel allows it.
 fn pin(receiver: &Receiver) {
     if let Err(error) = receiver.pin_thread() {
-        tracing::warn!(%error, "the thread runs on any CPU");
+        tracing::warn!(error = %error.with_causes(), "the thread runs on any CPU");
     }
 }
 
-/// How often a thread sees to it that it is on its CPU: the kernel lets it go when that
-/// goes offline.
-const PIN_EVERY: Duration = Duration::from_secs(1);
+/// How often a thread binds itself again: the kernel moves it when its CPU goes offline, and
+/// does not move it back.
+const PIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What each thread does.
 fn run(mut receiver: Receiver, handlers: &[Mutex<Handler>], stop: &AtomicBool) {
     pin(&receiver);
     let mut pinned = Instant::now();
     while !stop.load(Ordering::Acquire) {
-        if pinned.elapsed() > PIN_EVERY {
-            receiver.pin_thread().ok(); // offline still
+        if pinned.elapsed() > PIN_INTERVAL {
+            receiver.pin_thread().ok(); // fails while the CPU is offline
             pinned = Instant::now();
         }
-        let patience = Duration::from_millis(20);
-        let received = receiver.receive(patience, |datagram| handle(handlers, datagram));
+        let timeout = Duration::from_millis(20);
+        let received = receiver.receive(timeout, |datagram| handle(handlers, datagram));
         if let Err(error) = received {
-            tracing::error!(%error, "receiving");
+            tracing::error!(error = %error.with_causes(), "receiving failed");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// Calls the handler of a datagram's partition; nobody else does at the same time, as a
-/// partition has one owner. One that panicked is called again, with the next datagram.
+/// Calls the handler of a datagram's partition. The lock is never contended, because a
+/// partition has one owner. A handler that panicked is called again for the next datagram.
 fn handle(handlers: &[Mutex<Handler>], datagram: Datagram<'_>) {
     let handler = &handlers[datagram.partition as usize];
     handler.lock().unwrap_or_else(PoisonError::into_inner)(datagram);

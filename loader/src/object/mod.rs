@@ -10,6 +10,7 @@ mod settings;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 
 use laminar_xdp_prebuilt::{Layer, abi};
 
@@ -49,7 +50,7 @@ pub struct ControlMaps {
     pub values: Map,
     pub deny: Option<Map>,
     pub allow: Option<Map>,
-    pub samples: Option<RingBuffer>,
+    pub samples: Option<Mutex<RingBuffer>>,
 }
 
 /// The programs that select and filter sockets, with their maps.
@@ -121,7 +122,7 @@ fn control_maps(
     };
     let lists = lists.filter(|_| is_on(abi::LAMINAR_FEATURE_LISTS));
     let samples = match is_on(abi::LAMINAR_FEATURE_SAMPLES) {
-        true => Some(RingBuffer::new(&object.map(abi::LAMINAR_MAP_SAMPLES)?)?),
+        true => Some(Mutex::new(RingBuffer::new(&object.map(abi::LAMINAR_MAP_SAMPLES)?)?)),
         false => None,
     };
     Ok(ControlMaps {

@@ -78,7 +78,7 @@ impl XdpControls {
             current: Mutex::new(ControlValues::initial(config)),
             deny: maps.deny,
             allow: maps.allow,
-            samples: maps.samples.map(Mutex::new),
+            samples: maps.samples,
         });
         XdpControls { own }
     }

@@ -14,6 +14,7 @@ use crate::xdp::owner_lock::OwnerLock;
 
 /// A program on an interface.
 pub struct Occupant {
+    #[cfg_attr(not(feature = "inspect"), expect(dead_code, reason = "only tools ask for it"))]
     pub mode: XdpAttachMode,
     pub identity: ProgramIdentity,
     /// `None` if this process may not open the program (CAP_SYS_ADMIN).

@@ -61,7 +61,7 @@ fn own(arguments: &[String]) -> Result<()> {
     let ingest = IngestConfig::new(two_cpus());
     way.restrict()?;
     let handler = |partition| arrivals.handler(partition);
-    let mut runtime = match predecessor {
+    let runtime = match predecessor {
         [] => ThreadPerCoreRuntime::with_xdp(&ingest, &config, handler)?,
         [predecessor, ..] => {
             let running = UnixStream::connect(predecessor)?;
@@ -83,7 +83,7 @@ fn own(arguments: &[String]) -> Result<()> {
     });
     std::thread::spawn(move || event.send(listener.accept().ok()));
     match events.recv()? {
-        Some((successor, _)) => runtime.hand_over(&successor)?,
+        Some((successor, _)) => runtime.hand_over(&successor).map_err(|failed| failed.1)?,
         None => println!("{:?}", runtime.xdp_stats()?),
     }
     println!("done");

@@ -44,7 +44,7 @@ pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
     while idle < 10 {
         let before = seen.len();
         for receiver in &mut *receivers {
-            let cpu = receiver.core();
+            let cpu = receiver.cpu();
             receiver.receive(Duration::from_millis(10), |datagram| {
                 seen.push((cpu, datagram.partition, datagram.payload.to_vec()));
             })?;

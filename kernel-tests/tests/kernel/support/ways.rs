@@ -102,7 +102,7 @@ impl Way {
             ThreadPerCoreRuntime::with_xdp(&ingest, &config, handler)
         })?;
         let classic = matches!(self, Way::Classic | Way::XdpAndClassic);
-        assert_eq!(runtime.ingest().classic_reason().is_some(), classic, "{self:?}");
+        assert_eq!(runtime.ingest().classic_bpf_reason().is_some(), classic, "{self:?}");
         let mode = runtime.ingest().mode();
         let as_expected = match self {
             Way::Sockets | Way::Classic => matches!(mode, IngestMode::Sockets(_)),
