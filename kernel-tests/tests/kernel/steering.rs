@@ -1,5 +1,5 @@
-//! Every partition's packets on the CPU that owns it, by the receiving side's
-//! own account.
+//! Steering: the kernel processes each partition's packets on the CPU that owns it. Sockets
+//! that the kernel chooses by CPU show where.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use crate::support::{config, load, online_cpus, steering_modes, targets, tests};
 
 tests! {
     Root:
-        each_partition_on_its_cpu,
-        a_sparse_list_of_one_cpu,
-        partitions_need_not_be_a_power_of_two,
-        moving_a_partition_under_traffic,
-        moves_that_make_no_sense_are_refused,
-        objects_that_never_steer_in_generic_mode,
-        no_mode_loses_valid_packets,
-        jumbo_frames_in_native_mode;
+        partitions_are_processed_on_the_cpu_of_their_owner,
+        cpu_list_may_be_a_single_cpu_that_is_not_the_first,
+        number_of_partitions_need_not_be_a_power_of_two,
+        moved_partition_is_processed_on_its_new_cpu,
+        moves_to_unknown_cpus_and_partitions_are_refused,
+        objects_that_cannot_steer_in_generic_mode_filter_there,
+        no_object_loses_valid_packets_in_any_mode,
+        jumbo_frames_are_steered_in_native_mode;
 }
 
-/// Sends one datagram for each key and gives the CPU on which each arrived.
+/// Sends one datagram for each key and returns the CPU on which each arrived.
 fn cpus_of(net: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
     let sender = net.sending_socket()?;
     for &key in keys {
@@ -45,7 +45,7 @@ fn setup(
     Ok((net, witness, loader))
 }
 
-fn each_partition_on_its_cpu() -> Result<()> {
+fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
     let cores = online_cpus();
     for &mode in steering_modes() {
         for reversed in [false, true] {
@@ -64,7 +64,7 @@ fn each_partition_on_its_cpu() -> Result<()> {
     Ok(())
 }
 
-fn a_sparse_list_of_one_cpu() -> Result<()> {
+fn cpu_list_may_be_a_single_cpu_that_is_not_the_first() -> Result<()> {
     let last = *online_cpus().last().unwrap();
     for &target in targets() {
         let (net, witness, loader) = setup(&[last], |config| config.force_target(target))?;
@@ -75,13 +75,13 @@ fn a_sparse_list_of_one_cpu() -> Result<()> {
     Ok(())
 }
 
-fn partitions_need_not_be_a_power_of_two() -> Result<()> {
+fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     let cores = online_cpus();
     let partitions = 3 * cores.len() as u32;
     for &target in targets() {
         let (net, witness, loader) =
             setup(&cores, |config| config.partitions(partitions).force_target(target))?;
-        // Moving the last partition shows the modulus: only its keys follow.
+        // The last partition moves, so its keys show the modulus.
         loader.update_cpu_steering(partitions - 1, cores[0])?;
         let keys: Vec<u32> = (0..3 * partitions).collect();
         let expected = keys.iter().map(|&key| {
@@ -95,9 +95,8 @@ fn partitions_need_not_be_a_power_of_two() -> Result<()> {
     Ok(())
 }
 
-/// Bursts go on while the partition moves back and forth; each burst is
-/// processed where the table said when it was sent, and none is lost.
-fn moving_a_partition_under_traffic() -> Result<()> {
+/// Each burst is processed where the table said when the burst was sent, and none is lost.
+fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
     let cores = online_cpus();
     for &mode in steering_modes() {
@@ -125,14 +124,14 @@ fn moving_a_partition_under_traffic() -> Result<()> {
     Ok(())
 }
 
-fn moves_that_make_no_sense_are_refused() -> Result<()> {
+fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
     let cores = online_cpus();
     let (net, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
     let refused = |partition, cpu| match loader.update_cpu_steering(partition, cpu) {
         Err(XdpError::Config { field, .. }) => field,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(0, cores[1]), "cpu", "online, but it has no queue");
+    assert_eq!(refused(0, cores[1]), "cpu", "the CPU is online, but has no queue");
     assert_eq!(refused(0, u32::MAX), "cpu");
     assert_eq!(refused(8, cores[0]), "partition");
     let cpus = cpus_of(&net, &witness, &[0])?;
@@ -140,10 +139,10 @@ fn moves_that_make_no_sense_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// With 4-byte values old kernels would lose what is redirected there, and the object
-/// cannot tell on which it is; with multi-buffer programs new ones do. They filter, and
-/// valid packets pass.
-fn objects_that_never_steer_in_generic_mode() -> Result<()> {
+/// In generic mode, kernels before 5.15 lose packets redirected to a CPU map with 4-byte
+/// values, and the object cannot tell which kernel runs it. Multi-buffer programs lose them on
+/// later kernels too.
+fn objects_that_cannot_steer_in_generic_mode_filter_there() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
         let (net, witness, loader) = setup(&online_cpus(), |config| {
             config.force_target(target).attach_mode(XdpAttachMode::Generic)
@@ -164,9 +163,8 @@ fn only_filters(net: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Re
     Ok(())
 }
 
-/// Whatever object in whatever mode: it is refused, or it steers, or it filters, but
-/// every valid packet arrives.
-fn no_mode_loses_valid_packets() -> Result<()> {
+/// Each object in each mode is refused, steers, or filters. Valid packets arrive in any case.
+fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
             let net = TestNet::new()?;
@@ -175,7 +173,7 @@ fn no_mode_loses_valid_packets() -> Result<()> {
             let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
                 Err(error) => {
-                    // 8-byte values before Linux 5.15: the kernel itself refuses.
+                    // Before Linux 5.15 the kernel refuses CPU maps with 8-byte values here.
                     let generic = mode == XdpAttachMode::Generic;
                     assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
                     assert_eq!(target, "linux-5.9");
@@ -195,9 +193,9 @@ fn no_mode_loses_valid_packets() -> Result<()> {
     Ok(())
 }
 
-/// Packets in several buffers: the largest that an MTU of 9000 takes arrive whole, on
-/// the owner's CPU, and junk of that size is dropped.
-fn jumbo_frames_in_native_mode() -> Result<()> {
+/// Packets in several buffers, up to the largest for an MTU of 9000, arrive whole on the
+/// owner's CPU. Junk of that size is dropped.
+fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
     let cores = online_cpus();
     let net = TestNet::new()?;
