@@ -1,6 +1,5 @@
-//! The public face is the same on every platform: this compiles with XDP and
-//! with `--cfg laminar_xdp_unsupported`, which is how platforms without it are
-//! tested.
+//! The public API is the same on every platform. This file compiles on Linux and on other
+//! platforms. `--cfg laminar_xdp_unsupported` makes Linux look like one of the others.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use laminar_xdp::{
 type Answer<T> = Result<T, XdpError>;
 
 #[test]
-fn the_loader_has_the_same_methods_everywhere() {
+fn loader_has_the_same_methods_on_every_platform() {
     let _: fn(&XdpConfig, &[u32]) -> Answer<XdpLoader> = XdpLoader::load_and_attach;
     let _: fn(&XdpLoader) -> Answer<XdpStats> = XdpLoader::stats;
     let _: fn(&XdpLoader, u32, u32) -> Answer<()> = XdpLoader::update_cpu_steering;
@@ -33,7 +32,7 @@ fn the_loader_has_the_same_methods_everywhere() {
 }
 
 #[test]
-fn controls_have_the_same_methods_everywhere() {
+fn controls_have_the_same_methods_on_every_platform() {
     let _: fn(&XdpControls) -> Answer<Vec<u16>> = XdpControls::ports;
     let _: fn(&XdpControls, &[u16]) -> Answer<()> = XdpControls::set_ports;
     let _: fn(&XdpControls, SourceLimit) -> Answer<()> = XdpControls::set_source_limit;
@@ -48,7 +47,7 @@ fn controls_have_the_same_methods_everywhere() {
 }
 
 #[test]
-fn ingest_has_the_same_methods_everywhere() {
+fn ingest_has_the_same_methods_on_every_platform() {
     let _: fn(&IngestConfig, &XdpConfig) -> Answer<Ingest> = Ingest::open;
     let _: fn(&Ingest, u32) -> Answer<Receiver> = Ingest::receiver;
     let _: fn(&Ingest) -> &IngestMode = Ingest::mode;
@@ -86,7 +85,7 @@ fn ingest_has_the_same_methods_everywhere() {
 
 #[cfg(any(laminar_xdp_unsupported, not(target_os = "linux")))]
 #[test]
-fn every_load_says_that_the_platform_is_not_supported() {
+fn loading_fails_on_a_platform_without_xdp() {
     let config = XdpConfig { enabled: true, ..XdpConfig::default() };
     let error = XdpLoader::load_and_attach(&config, &[0]).unwrap_err();
     assert!(matches!(error, XdpError::UnsupportedPlatform { .. }));

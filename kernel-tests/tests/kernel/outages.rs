@@ -195,8 +195,8 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
-    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
-    assert_eq!(runtime.dead_cores(), [two_cpus()[0]]);
+    wait_until(|| Ok(!runtime.dead_cpus().is_empty()))?;
+    assert_eq!(runtime.dead_cpus(), [two_cpus()[0]]);
     for _ in 0..100 {
         send(1, b"odd")?;
         send(2, b"even")?;
@@ -206,7 +206,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     assert!(error.to_string().contains("nobody reads its socket"), "{error}");
     runtime.restart_dead()?;
     wait_for(199, 100)?;
-    assert!(runtime.dead_cores().is_empty());
+    assert!(runtime.dead_cpus().is_empty());
     runtime.move_partition(0, two_cpus()[1])?;
     Ok(())
 }
@@ -237,7 +237,7 @@ fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
     send(b"slow")?;
     send(b"poison")?;
     (0..20).try_for_each(|number| send(&[number]).map(drop))?;
-    wait_until(|| Ok(!runtime.dead_cores().is_empty()))?;
+    wait_until(|| Ok(!runtime.dead_cpus().is_empty()))?;
     assert_eq!(*handled.lock().unwrap(), [(b's', first)]);
     let (here, there) = UnixStream::pair()?;
     std::thread::scope(|scope| -> Result<()> {

@@ -276,7 +276,7 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     let limit = SourceLimit { packets_per_second: 50, burst: 4 };
     let pause = Duration::from_millis(40);
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&net, &config().source_limit(limit).build()?, &online_cpus())?;
     let socket = net.raw_socket()?;
     let one = frame::udp_from(TestNet::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
@@ -300,9 +300,9 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
         // A veth's ring holds 256 packets. Waiting keeps it from losing any.
         ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "the veth lost frames");
         let due = loader.stats()?.redirected - received;
-        received += witness.receive(due as usize, &mut seen)? as u64;
+        received += rx_cpus.receive(due as usize, &mut seen)? as u64;
     }
-    received += witness.receive_rest(&mut seen)? as u64;
+    received += rx_cpus.receive_rest(&mut seen)? as u64;
     let (stats, seconds) = (loader.stats()?, begin.elapsed().as_secs_f64());
     note(format!(
         "a flood from {sources} sources, {} frames in {seconds:.1} s: {} dropped; of {kept} \

@@ -23,13 +23,13 @@ tests! {
 }
 
 /// Sends one datagram for each key and returns the CPU on which each arrived.
-fn cpus_of(net: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
+fn cpus_of(net: &TestNet, rx_cpus: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
     let sender = net.sending_socket()?;
     for &key in keys {
         sender.send_to(&datagram(key, b""), TestNet::destination(9999))?;
     }
     let mut cpus = BTreeMap::new();
-    witness.receive(keys.len(), |cpu, bytes| {
+    rx_cpus.receive(keys.len(), |cpu, bytes| {
         cpus.insert(u32::from_be_bytes(bytes[4..8].try_into().unwrap()), cpu);
     })?;
     Ok(cpus)
@@ -40,9 +40,9 @@ fn setup(
     change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
 ) -> Result<(TestNet, RxCpuSockets, XdpLoader)> {
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&net, &change(config()).build()?, cores)?;
-    Ok((net, witness, loader))
+    Ok((net, rx_cpus, loader))
 }
 
 fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
@@ -53,11 +53,11 @@ fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
             if reversed {
                 cores.reverse();
             }
-            let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+            let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
             assert_eq!(loader.partitions() % cores.len() as u32, 0);
             let keys = [0, 1, 2, 3, 62, 63, 64, 65, 1_000_000, u32::MAX - 1, u32::MAX];
             let expected = keys.map(|key| (key, cores[key as usize % cores.len()] as usize));
-            assert_eq!(cpus_of(&net, &witness, &keys)?, BTreeMap::from(expected), "{mode}");
+            assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, BTreeMap::from(expected), "{mode}");
             assert_eq!(loader.stats()?.redirected, keys.len() as u64);
         }
     }
@@ -67,8 +67,8 @@ fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
 fn cpu_list_may_be_a_single_cpu_that_is_not_the_first() -> Result<()> {
     let last = *online_cpus().last().unwrap();
     for &target in targets() {
-        let (net, witness, loader) = setup(&[last], |config| config.force_target(target))?;
-        let cpus = cpus_of(&net, &witness, &[0, 1, 2, 3])?;
+        let (net, rx_cpus, loader) = setup(&[last], |config| config.force_target(target))?;
+        let cpus = cpus_of(&net, &rx_cpus, &[0, 1, 2, 3])?;
         assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
         assert_eq!(loader.cores(), [last]);
     }
@@ -79,7 +79,7 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     let cores = online_cpus();
     let partitions = 3 * cores.len() as u32;
     for &target in targets() {
-        let (net, witness, loader) =
+        let (net, rx_cpus, loader) =
             setup(&cores, |config| config.partitions(partitions).force_target(target))?;
         // The last partition moves, so its keys show the modulus.
         loader.update_cpu_steering(partitions - 1, cores[0])?;
@@ -90,7 +90,7 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
                 if partition == partitions - 1 { 0 } else { partition as usize % cores.len() };
             (key, cores[owner] as usize)
         });
-        assert_eq!(cpus_of(&net, &witness, &keys)?, expected.collect(), "{target}");
+        assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, expected.collect(), "{target}");
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
     let cores = online_cpus();
     for &mode in steering_modes() {
-        let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+        let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
         let sender = net.sending_socket()?;
         let (moved, still) = (5, 6);
         let owner_of_still = cores[still % cores.len()] as usize;
@@ -112,7 +112,7 @@ fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
                 sender.send_to(&datagram(still as u32, b""), TestNet::destination(9999))?;
             }
             let mut elsewhere = 0;
-            let received = witness.receive(2 * BURST, |cpu, bytes| {
+            let received = rx_cpus.receive(2 * BURST, |cpu, bytes| {
                 let expected =
                     if bytes[7] == moved as u8 { owner as usize } else { owner_of_still };
                 elsewhere += (cpu != expected) as usize;
@@ -126,7 +126,7 @@ fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
 
 fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
     let cores = online_cpus();
-    let (net, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
+    let (net, rx_cpus, loader) = setup(&cores[..1], |config| config.partitions(8))?;
     let refused = |partition, cpu| match loader.update_cpu_steering(partition, cpu) {
         Err(XdpError::Config { field, .. }) => field,
         other => panic!("{other:?}"),
@@ -134,7 +134,7 @@ fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
     assert_eq!(refused(0, cores[1]), "cpu", "the CPU is online, but has no queue");
     assert_eq!(refused(0, u32::MAX), "cpu");
     assert_eq!(refused(8, cores[0]), "partition");
-    let cpus = cpus_of(&net, &witness, &[0])?;
+    let cpus = cpus_of(&net, &rx_cpus, &[0])?;
     assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
     Ok(())
 }
@@ -144,20 +144,20 @@ fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
 /// later kernels too.
 fn objects_that_cannot_steer_in_generic_mode_filter_there() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
-        let (net, witness, loader) = setup(&online_cpus(), |config| {
+        let (net, rx_cpus, loader) = setup(&online_cpus(), |config| {
             config.force_target(target).attach_mode(XdpAttachMode::Generic)
         })?;
-        only_filters(&net, &witness, &loader)?;
+        only_filters(&net, &rx_cpus, &loader)?;
         assert!(loader.selection().to_string().contains("filters without steering"));
     }
     Ok(())
 }
 
-fn only_filters(net: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
+fn only_filters(net: &TestNet, rx_cpus: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
     net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(cpus_of(net, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    assert_eq!(cpus_of(net, rx_cpus, &[0, 1, 2])?.len(), 3, "valid packets pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
     Ok(())
@@ -168,7 +168,7 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
             let net = TestNet::new()?;
-            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let config = config().force_target(target).attach_mode(mode).build()?;
             let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
@@ -184,9 +184,9 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
             };
             match loader.steers() {
                 true => {
-                    assert_eq!(cpus_of(&net, &witness, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
+                    assert_eq!(cpus_of(&net, &rx_cpus, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
                 }
-                false => only_filters(&net, &witness, &loader)?,
+                false => only_filters(&net, &rx_cpus, &loader)?,
             }
         }
     }
@@ -200,7 +200,7 @@ fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     let cores = online_cpus();
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let native = config().attach_mode(XdpAttachMode::Native).build()?;
     if !kernel::has_multi_buffer() {
         let error = load(&net, &native, &cores).unwrap_err();
@@ -217,7 +217,7 @@ fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
             sender.send_to(&sent, TestNet::destination(9999))?;
             sender.send_to(&vec![0; length + 12], TestNet::destination(9999))?;
             let mut intact = false;
-            let received = witness.receive(1, |cpu, bytes| {
+            let received = rx_cpus.receive(1, |cpu, bytes| {
                 let owner = cores[key as usize % cores.len()];
                 intact = bytes == sent && cpu == owner as usize;
             })?;

@@ -26,7 +26,7 @@ const EACH: u32 = 25;
 /// are exactly what was sent.
 fn check_mixture(mode: XdpAttachMode) -> Result<()> {
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
     let loader = load(&net, &config().attach_mode(mode).build()?, &online_cpus())?;
     assert_eq!(loader.mode(), mode);
@@ -49,11 +49,11 @@ fn check_mixture(mode: XdpAttachMode) -> Result<()> {
         sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
         sender.send_to(b"not ours", TestNet::destination(9998))?;
         // A veth's ring holds 256 packets, so all have to arrive before the next round.
-        received += witness.receive(KEYS as usize, &mut seen)?;
+        received += rx_cpus.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;
     net.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
-    received += witness.receive(1, &mut seen)? + witness.receive_rest(&mut seen)?;
+    received += rx_cpus.receive(1, &mut seen)? + rx_cpus.receive_rest(&mut seen)?;
     assert_eq!(received, (EACH * KEYS + 1) as usize, "nothing but the valid ones arrives");
     assert_eq!((valid, reassembled), (EACH * KEYS, 1));
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
@@ -115,7 +115,7 @@ fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
         let section = if target == "linux-5.18" { "xdp.frags" } else { "xdp" };
         for mode in ["xdpdrv", "xdpgeneric"] {
             let net = TestNet::new()?;
-            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
             let attached = net.receiver.enter(|| -> Result<bool> {
                 let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
@@ -138,9 +138,9 @@ fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
                 sender.send_to(b"long enough, but junk", TestNet::destination(9999))?;
                 sender.send_to(b"junk", TestNet::destination(9999))?;
                 sender.send_to(b"junk", TestNet::destination(9998))?;
-                received += witness.receive(1, &mut seen)?;
+                received += rx_cpus.receive(1, &mut seen)?;
             }
-            received += witness.receive_rest(&mut seen)?;
+            received += rx_cpus.receive_rest(&mut seen)?;
             assert_eq!((received, valid), (100, 100), "{target} {mode}");
             let others = other.receive(100, |_, _| {})? + other.receive_rest(|_, _| {})?;
             assert_eq!(others, 100, "{target} {mode}");

@@ -1,13 +1,14 @@
-//! Thread-per-core ingest on an interface of this machine: what has arrived, once a
-//! second, until it is interrupted. `runtime.rs` beside it is the part to copy.
+//! Thread-per-core ingest on an interface of this machine. Prints once a second what has
+//! arrived, until it is interrupted. `runtime.rs` beside it is the part to copy.
 //!
 //! ```sh
-//! cargo run --example thread_per_core -- eth0 0 1 2 3    # interface, CPUs
+//! cargo run --example thread_per_core -- eth0 0 1 2 3    # interface, ids of CPUs
 //! ```
 
-#[allow(dead_code, reason = "it shows more than this program needs")]
+#[allow(dead_code, reason = "this program does not use all of it")]
 mod runtime;
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,20 +18,21 @@ use laminar_xdp::{IngestConfig, XdpConfig, XdpError};
 use runtime::ThreadPerCoreRuntime;
 
 fn main() -> ExitCode {
-    // Warnings say what could not be had, such as XDP or large receive buffers.
+    // Warnings name what is missing, such as XDP or large receive buffers.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
     let interface = arguments.next().unwrap_or_default();
-    let cores: Option<Vec<u32>> = arguments.map(|core| core.parse().ok()).collect();
-    let Some(cores) = cores.filter(|cores| !cores.is_empty()) else {
+    let cpus: Option<Vec<u32>> = arguments.map(|cpu| cpu.parse().ok()).collect();
+    let Some(cpus) = cpus.filter(|cpus| !cpus.is_empty()) else {
         eprintln!(
-            "error: name the interface that the datagrams arrive on (`ip link` lists them) and \
-             the ids of the CPUs that are to own partitions (`lscpu -e` lists them)"
+            "usage: thread_per_core INTERFACE CPU...\n\
+             INTERFACE receives the datagrams (`ip link` lists interfaces), and the CPUs own the \
+             partitions (`lscpu -e` lists their ids)"
         );
         return ExitCode::FAILURE;
     };
-    match ingest(&interface, cores) {
-        Ok(never) => never,
+    match ingest(&interface, cpus) {
+        Ok(never) => match never {},
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -38,9 +40,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn ingest(interface: &str, cores: Vec<u32>) -> Result<ExitCode, XdpError> {
+fn ingest(interface: &str, cpus: Vec<u32>) -> Result<Infallible, XdpError> {
     let xdp_config = XdpConfig::builder().enabled(true).interface(interface).build()?;
-    let config = IngestConfig::new(cores);
+    let config = IngestConfig::new(cpus);
     let bytes = Arc::new(AtomicU64::new(0));
     let mut runtime = ThreadPerCoreRuntime::with_xdp(&config, &xdp_config, |_partition| {
         let bytes = bytes.clone();
@@ -53,8 +55,9 @@ fn ingest(interface: &str, cores: Vec<u32>) -> Result<ExitCode, XdpError> {
         std::thread::sleep(Duration::from_secs(1));
         let bytes = bytes.load(Ordering::Relaxed);
         println!("{bytes} bytes of payload; {:?}", runtime.xdp_stats()?);
-        if !runtime.dead_cores().is_empty() {
-            eprintln!("the threads of CPUs {:?} died and are started again", runtime.dead_cores());
+        let dead = runtime.dead_cpus();
+        if !dead.is_empty() {
+            eprintln!("the threads of CPUs {dead:?} died and are started again");
             runtime.restart_dead()?;
         }
     }
