@@ -1,10 +1,10 @@
-//! Real datagrams, filtered and steered in front of your eyes.
+//! Filters and steers real datagrams, and shows every number.
 //!
-//! Makes two network namespaces joined by a veth pair, attaches XDP through the
-//! crate, sends a known mixture from ordinary sockets and compares what was
-//! counted and what arrived with what was sent. Ends with failure if any number
-//! differs. Namespaces and program hang on descriptors of this process, so the
-//! kernel removes them when it ends, also when it is interrupted.
+//! Makes two network namespaces joined by a veth pair, attaches XDP through the crate, and
+//! sends a known mixture from ordinary sockets. Compares the counters and the received
+//! datagrams with those that were sent, and fails if any number differs. Descriptors of this
+//! process hold the namespaces and the program, so the kernel removes them when the process
+//! ends, also when it is interrupted.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -18,22 +18,23 @@ use testbed::{RxCpuSockets, TestNet};
 const PORT: u16 = 9999;
 const OTHER_PORT: u16 = 9998;
 const PARTITIONS: u32 = 8;
-/// Datagrams of each kind, and for each partition.
+/// The number of datagrams of each kind, and for each partition.
 const EACH: u64 = 100;
-/// Payload of the fragmented datagram, and the fragments that an MTU of 1500
-/// makes of it: each carries at most 1480 bytes behind its IP header.
+/// The payload of the fragmented datagram, in bytes.
 const LARGE: usize = 4000;
+/// The fragments of that datagram under an MTU of 1500: each carries at most 1480 bytes
+/// behind its IP header.
 const FRAGMENTS: u64 = ((LARGE + LaminarHeader::SIZE + 8) as u64).div_ceil(1480);
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
-        eprintln!("error: the demo {missing}, to make network namespaces and load XDP programs");
+        eprintln!("error: the demo {missing} to make network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
     match demo() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("error: not every number is what was sent; see the lines marked WRONG");
+            eprintln!("error: some numbers differ from what was sent; see the lines marked WRONG");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -44,42 +45,42 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<bool> {
-    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
-    let witness = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(PORT)))?;
-    let other = wire.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(OTHER_PORT)))?;
+    let net = TestNet::new().context("make two namespaces and a veth pair")?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(PORT)))?;
+    let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(OTHER_PORT)))?;
 
-    let mut cores = testbed::online_cpus();
-    cores.truncate(PARTITIONS as usize);
+    let mut cpus = testbed::online_cpus();
+    cpus.truncate(PARTITIONS as usize);
     let config = XdpConfig::builder()
         .enabled(true)
         .interface(TestNet::INTERFACE)
-        // This checkout's objects, whatever a package may have installed.
+        // The objects of this checkout, even if a package has installed others.
         .bpf_object_path("bpf-prebuilt")
         .port(PORT)
         .attach_mode(XdpAttachMode::Native)
-        .partitions(PARTITIONS.next_multiple_of(cores.len() as u32))
+        .partitions(PARTITIONS.next_multiple_of(cpus.len() as u32))
         .build()?;
-    let loader = wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores))?;
+    let loader = net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus))?;
     println!("{}\n", loader.selection());
 
     let mut arrivals = Arrivals::default();
-    let sender = wire.sending_socket()?;
+    let sender = net.sending_socket()?;
     for _ in 0..EACH {
         send_one_of_each(&sender)?;
-        // What was sent has arrived before more is: a veth's ring holds 256.
-        witness.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
+        // A veth's ring holds 256 packets, so these have to arrive before the next round.
+        rx_cpus.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
     }
     sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;
-    witness.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
-    // More than there should be, to see it if there is.
-    witness.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
+    rx_cpus.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
+    // Also receives what should not arrive, so that it shows.
+    rx_cpus.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
 
     let verdicts_right = print_verdicts(&loader.stats()?, others as u64, arrivals.large);
-    let partitions_right = print_partitions(&arrivals, &cores, loader.partitions());
+    let partitions_right = print_partitions(&arrivals, &cpus, loader.partitions());
     loader.detach()?;
-    ensure!(!wire.carries_xdp()?, "the program is still attached after detaching");
-    println!("\ndetached; nothing is left behind");
+    ensure!(!net.carries_xdp()?, "the program is still attached after detach");
+    println!("\ndetached: the interface has no program");
     Ok(verdicts_right && partitions_right)
 }
 
@@ -95,18 +96,18 @@ fn send_one_of_each(socket: &UdpSocket) -> Result<()> {
     socket.send_to(&wrong_magic, ours)?;
     socket.send_to(too_short, ours)?;
     socket.send_to(&wrong_length, ours)?;
-    socket.send_to(b"somebody else's", TestNet::destination(OTHER_PORT))?;
+    socket.send_to(b"another port's", TestNet::destination(OTHER_PORT))?;
     Ok(())
 }
 
-/// What reached the sockets.
+/// The datagrams that reached the sockets.
 #[derive(Default)]
 struct Arrivals {
-    /// Partition key, then CPU, then datagrams.
+    /// The number of datagrams by partition key and CPU.
     by_partition: BTreeMap<u32, BTreeMap<usize, u64>>,
-    /// The fragmented datagram, put together again.
+    /// The fragmented datagram, reassembled.
     large: u64,
-    /// Anything that was not to arrive.
+    /// Datagrams that should not arrive.
     junk: u64,
 }
 
@@ -135,7 +136,7 @@ fn print_verdicts(stats: &XdpStats, others: u64, large: u64) -> bool {
         ("too short", EACH, "dropped, short", stats.dropped_short, EACH),
         ("wrong length", EACH, "dropped, length", stats.dropped_length, EACH),
         ("valid, fragmented", 1, "passed, fragment", stats.passed_fragment, FRAGMENTS),
-        ("  put together again", 1, "received", large, 1),
+        ("  reassembled", 1, "received", large, 1),
         ("another port", EACH, "received", others, EACH),
         ("malformed", 0, "invalid", stats.invalid, 0),
         ("", 0, "all counters", stats.total(), valid + 3 * EACH + FRAGMENTS),
@@ -151,23 +152,25 @@ fn print_verdicts(stats: &XdpStats, others: u64, large: u64) -> bool {
     all_right
 }
 
-fn print_partitions(arrivals: &Arrivals, cores: &[u32], partitions: u32) -> bool {
+fn print_partitions(arrivals: &Arrivals, cpus: &[u32], partitions: u32) -> bool {
     print!("\n{:<12}{:>8}{:>8}   received on", "partition", "owner", "sent");
-    cores.iter().for_each(|core| print!("{:>9}", format!("CPU {core}")));
+    cpus.iter().for_each(|cpu| print!("{:>9}", format!("CPU {cpu}")));
     println!();
     let mut all_right = arrivals.junk == 0;
     for key in 0..PARTITIONS {
-        let owner = cores[(key % partitions) as usize % cores.len()] as usize;
+        let owner = cpus[(key % partitions) as usize % cpus.len()] as usize;
         let empty = BTreeMap::new();
-        let cpus = arrivals.by_partition.get(&key).unwrap_or(&empty);
-        let right = *cpus == BTreeMap::from([(owner, EACH)]);
+        let received = arrivals.by_partition.get(&key).unwrap_or(&empty);
+        let right = *received == BTreeMap::from([(owner, EACH)]);
         all_right &= right;
         print!("{key:<12}{:>8}{EACH:>8}   {:11}", format!("CPU {owner}"), "");
-        cores.iter().for_each(|core| print!("{:>9}", cpus.get(&(*core as usize)).unwrap_or(&0)));
+        for cpu in cpus {
+            print!("{:>9}", received.get(&(*cpu as usize)).unwrap_or(&0));
+        }
         println!("{}", mark(right));
     }
     if arrivals.junk > 0 {
-        println!("junk that reached the application: {}  WRONG", arrivals.junk);
+        println!("junk that arrived: {}  WRONG", arrivals.junk);
     }
     all_right
 }

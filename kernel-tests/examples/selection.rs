@@ -1,8 +1,8 @@
-//! Which object serves on this kernel, in which mode, and why not the others.
+//! Shows which object the loader picks on this kernel, in which mode, and why not the others.
 //!
-//! Makes two network namespaces joined by a veth pair, loads there in every mode and
-//! prints what was chosen; then each object by itself, also those for sockets. `--json`
-//! prints the same for scripts. Nothing of the machine's own network is touched.
+//! Makes two network namespaces joined by a veth pair and loads there in every mode. Then
+//! loads each object alone, also those for sockets. `--json` prints the same for scripts. The
+//! interfaces of the machine are not touched.
 
 use std::process::ExitCode;
 
@@ -12,19 +12,19 @@ use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry};
 use serde_json::json;
 use testbed::TestNet;
 
-/// This checkout's objects, whatever a package may have installed.
+/// The objects of this checkout, even if a package has installed others.
 const OBJECTS: &str = "bpf-prebuilt";
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
-        eprintln!("error: this {missing}, to make network namespaces and load XDP programs");
+        eprintln!("error: selection {missing} to make network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
     let print = match std::env::args().nth(1).as_deref() {
         None => print_words,
         Some("--json") => print_json,
         Some(other) => {
-            eprintln!("error: {other:?} is not --json, and there is nothing else to say");
+            eprintln!("error: unknown argument {other:?}; the only argument is --json");
             return ExitCode::FAILURE;
         }
     };
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, XdpError>> {
-    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
+    let net = TestNet::new().context("make two namespaces and a veth pair")?;
     let mut config = XdpConfig::builder()
         .enabled(true)
         .interface(TestNet::INTERFACE)
@@ -47,16 +47,16 @@ fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, X
     if let Some(target) = target {
         config = config.force_target(target);
     }
-    let (config, cores) = (config.build()?, testbed::online_cpus());
-    Ok(wire.receiver.enter(|| XdpLoader::load_and_attach(&config, &cores)))
+    let (config, cpus) = (config.build()?, testbed::online_cpus());
+    Ok(net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus)))
 }
 
-/// Why no object chooses among sockets; `None` if one does.
+/// Why no object chooses the socket; `None` if one does.
 fn sockets_refused() -> Result<Option<String>> {
-    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
+    let net = TestNet::new().context("make two namespaces and a veth pair")?;
     let config = XdpConfig::builder().bpf_object_path(OBJECTS).build()?;
     let ingest = IngestConfig::new(testbed::online_cpus());
-    let ingest = wire.receiver.enter(|| Ingest::open(&ingest, &config))?;
+    let ingest = net.receiver.enter(|| Ingest::open(&ingest, &config))?;
     Ok(ingest.classic_bpf_reason().map(String::from))
 }
 
@@ -65,17 +65,17 @@ const MODES: [XdpAttachMode; 3] =
 
 fn print_words() -> Result<()> {
     for mode in MODES {
-        println!("--- asked for {mode} mode");
+        println!("--- attach mode {mode}");
         match load(mode, None)? {
             Ok(loader) => println!("{}\n", loader.selection()),
             Err(error) => println!("{error}\n"),
         }
     }
     match sockets_refused()? {
-        None => println!("--- sockets: chosen and filtered by an object\n"),
-        Some(reason) => println!("--- sockets: chosen by classic BPF: {reason}\n"),
+        None => println!("--- sockets: an object chooses and filters\n"),
+        Some(reason) => println!("--- sockets: classic BPF chooses, because {reason}\n"),
     }
-    println!("--- each object by itself");
+    println!("--- each object alone");
     println!("{:<37}{:<12}generic", "", "native");
     for (file, [native, generic]) in objects()? {
         println!("{file:<37}{native:<12}{generic}");
@@ -102,13 +102,14 @@ fn print_json() -> Result<()> {
 /// What each object of this machine's byte order does in native and in generic mode.
 fn objects() -> Result<Vec<(String, [&'static str; 2])>> {
     let manifest = std::fs::read_to_string(format!("{OBJECTS}/{}", Manifest::FILE_NAME))
-        .context("run it from the checkout's root")?;
+        .context("run it from the root of the checkout")?;
     let mut entries = Manifest::parse(&manifest)?.objects;
     entries.retain(|entry| entry.byte_order == ByteOrder::HOST);
     let sockets = if sockets_refused()?.is_none() { "chooses" } else { "refused" };
     let does = |mode, entry: &ObjectEntry| -> Result<&'static str> {
         if entry.layer == Layer::Sockets {
-            return Ok(sockets); // behind XDP in any mode, and without it
+            // The mode of XDP makes no difference to it.
+            return Ok(sockets);
         }
         Ok(match load(mode, Some(&entry.target))? {
             Ok(loader) if loader.steers() => "steers",

@@ -1,4 +1,4 @@
-//! Finding the objects, and what becomes of those that are not what they seem.
+//! Finding the objects, and refusing those that are damaged, foreign or not as listed.
 
 use std::fs;
 
@@ -12,25 +12,25 @@ use crate::support::{BASELINE, ObjectSet, best, datagrams, note, object_of, pick
 
 tests! {
     Root:
-        a_folder_an_object_of_a_set_and_one_alone,
-        what_may_not_be_looked_at_is_not_missing,
-        the_default_name_stands_for_the_set,
-        a_set_is_intact_or_refused,
-        manifests_that_cannot_be_trusted,
-        files_that_are_no_objects,
-        objects_of_the_other_byte_order,
-        programs_that_are_not_ours,
-        maps_of_another_size,
-        damaged_objects_never_load_or_panic;
+        path_may_be_a_folder_an_object_of_a_set_or_a_lone_object,
+        unreadable_path_does_not_give_way_to_the_embedded_objects,
+        default_name_stands_for_the_set,
+        set_with_one_damaged_object_is_refused,
+        untrustworthy_manifests_are_refused,
+        files_that_are_not_objects_are_refused,
+        objects_of_the_other_byte_order_are_refused,
+        programs_of_other_projects_are_refused,
+        maps_of_another_size_are_refused,
+        damaged_objects_neither_panic_nor_stay_attached;
 }
 
-fn a_folder_an_object_of_a_set_and_one_alone() -> Result<()> {
+fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let (best, baseline) = (best(), object_of(BASELINE));
     assert_eq!(picked(&set.load(&net, "")?), best);
-    // An object of the set stands for the set, so a better sibling is taken.
+    // An object beside a manifest stands for the set, so the loader takes a better one.
     assert_eq!(picked(&set.load(&net, &baseline)?), best);
-    // Without its manifest it stands for itself.
+    // Without the manifest the object stands for itself.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let alone = set.load(&net, &baseline)?;
     assert_eq!(picked(&alone), baseline);
@@ -44,9 +44,8 @@ fn a_folder_an_object_of_a_set_and_one_alone() -> Result<()> {
     Ok(())
 }
 
-/// A path that cannot be examined is an error; only one at which nothing exists
-/// gives way to the embedded objects.
-fn what_may_not_be_looked_at_is_not_missing() -> Result<()> {
+/// Only a path where nothing exists does.
+fn unreadable_path_does_not_give_way_to_the_embedded_objects() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let through_a_file = format!("{}/laminar_xdp.o", object_of("linux-5.9"));
     let error = set.load_error(&net, &through_a_file);
@@ -56,14 +55,14 @@ fn what_may_not_be_looked_at_is_not_missing() -> Result<()> {
     Ok(())
 }
 
-fn the_default_name_stands_for_the_set() -> Result<()> {
+fn default_name_stands_for_the_set() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     std::os::unix::fs::symlink(object_of("linux-5.9"), set.path(Manifest::DEFAULT_OBJECT))?;
     let loader = set.load(&net, Manifest::DEFAULT_OBJECT)?;
     assert!(loader.selection().origin.starts_with("the set in "));
     assert_eq!(picked(&loader), best());
     drop(loader);
-    // A default object that is not the one listed is a tampered set.
+    // The default object is not the one that the manifest lists.
     fs::remove_file(set.path(Manifest::DEFAULT_OBJECT))?;
     fs::copy(set.path(&object_of("linux-4.15")), set.path(Manifest::DEFAULT_OBJECT))?;
     let error = set.load_error(&net, Manifest::DEFAULT_OBJECT);
@@ -73,9 +72,9 @@ fn the_default_name_stands_for_the_set() -> Result<()> {
     Ok(())
 }
 
-fn a_set_is_intact_or_refused() -> Result<()> {
+/// Even if the loader would not pick that object.
+fn set_with_one_damaged_object_is_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
-    // Even the object that would not be used.
     for file in set.manifest()?.objects.iter().map(|object| &object.file) {
         let good = fs::read(set.path(file))?;
         let mut flipped = good.clone();
@@ -96,13 +95,13 @@ fn a_set_is_intact_or_refused() -> Result<()> {
     Ok(())
 }
 
-fn manifests_that_cannot_be_trusted() -> Result<()> {
+fn untrustworthy_manifests_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let good = fs::read_to_string(set.path(Manifest::FILE_NAME))?;
     let best = object_of("linux-5.9");
     let source = |text: String| -> ManifestError {
         set.write_manifest(&text).unwrap();
-        // The folder and an object beside the manifest are refused alike.
+        // The loader refuses an object beside the manifest as it refuses the folder.
         set.load_error(&net, &best);
         match set.load_error(&net, "") {
             XdpError::Artifact(ArtifactError::Manifest { source, .. }) => source,
@@ -124,7 +123,7 @@ fn manifests_that_cannot_be_trusted() -> Result<()> {
     Ok(())
 }
 
-fn files_that_are_no_objects() -> Result<()> {
+fn files_that_are_not_objects_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let name = "lone.o";
@@ -155,14 +154,14 @@ fn files_that_are_no_objects() -> Result<()> {
     Ok(())
 }
 
-fn objects_of_the_other_byte_order() -> Result<()> {
+fn objects_of_the_other_byte_order_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let other = match ByteOrder::HOST {
         ByteOrder::Bpfel => ByteOrder::Bpfeb,
         ByteOrder::Bpfeb => ByteOrder::Bpfel,
     };
     let name = format!("laminar_xdp.linux-5.9.{other}.o");
-    // A set of nothing else says so for each, and so does the object alone.
+    // In a set of nothing else, the error names each. Alone, the object is refused too.
     let mut manifest = set.manifest()?;
     manifest.objects.retain(|object| object.byte_order == other);
     set.write_manifest(&manifest.to_toml()?)?;
@@ -179,8 +178,7 @@ fn objects_of_the_other_byte_order() -> Result<()> {
     Ok(())
 }
 
-/// Other people's objects load nothing and change nothing.
-fn programs_that_are_not_ours() -> Result<()> {
+fn programs_of_other_projects_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let ours = fs::read(set.path(&object_of("linux-5.9")))?;
@@ -196,9 +194,9 @@ fn programs_that_are_not_ours() -> Result<()> {
     Ok(())
 }
 
-/// The entries of `stats` are part of the agreement: a counter that is not there
-/// could not be read, and millions would be paid for in memory.
-fn maps_of_another_size() -> Result<()> {
+/// The number of entries of `stats` is part of the ABI: the loader could not read a missing
+/// counter, and millions of entries would cost memory.
+fn maps_of_another_size_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let ours = fs::read(set.path(&object_of("linux-5.9")))?;
@@ -207,7 +205,7 @@ fn maps_of_another_size() -> Result<()> {
         .and_then(|section| section.file_range())
         .context("no section .BTF")?;
     let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
-    // The array of 7 that stands for the number of entries: its last word.
+    // BTF states the number of entries as the length of an array type, in its last word.
     let seven = abi::LAMINAR_REASON_COUNT.to_ne_bytes();
     let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&seven));
     let mut refused = 0;
@@ -220,7 +218,7 @@ fn maps_of_another_size() -> Result<()> {
             refused += error.to_string().contains(says) as u32;
         }
     }
-    assert_eq!(refused, 1, "one of the words is that number, and it was noticed");
+    assert_eq!(refused, 1, "changing the right word is refused");
     Ok(())
 }
 
@@ -237,10 +235,9 @@ fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Truncations and single-bit errors: an object that nothing
-/// vouches for may load if the damage is harmless, but never brings the process
-/// down, and never stays attached.
-fn damaged_objects_never_load_or_panic() -> Result<()> {
+/// Truncated objects are refused. A lone object with a wrong bit has no checksum to fail, so
+/// it may load if the damage is harmless.
+fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let good = fs::read(set.path(&object_of("linux-5.9")))?;
@@ -250,7 +247,7 @@ fn damaged_objects_never_load_or_panic() -> Result<()> {
         set.load_error(&net, "lone.o");
     }
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    // The verifier takes most of this, and under emulation most of all tests' time.
+    // The verifier is slow on an emulated machine.
     let mutations = (datagrams() / 4000).clamp(20, 250);
     let mut loaded = 0;
     for _ in 0..mutations {
@@ -264,8 +261,8 @@ fn damaged_objects_never_load_or_panic() -> Result<()> {
     }
     assert!(!net.carries_xdp()?);
     note(format!(
-        "damaged objects: {} cut short, none loaded; {mutations} with a wrong bit, of which no \
-         manifest would let any pass: {loaded} harmless enough for the kernel",
+        "damaged objects without a manifest: {} truncated, none loaded; {mutations} with a wrong \
+         bit, of which the kernel loaded {loaded}",
         lengths.count()
     ));
     Ok(())

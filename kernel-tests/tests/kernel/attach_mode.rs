@@ -53,9 +53,9 @@ fn large_mtu_makes_auto_mode_generic() -> Result<()> {
     let loader = load(&net, &baseline, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto mode");
     assert!(!loader.steers());
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     net.sending_socket()?.send_to(&datagram(1, b""), TestNet::destination(9999))?;
-    assert_eq!((witness.receive(1, |_, _| {})?, loader.stats()?.passed_no_queue), (1, 1));
+    assert_eq!((rx_cpus.receive(1, |_, _| {})?, loader.stats()?.passed_no_queue), (1, 1));
     drop(loader);
     if steering_modes().contains(&XdpAttachMode::Generic) {
         let loader = load(&net, &one_buffer().build()?, &online_cpus())?;

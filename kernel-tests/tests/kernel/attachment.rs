@@ -64,11 +64,11 @@ fn killed_process_leaves_no_program() -> Result<()> {
 
     ensure!(wait_until(|| Ok(!net.carries_xdp()?))?, "still attached 5 s after kill -9");
     // All datagrams arrive again, also those that the program would drop.
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let sender = net.sending_socket()?;
     sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
     sender.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(witness.receive(2, |_, _| {})?, 2);
+    assert_eq!(rx_cpus.receive(2, |_, _| {})?, 2);
     drop(load(&net, &config().build()?, &online_cpus()).context("after the crash")?);
     Ok(())
 }

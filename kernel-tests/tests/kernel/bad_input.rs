@@ -1,5 +1,4 @@
-//! Every kind of bad input that is not about the objects: a clear error, and
-//! nothing left attached.
+//! Bad input that is not about the objects. The error is clear, and no program is attached.
 
 use anyhow::Result;
 use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
@@ -9,48 +8,47 @@ use crate::support::{config, keep_only, load, online_cpus, tests, with_cpu_offli
 
 tests! {
     Root:
-        an_unknown_interface;
+        unknown_interface_is_named;
     Namespaces:
-        cores_that_cannot_be_used,
-        partitions_that_do_not_divide,
-        switched_off,
-        missing_capabilities,
-        a_kernel_without_bpf,
-        rights_that_end_at_a_user_namespace,
-        fields_set_by_hand_are_checked_too;
+        empty_repeated_and_unknown_cpus_are_refused,
+        partitions_must_be_a_multiple_of_the_cpus,
+        disabled_configuration_is_an_error,
+        first_missing_capability_is_named,
+        kernel_without_bpf_is_reported,
+        capabilities_of_a_user_namespace_are_reported_as_missing,
+        fields_set_without_the_builder_are_checked;
     WholeMachine:
-        an_offline_core;
+        offline_cpu_is_refused;
 }
 
-/// The error, after checking that the interface is untouched.
-fn refused(config: &XdpConfig, cores: &[u32]) -> Result<XdpError> {
+/// The error of loading. Fails if a program is attached after it.
+fn refused(config: &XdpConfig, cpus: &[u32]) -> Result<XdpError> {
     let net = TestNet::new()?;
-    let error = load(&net, config, cores).expect_err("bad input");
+    let error = load(&net, config, cpus).expect_err("bad input");
     assert!(!net.carries_xdp()?);
     Ok(error)
 }
 
-fn an_unknown_interface() -> Result<()> {
+fn unknown_interface_is_named() -> Result<()> {
     let error = refused(&config().interface("missing0").build()?, &online_cpus())?;
     assert!(error.to_string().contains("missing0"), "{error}");
     assert!(matches!(error, XdpError::InterfaceNotFound { .. }));
     Ok(())
 }
 
-fn cores_that_cannot_be_used() -> Result<()> {
+fn empty_repeated_and_unknown_cpus_are_refused() -> Result<()> {
     let config = config().build()?;
-    for (cores, says) in
+    for (cpus, says) in
         [(&[][..], "no CPU"), (&[0, 1, 0], "twice"), (&[100_000], "does not exist")]
     {
-        let error = refused(&config, cores)?;
+        let error = refused(&config, cpus)?;
         assert!(matches!(error, XdpError::Config(ref error) if error.field() == "cpus"), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
     Ok(())
 }
 
-/// Takes the last CPU offline for a moment, which is why it runs alone.
-fn an_offline_core() -> Result<()> {
+fn offline_cpu_is_refused() -> Result<()> {
     let last = *online_cpus().last().unwrap();
     let config = config().build()?;
     let error = with_cpu_offline(last, || refused(&config, &[0, last]))??;
@@ -59,13 +57,13 @@ fn an_offline_core() -> Result<()> {
     Ok(())
 }
 
-fn partitions_that_do_not_divide() -> Result<()> {
+fn partitions_must_be_a_multiple_of_the_cpus() -> Result<()> {
     let error = refused(&config().partitions(65).build()?, &online_cpus()[..2])?;
     assert!(error.to_string().contains("use 64 or 66"), "{error}");
     Ok(())
 }
 
-fn switched_off() -> Result<()> {
+fn disabled_configuration_is_an_error() -> Result<()> {
     let error = refused(&config().enabled(false).build()?, &online_cpus())?;
     assert!(matches!(error, XdpError::Disabled));
     Ok(())
@@ -82,8 +80,7 @@ fn refused_with(restrict: impl FnOnce() + Send) -> Result<XdpError> {
     Ok(error)
 }
 
-/// The first right that is missing is named.
-fn missing_capabilities() -> Result<()> {
+fn first_missing_capability_is_named() -> Result<()> {
     use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
     for (kept, missing) in [
         (&[][..], "CAP_BPF"),
@@ -98,23 +95,22 @@ fn missing_capabilities() -> Result<()> {
     Ok(())
 }
 
-fn a_kernel_without_bpf() -> Result<()> {
+fn kernel_without_bpf_is_reported() -> Result<()> {
     let error = refused_with(|| seccomp::deny_bpf(libc::ENOSYS).unwrap())?;
     assert!(matches!(error, XdpError::KernelWithoutBpf { .. }), "{error}");
     assert!(error.to_string().contains("CONFIG_BPF_SYSCALL"), "{error}");
     Ok(())
 }
 
-/// All capabilities, but the kernel does not honour them.
-fn rights_that_end_at_a_user_namespace() -> Result<()> {
+/// The process has all capabilities, but bpf() answers EPERM.
+fn capabilities_of_a_user_namespace_are_reported_as_missing() -> Result<()> {
     let error = refused_with(|| seccomp::deny_bpf(libc::EPERM).unwrap())?;
     assert!(matches!(error, XdpError::MissingCapability { .. }), "{error}");
     assert!(error.to_string().contains("user namespace"), "{error}");
     Ok(())
 }
 
-/// The fields are public: whoever does without the builder is checked as well.
-fn fields_set_by_hand_are_checked_too() -> Result<()> {
+fn fields_set_without_the_builder_are_checked() -> Result<()> {
     let bad: [fn(&mut XdpConfig); 5] = [
         |config| config.port = 0,
         |config| config.cpu_queue_size = 0,

@@ -79,6 +79,9 @@ fn main() -> ExitCode {
             .with_kind(reason.unwrap_or_default())
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if *privileges == Privileges::UserNamespace {
+        println!("without root, tests of several ways to the owner used classic BPF only\n");
+    }
     support::take_notes().iter().for_each(|note| println!("{note}"));
     conclusion.exit_code()
 }

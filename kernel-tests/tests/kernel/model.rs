@@ -1,5 +1,5 @@
-//! The real program against the model of the verdict table, on packets that try it: the
-//! verdict, the counter, and the CPU.
+//! The program in the kernel against the model of the verdict table, on generated packets:
+//! the verdict, the counter and the CPU have to be the same.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -17,20 +17,20 @@ use crate::support::{
 
 tests! {
     Root:
-        the_kernel_answers_as_the_model_does;
+        kernel_and_model_agree_on_verdict_counter_and_cpu;
 }
 
 const PORT: u16 = 9999;
-/// A shorter frame is none that a test run takes.
+/// The kernel's test run takes no shorter frame.
 const ETHERNET: usize = 14;
-/// What a source may send under a limit, before it has to wait for days.
+/// The burst of a source under a limit whose buckets refill in days.
 const BURST: u32 = 20;
 const INTERVAL: u64 = 1 << 50;
-/// Packets between two looks at the counters.
+/// Packets between two reads of the counters, which take longer than running a packet.
 const BATCH: usize = 200;
 
-/// 250,000 packets where a stream has a million datagrams; some are too short to be run.
-fn the_kernel_answers_as_the_model_does() -> Result<()> {
+/// A quarter as many packets as a stream has datagrams. Some are too short to be run.
+fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let packets = datagrams() / 4;
     let runs = targets().iter().flat_map(|target| {
         let has_features = ["linux-5.9", "linux-5.18"].contains(target);
@@ -47,13 +47,13 @@ fn the_kernel_answers_as_the_model_does() -> Result<()> {
     let run: u64 = answers.values().sum();
     note(format!("the kernel agrees with the model on {run} packets; by counter: {answers:?}"));
     let tried = packets < 10_000 || answers.len() == 10;
-    ensure!(tried, "these packets do not try everything: {answers:?}");
+    ensure!(tried, "the packets do not reach every counter: {answers:?}");
     Ok(())
 }
 
-/// The queue of one of two CPUs is taken away, so that the verdict tells which of them was
-/// chosen. Guarded, there are several ports, lists, and limits under which no bucket gains
-/// a packet, so that time does not matter.
+/// Removes the queue of one of two CPUs, so that the verdict shows which CPU was chosen. A
+/// guarded program has several ports, lists, and limits under which buckets do not refill, so
+/// that time does not matter.
 fn compare(
     (target, without, guarded): (&str, usize, bool),
     seed: u64,
@@ -74,7 +74,7 @@ fn compare(
     let loader = load(&net, &config.build()?, cores)?;
     let program = program_of(&loader)?;
     let mut owners: Vec<_> = (0..64).map(|partition| Some(cores[partition % 2])).collect();
-    // Where a redirect to an empty slot loses the packet, both keep their queues.
+    // With this target, a redirect to an empty slot loses the packet.
     if target != BASELINE {
         bpf::delete_from_map(&program, c"cpu_map", cores[without])?;
         owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cores[without]));
@@ -90,7 +90,7 @@ fn compare(
     }
     let splits = target == "linux-5.18" && kernel::test_run_splits_packets();
     let mut random = Packets::new(seed, PORT);
-    // Runs some packets and says whether the counters moved as the model has it.
+    // Runs packets and returns whether the counters moved as in the model.
     let run = |frames: &[(u64, Vec<u8>, Answer)]| -> Result<bool> {
         let (before, mut expected) = (loader.stats()?, BTreeMap::new());
         for (number, frame, Answer { verdict, reason }) in frames {
@@ -125,14 +125,13 @@ fn compare(
             *answers.entry(answer.reason).or_insert(0) += 1;
             batch.push((number, frame.to_vec(), answer));
         }
-        // Reading the counters takes longer than running a packet.
         if (batch.len() == BATCH || number + 1 == packets) && !run(&batch)? {
-            // Buckets are what they are by now: where there is one, it stays at the batch.
+            // Without buckets, packets can run again one by one to find the wrong one.
             for one in batch.iter().filter(|_| !guarded) {
                 let (number, frame, answer) = one;
                 let what = format!("packet {number} of seed {seed}, in the model {answer:?}");
-                let right = run(std::slice::from_ref(one))?;
-                ensure!(right, "{target}: another counter moved: {what}\n{}", describe(frame));
+                let agrees = run(std::slice::from_ref(one))?;
+                ensure!(agrees, "{target}: another counter moved: {what}\n{}", describe(frame));
             }
             bail!(
                 "{target}, seed {seed}: the counters are wrong at packet {number} or shortly before"
@@ -145,7 +144,7 @@ fn compare(
     Ok(())
 }
 
-/// Has a bucket gain a packet in days, which no configuration can ask for.
+/// Makes a bucket gain a packet in days, which is slower than any configuration.
 fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     let mut controls = [0; size_of::<abi::laminar_controls>()];
     for (to, port) in controls.chunks_mut(2).zip(ports) {
@@ -160,7 +159,7 @@ fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     bpf::write_map(program, c"laminar.data", &controls)
 }
 
-/// By how much each counter moved, those that did.
+/// The counters that moved, and by how much.
 fn moved(before: &XdpStats, after: &XdpStats) -> BTreeMap<Reason, u64> {
     let by = |read: fn(&XdpStats) -> u64| read(after) - read(before);
     let reasons = [

@@ -1,4 +1,4 @@
-//! Several ports, at loading and later.
+//! Several ports, set when the program is loaded and later.
 
 use anyhow::Result;
 use laminar_xdp::XdpError;
@@ -10,11 +10,11 @@ use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of
 tests! {
     Root:
         sixteen_ports_are_filtered_and_no_other,
-        ports_change_while_packets_come,
-        a_program_for_one_port_says_that_it_is;
+        ports_can_change_after_loading,
+        program_loaded_for_one_port_takes_no_second_one;
 }
 
-/// Verdicts on junk and on a valid datagram.
+/// The verdicts on junk and on a valid datagram.
 fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
     let junk = bpf::run(program, &frame::udp(port, b"junk"), 1)?;
     let valid = bpf::run(program, &frame::udp(port, &datagram(7, b"hello")), 1)?;
@@ -22,7 +22,7 @@ fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
 }
 
 fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
-    // Among them one that the other byte order makes another of them.
+    // The last two are each other in the other byte order.
     let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
     for target in targets() {
         let net = TestNet::new()?;
@@ -44,7 +44,7 @@ fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
     Ok(())
 }
 
-fn ports_change_while_packets_come() -> Result<()> {
+fn ports_can_change_after_loading() -> Result<()> {
     for target in targets() {
         let net = TestNet::new()?;
         let config = config().force_target(*target).more_ports([1000]).build()?;
@@ -66,12 +66,12 @@ fn ports_change_while_packets_come() -> Result<()> {
                 "{error}"
             );
         }
-        assert_eq!(controls.ports()?, [1000, 9999], "what is refused changes nothing");
+        assert_eq!(controls.ports()?, [1000, 9999], "refused ports change nothing");
     }
     Ok(())
 }
 
-fn a_program_for_one_port_says_that_it_is() -> Result<()> {
+fn program_loaded_for_one_port_takes_no_second_one() -> Result<()> {
     for target in targets() {
         let net = TestNet::new()?;
         let loader = load(&net, &config().force_target(*target).build()?, &online_cpus())?;
@@ -80,7 +80,7 @@ fn a_program_for_one_port_says_that_it_is() -> Result<()> {
         assert_eq!(verdicts(&program, 1234)?, (DROP, REDIRECT), "{target}");
         assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");
         match loader.controls().set_ports(&[1234, 9999]) {
-            // These two are made so that one port costs nothing more.
+            // These targets check further ports only if loaded with them, to save time.
             Err(error) if ["linux-5.9", "linux-5.18"].contains(target) => {
                 let one_port = matches!(error, XdpError::FeatureOff { feature: "more_ports" });
                 assert!(one_port, "{error}");

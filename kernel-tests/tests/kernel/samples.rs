@@ -1,4 +1,4 @@
-//! Samples of what is dropped, the file that they go to, and bytes beside packets.
+//! Samples of dropped packets, the capture file, and counters by CPU.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -15,12 +15,12 @@ use crate::support::{config, load, online_cpus, program_of, targets_with_feature
 
 tests! {
     Root:
-        each_drop_is_shown_as_it_was,
-        one_in_so_many_is_shown,
-        samples_of_packets_in_several_buffers,
-        drops_go_on_where_nobody_reads,
-        a_capture_can_be_read,
-        counters_have_packets_and_bytes_of_each_cpu;
+        samples_show_reason_length_and_bytes_of_every_drop,
+        samples_show_one_in_n_of_each_reason,
+        samples_are_whole_wherever_a_buffer_ends,
+        full_sample_buffer_loses_samples_and_no_drop,
+        capture_file_is_readable_by_another_library,
+        counters_have_packets_and_bytes_by_cpu;
 }
 
 fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, OwnedFd)> {
@@ -31,7 +31,7 @@ fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, Owne
     Ok((loader, program))
 }
 
-/// A frame for each reason to drop, and some that pass or are redirected.
+/// A frame for each reason to drop, and frames that are not dropped.
 fn frames() -> Vec<(Option<XdpReason>, Vec<u8>)> {
     let mut long = datagram(7, &[9; 500]);
     long[0] = b'l';
@@ -48,7 +48,7 @@ fn frames() -> Vec<(Option<XdpReason>, Vec<u8>)> {
     ]
 }
 
-fn each_drop_is_shown_as_it_was() -> Result<()> {
+fn samples_show_reason_length_and_bytes_of_every_drop() -> Result<()> {
     for target in targets_with_features() {
         let net = TestNet::new()?;
         let (loader, program) = sampling(&net, target, 1)?;
@@ -68,17 +68,21 @@ fn each_drop_is_shown_as_it_was() -> Result<()> {
             let now = SystemTime::now();
             assert!(before - slack <= sample.time && sample.time <= now + slack);
         }
-        assert_eq!(loader.controls().drop_samples(Duration::ZERO)?, [], "each is given once");
+        assert_eq!(
+            loader.controls().drop_samples(Duration::ZERO)?,
+            [],
+            "a sample is returned twice"
+        );
     }
     Ok(())
 }
 
-/// The first of each reason, and every fifth after it.
-fn one_in_so_many_is_shown() -> Result<()> {
+/// The first packet of each reason, and every fifth after it.
+fn samples_show_one_in_n_of_each_reason() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 5)?;
     let shown = |runs: u32| -> Result<BTreeMap<XdpReason, u32>> {
-        // On one CPU, as each counts for itself.
+        // Each CPU counts for itself, so all run on one.
         testbed::on_cpu(online_cpus()[0], || -> Result<()> {
             for _ in 0..runs {
                 bpf::run(&program, &frame::udp(9999, b"junk"), 1)?;
@@ -95,13 +99,13 @@ fn one_in_so_many_is_shown() -> Result<()> {
     let (short, magic) = (XdpReason::DroppedShort, XdpReason::DroppedMagic);
     assert_eq!(shown(21)?, BTreeMap::from([(short, 5), (magic, 1)]));
     loader.controls().set_drop_samples(0)?;
-    assert_eq!(shown(9)?, BTreeMap::new(), "none");
+    assert_eq!(shown(9)?, BTreeMap::new(), "samples are off");
     loader.controls().set_drop_samples(1)?;
     assert_eq!(shown(10)?, BTreeMap::from([(short, 10), (magic, 1)]));
     Ok(())
 }
 
-fn samples_of_packets_in_several_buffers() -> Result<()> {
+fn samples_are_whole_wherever_a_buffer_ends() -> Result<()> {
     if !kernel::has_multi_buffer() || !kernel::test_run_splits_packets() {
         return Ok(());
     }
@@ -124,8 +128,7 @@ fn samples_of_packets_in_several_buffers() -> Result<()> {
     Ok(())
 }
 
-/// A full ring buffer costs samples, and nothing else.
-fn drops_go_on_where_nobody_reads() -> Result<()> {
+fn full_sample_buffer_loses_samples_and_no_drop() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 1)?;
     bpf::run(&program, &frame::udp(9999, b"junk"), 10_000)?;
@@ -139,12 +142,15 @@ fn drops_go_on_where_nobody_reads() -> Result<()> {
     }
     assert!((1000..5000).contains(&samples), "{samples}");
     bpf::run(&program, &frame::udp(9999, b"junk"), 1)?;
-    assert_eq!(loader.controls().drop_samples(Duration::from_secs(5))?.len(), 1, "room again");
+    assert_eq!(
+        loader.controls().drop_samples(Duration::from_secs(5))?.len(),
+        1,
+        "reading makes room"
+    );
     Ok(())
 }
 
-/// Somebody else's reader finds in the file what the samples are.
-fn a_capture_can_be_read() -> Result<()> {
+fn capture_file_is_readable_by_another_library() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 1)?;
     for (_, frame) in frames() {
@@ -156,7 +162,8 @@ fn a_capture_can_be_read() -> Result<()> {
     samples.iter().try_for_each(|sample| capture.write(sample))?;
     let bytes = capture.into_inner();
     if cfg!(target_endian = "big") {
-        return Ok(()); // there this reader (0.17) finds no block behind the first (s390x)
+        // On s390x, pcap-parser 0.17 finds no block behind the first one.
+        return Ok(());
     }
 
     let mut reader = PcapNGReader::new(1 << 16, &bytes[..]).context("a reader")?;
@@ -174,7 +181,7 @@ fn a_capture_can_be_read() -> Result<()> {
                 interfaces += 1;
             }
             Block::EnhancedPacket(packet) => {
-                let sample = left.next().context("one more than there are")?;
+                let sample = left.next().context("more packets than samples")?;
                 let since_epoch = sample.time.duration_since(SystemTime::UNIX_EPOCH)?;
                 let time = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 assert_eq!(u128::from(time), since_epoch.as_nanos());
@@ -190,7 +197,7 @@ fn a_capture_can_be_read() -> Result<()> {
     Ok(())
 }
 
-fn counters_have_packets_and_bytes_of_each_cpu() -> Result<()> {
+fn counters_have_packets_and_bytes_by_cpu() -> Result<()> {
     let net = TestNet::new()?;
     let loader = load(&net, &config().build()?, &online_cpus())?;
     assert_eq!(loader.counters()?, []);

@@ -1,4 +1,4 @@
-//! Which object serves, and what is said about the others.
+//! Which object the loader picks, and what it reports about the others.
 
 use std::fs;
 use std::path::Path;
@@ -16,31 +16,30 @@ use crate::support::{
 
 tests! {
     Root:
-        every_object_loads_where_it_should,
-        the_kernel_itself_refuses_what_is_too_new,
+        every_object_steers_on_its_kernels_and_is_refused_on_others,
+        kernel_refuses_a_lone_object_that_is_too_new,
         each_mode_gets_the_best_object_for_it,
-        features_are_answered,
-        what_is_not_exactly_no_is_not_no,
-        missing_features_are_found_by_trying,
-        a_load_that_fails_moves_on,
-        forcing_a_target,
-        it_can_be_printed_and_serialised;
+        jumbo_frames_make_the_loader_ask_for_every_feature,
+        feature_is_unknown_if_the_probe_without_it_fails_too,
+        object_that_needs_an_unproven_feature_is_refused,
+        failed_load_is_reported_and_the_next_object_is_tried,
+        forced_target_is_picked_or_refused_by_name,
+        selection_can_be_printed_and_serialised;
 }
 
-/// What became of an object.
+/// The outcome of an object.
 fn outcome<'a>(loader: &'a XdpLoader, file: &str) -> &'a Outcome {
     let mut candidates = loader.selection().candidates.iter();
     &candidates.find(|candidate| candidate.file == file).expect(file).outcome
 }
 
-/// Every object of the manifest, alone: those for this kernel are attached and
-/// steer, every other is refused with what it needs.
-fn every_object_loads_where_it_should() -> Result<()> {
+/// Each object is forced. A refusal says what the object needs.
+fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     let net = TestNet::new()?;
     let mut loaded = Vec::new();
     for entry in Manifest::parse(embedded::MANIFEST)?.objects {
         let mine = targets().contains(&&*entry.target);
-        // The other byte order's is never tried: a test of `artifacts` says so.
+        // Objects of the other byte order are never tried. `artifacts` tests that.
         if entry.byte_order != ByteOrder::HOST || entry.layer != Layer::Xdp {
             continue;
         }
@@ -62,8 +61,8 @@ fn every_object_loads_where_it_should() -> Result<()> {
     Ok(())
 }
 
-/// Without a manifest nobody asks the kernel first, and it says the same.
-fn the_kernel_itself_refuses_what_is_too_new() -> Result<()> {
+/// Without a manifest the loader does not know what the object needs, so it does not probe.
+fn kernel_refuses_a_lone_object_that_is_too_new() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let newest = object_of("linux-5.18");
@@ -92,9 +91,8 @@ fn each_mode_gets_the_best_object_for_it() -> Result<()> {
     Ok(())
 }
 
-/// Jumbo frames make it ask for everything: what is needed for one buffer, then for
-/// several.
-fn features_are_answered() -> Result<()> {
+/// It asks first for what the objects for one buffer need, then for multi-buffer packets.
+fn jumbo_frames_make_the_loader_ask_for_every_feature() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
     let loader = load(&net, &config().build()?, &online_cpus())?;
@@ -118,8 +116,9 @@ fn features_are_answered() -> Result<()> {
     Ok(())
 }
 
-/// EINVAL means "unknown to me" only if the same without the feature is accepted.
-fn what_is_not_exactly_no_is_not_no() -> Result<()> {
+/// EINVAL means that the kernel lacks the feature only if it accepts the same probe without
+/// the feature.
+fn feature_is_unknown_if_the_probe_without_it_fails_too() -> Result<()> {
     const BPF_MAP_CREATE: u32 = 0;
     let net = TestNet::new()?;
     let error = net.receiver.enter(|| -> Result<XdpError> {
@@ -134,9 +133,9 @@ fn what_is_not_exactly_no_is_not_no() -> Result<()> {
     Ok(())
 }
 
-/// A kernel that cannot show its redirect verdict does not get the object that
-/// relies on it.
-fn missing_features_are_found_by_trying() -> Result<()> {
+/// The loader cannot see the verdict of a redirect, so it does not use an object that relies
+/// on that verdict.
+fn object_that_needs_an_unproven_feature_is_refused() -> Result<()> {
     const BPF_PROG_TEST_RUN: u32 = 10;
     let net = TestNet::new()?;
     let loader = net.receiver.enter(|| -> Result<XdpLoader> {
@@ -151,8 +150,7 @@ fn missing_features_are_found_by_trying() -> Result<()> {
     Ok(())
 }
 
-/// Makes the verifier refuse an object: the first instruction reads beyond the
-/// stack.
+/// Makes the verifier refuse an object, whose first instruction then reads beyond the stack.
 fn spoil_program(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(path)?;
     let range = object::File::parse(&bytes[..])?
@@ -170,7 +168,7 @@ fn spoil_program(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn a_load_that_fails_moves_on() -> Result<()> {
+fn failed_load_is_reported_and_the_next_object_is_tried() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let (best, next) = (best(), object_of(targets()[1]));
     let bytes = spoil_program(&set.path(&best))?;
@@ -189,7 +187,7 @@ fn a_load_that_fails_moves_on() -> Result<()> {
     }
     drop(loader);
 
-    // With nothing to move on to, the log comes with the error.
+    // No other object is left, so the error has the verifier log.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let error = set.load_error(&net, &best);
     assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
@@ -197,13 +195,13 @@ fn a_load_that_fails_moves_on() -> Result<()> {
     Ok(())
 }
 
-fn forcing_a_target() -> Result<()> {
+fn forced_target_is_picked_or_refused_by_name() -> Result<()> {
     let net = TestNet::new()?;
     let force = |target: &str| load(&net, &config().force_target(target).build()?, &online_cpus());
     for &target in targets() {
         assert_eq!(picked(&force(target)?), object_of(target));
     }
-    // One that is not there, and one that is none of XDP's.
+    // A target that does not exist, and one that has no XDP object.
     for target in ["linux-2.6", "linux-4.19"] {
         match force(target) {
             Err(XdpError::Config(error)) if error.field() == "force_target" => {
@@ -215,8 +213,7 @@ fn forcing_a_target() -> Result<()> {
     Ok(())
 }
 
-/// In words, and for scripts.
-fn it_can_be_printed_and_serialised() -> Result<()> {
+fn selection_can_be_printed_and_serialised() -> Result<()> {
     let net = TestNet::new()?;
     let generic = config().attach_mode(XdpAttachMode::Generic).build()?;
     let loader = load(&net, &generic, &online_cpus())?;

@@ -1,4 +1,4 @@
-//! Who sends, and how much: lists, limits, full tables, and a flood.
+//! Lists and limits by source address: their verdicts, full tables, and a flood.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -17,19 +17,19 @@ use crate::support::{
 
 tests! {
     Root:
-        denied_sources_are_dropped,
-        each_source_has_a_bucket,
-        allowed_sources_have_no_limit,
-        another_limit_takes_effect_at_once,
-        buckets_fill_up_again,
-        a_full_table_drops_nobody,
-        a_full_list_says_so,
-        what_was_not_configured_cannot_be_changed,
-        objects_without_features_are_not_taken,
-        a_flood_takes_nothing_from_who_keeps_to_the_limit;
+        deny_list_drops_its_prefixes_on_our_ports_only,
+        each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it,
+        allowed_sources_have_no_limit_and_denied_beats_allowed,
+        new_limit_takes_effect_at_once,
+        buckets_refill_over_time,
+        full_table_of_sources_drops_no_new_source,
+        full_list_refuses_a_further_prefix,
+        controls_that_were_not_configured_are_refused,
+        objects_without_features_are_not_used_for_lists_and_limits,
+        flood_does_not_harm_a_source_within_its_limit;
 }
 
-/// Sources by their last byte.
+/// A source by the last byte of its address.
 fn ipv4(host: u8) -> IpAddr {
     Ipv4Addr::new(198, 51, 100, host).into()
 }
@@ -42,7 +42,7 @@ fn prefix(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-/// A loader with its program, to run on frames.
+/// A loader, and its program to run on frames.
 struct Running {
     loader: XdpLoader,
     program: std::os::fd::OwnedFd,
@@ -67,12 +67,12 @@ impl Running {
     }
 }
 
-/// So slow that no test lives to see a bucket gain a packet.
+/// A limit so slow that buckets gain almost nothing during a test.
 fn slow(burst: u32) -> SourceLimit {
     SourceLimit::per_second(1).burst(burst)
 }
 
-fn denied_sources_are_dropped() -> Result<()> {
+fn deny_list_drops_its_prefixes_on_our_ports_only() -> Result<()> {
     for target in targets_with_features() {
         let lists = SourceLists::new()
             .deny([prefix("198.51.100.64/27"), prefix("2001:db8:0:1::8/125")])
@@ -91,12 +91,16 @@ fn denied_sources_are_dropped() -> Result<()> {
         for (source, verdict) in verdicts {
             assert_eq!(running.valid_from(source)?, verdict, "{target}: {source}");
         }
-        let denied = |frame: Vec<u8>| running.verdict(&frame);
+        let verdict = |frame: Vec<u8>| running.verdict(&frame);
         let junk = frame::udp_from(ipv4(64), 9999, b"junk");
-        assert_eq!(denied(junk.clone())?, DROP);
-        assert_eq!(denied(frame::with_udp_length(junk, 3))?, DROP, "even what nobody can judge");
+        assert_eq!(verdict(junk.clone())?, DROP);
+        assert_eq!(
+            verdict(frame::with_udp_length(junk, 3))?,
+            DROP,
+            "before the UDP length is checked"
+        );
         let others = frame::udp_from(ipv4(64), 9998, b"not ours");
-        assert_eq!(denied(others)?, PASS, "who is denied may use other ports");
+        assert_eq!(verdict(others)?, PASS, "a denied source may use other ports");
         let stats = running.loader.stats()?;
         assert_eq!((stats.dropped_denied, stats.dropped, stats.redirected), (6, 6, 4));
 
@@ -105,17 +109,17 @@ fn denied_sources_are_dropped() -> Result<()> {
         assert_eq!(running.valid_from(ipv4(63))?, DROP);
         controls.remove_deny(prefix("198.51.0.0/16"))?;
         assert_eq!(running.valid_from(ipv4(63))?, REDIRECT);
-        assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other one is still there");
+        assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other prefix is still on the list");
         controls.deny(prefix("::/0"))?;
         assert_eq!(running.valid_from(ipv6(7))?, DROP);
-        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT, "which is no IPv4");
+        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT, "an IPv6 prefix does not contain IPv4");
         controls.deny(prefix("0.0.0.0/0"))?;
         assert_eq!(running.valid_from(ipv4(63))?, DROP);
     }
     Ok(())
 }
 
-/// How many of so many datagrams from a source are not dropped.
+/// Sends valid datagrams from a source and returns how many are not dropped.
 fn pass(running: &Running, source: IpAddr, datagrams: u32) -> Result<u32> {
     let mut passed = 0;
     for _ in 0..datagrams {
@@ -124,13 +128,13 @@ fn pass(running: &Running, source: IpAddr, datagrams: u32) -> Result<u32> {
     Ok(passed)
 }
 
-fn each_source_has_a_bucket() -> Result<()> {
+fn each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it() -> Result<()> {
     for target in targets_with_features() {
         let running = Running::new(config().force_target(target).source_limit(slow(1000)))?;
         running.loader.controls().set_source_limit(slow(5))?;
         for source in [ipv4(1), ipv6(1), ipv4(2), ipv6(2)] {
             assert_eq!(pass(&running, source, 5)?, 5, "{target}: {source}");
-            // A test is not over within a second everywhere.
+            // A slow machine takes more than a second, in which the bucket gains a packet.
             assert!(pass(&running, source, 20)? < 20, "{target}: {source}");
         }
         let before = running.loader.stats()?;
@@ -147,7 +151,7 @@ fn each_source_has_a_bucket() -> Result<()> {
     Ok(())
 }
 
-fn allowed_sources_have_no_limit() -> Result<()> {
+fn allowed_sources_have_no_limit_and_denied_beats_allowed() -> Result<()> {
     let lists =
         SourceLists::new().deny([prefix("198.51.100.9/32")]).allow([prefix("198.51.100.8/31")]);
     let running = Running::new(config().source_limit(slow(2)).source_lists(lists))?;
@@ -161,24 +165,24 @@ fn allowed_sources_have_no_limit() -> Result<()> {
     Ok(())
 }
 
-/// A source that was far beyond a slow limit has not to wait for what that would take.
-fn another_limit_takes_effect_at_once() -> Result<()> {
+/// A source that is far beyond the old limit does not have to wait by the old limit.
+fn new_limit_takes_effect_at_once() -> Result<()> {
     let running = Running::new(config().source_limit(slow(1000)))?;
     assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
     let fast = SourceLimit::per_second(10_000_000).burst(1);
     running.loader.controls().set_source_limit(fast)?;
-    // The first one may find the bucket empty still.
+    // The first datagram may still find an empty bucket.
     pass(&running, ipv4(1), 1)?;
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(running.valid_from(ipv4(1))?, REDIRECT);
     Ok(())
 }
 
-fn buckets_fill_up_again() -> Result<()> {
+fn buckets_refill_over_time() -> Result<()> {
     let limit = SourceLimit::per_second(20).burst(3);
     let running = Running::new(config().source_limit(limit))?;
     assert!(pass(&running, ipv4(1), 1000)? >= 3);
-    // In a tenth of a second two, and as slow as a machine may be, never more than three.
+    // Two packets in 110 ms, and on a slow machine never more than the burst of three.
     std::thread::sleep(Duration::from_millis(110));
     let begin = Instant::now();
     let passed = pass(&running, ipv4(1), 50)?;
@@ -187,32 +191,32 @@ fn buckets_fill_up_again() -> Result<()> {
     Ok(())
 }
 
-/// Who finds no room in the table has a full bucket: the table forgets, it refuses nobody.
-fn a_full_table_drops_nobody() -> Result<()> {
+/// The table forgets old sources. A source that is not in the table has a full bucket.
+fn full_table_of_sources_drops_no_new_source() -> Result<()> {
     let running = Running::new(config().source_limit(slow(2)).max_sources(512u32))?;
     let source = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
     for number in 0..8 * 512 {
         assert_eq!(running.valid_from(source(number))?, REDIRECT, "source {number}");
     }
-    // All but the last ones are forgotten, and may send as if they were new.
+    // The table forgot its first sources, so they have full buckets again.
     assert_eq!(pass(&running, source(0), 2)?, 2);
-    // Who is in the table has his limit all the same.
+    // A source in the table has its limit.
     assert!(pass(&running, ipv4(1), 10)? < 10);
     assert!(running.loader.stats()?.dropped_rate > 0);
     Ok(())
 }
 
-fn a_full_list_says_so() -> Result<()> {
+fn full_list_refuses_a_further_prefix() -> Result<()> {
     let host = |host: u8| IpNet::from(ipv4(host));
     let lists = SourceLists::new().deny([host(1), host(2)]);
     let running = Running::new(config().source_lists(lists).max_prefixes(3u32))?;
     let controls = running.loader.controls();
-    controls.deny(host(2))?; // again is no further one
+    controls.deny(host(2))?; // is on the list already and takes no room
     controls.deny(host(3))?;
     let error = controls.deny(host(4)).expect_err("a full list");
     let full = XdpError::ListFull { list: "deny", prefix: host(4), max_prefixes: 3 };
     assert_eq!(error.to_string(), full.to_string());
-    assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "who is not on it is not denied");
+    assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "the refused prefix is not on the list");
     (1..=3).try_for_each(|h| -> Result<()> {
         ensure!(running.valid_from(ipv4(h))? == DROP, "{h}");
         Ok(())
@@ -220,12 +224,12 @@ fn a_full_list_says_so() -> Result<()> {
     controls.remove_deny(host(1))?;
     controls.deny(host(4))?;
     assert_eq!((running.valid_from(ipv4(1))?, running.valid_from(ipv4(4))?), (REDIRECT, DROP));
-    let error = controls.remove_deny(host(1)).expect_err("gone");
+    let error = controls.remove_deny(host(1)).expect_err("removed before");
     assert!(matches!(error, XdpError::NotListed { list: "deny", .. }), "{error}");
     Ok(())
 }
 
-fn what_was_not_configured_cannot_be_changed() -> Result<()> {
+fn controls_that_were_not_configured_are_refused() -> Result<()> {
     let running = Running::new(config())?;
     let controls = running.loader.controls();
     for result in [
@@ -244,7 +248,7 @@ fn what_was_not_configured_cannot_be_changed() -> Result<()> {
     Ok(())
 }
 
-fn objects_without_features_are_not_taken() -> Result<()> {
+fn objects_without_features_are_not_used_for_lists_and_limits() -> Result<()> {
     let net = TestNet::new()?;
     let refused = |config: &XdpConfig| {
         let error = load(&net, config, &online_cpus()).expect_err("no features").to_string();
@@ -259,16 +263,16 @@ fn objects_without_features_are_not_taken() -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand sources send five times what they may, as frames on the net, and among
-/// them one that keeps to the limit.
-fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
-    // Under emulation fewer, as elsewhere.
+/// Ten thousand sources send five times as much as their limit allows. One source keeps to
+/// its limit, and all its frames arrive.
+fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
+    // An emulated machine gets fewer.
     let sources = (datagrams() / 100).clamp(100, 10_000) as u32;
     const EACH: u32 = 20;
     let limit = SourceLimit::per_second(50).burst(4);
     let pause = Duration::from_millis(40);
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&net, &config().source_limit(limit).build()?, &online_cpus())?;
     let socket = net.raw_socket()?;
     let one = frame::udp_from(TestNet::SENDER.into(), 9999, &datagram(1, b"keeps to the limit"));
@@ -289,12 +293,12 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
             }
             sent += u64::from(EACH);
         }
-        // A veth's ring holds 256: nothing but the program is to lose a frame.
-        ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "frames are lost on the net");
+        // A veth's ring holds 256 packets. Waiting keeps it from losing any.
+        ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "the veth lost frames");
         let due = loader.stats()?.redirected - received;
-        received += witness.receive(due as usize, &mut seen)? as u64;
+        received += rx_cpus.receive(due as usize, &mut seen)? as u64;
     }
-    received += witness.receive_rest(&mut seen)? as u64;
+    received += rx_cpus.receive_rest(&mut seen)? as u64;
     let (stats, seconds) = (loader.stats()?, begin.elapsed().as_secs_f64());
     note(format!(
         "a flood from {sources} sources, {} frames in {seconds:.1} s: {} dropped; of {kept} \
@@ -303,8 +307,9 @@ fn a_flood_takes_nothing_from_who_keeps_to_the_limit() -> Result<()> {
         stats.dropped_rate
     ));
     assert_eq!(of_the_one, kept);
-    assert_eq!(received, stats.redirected, "what was not dropped has arrived");
-    // They sent one after the other, so the time is all of theirs together.
+    assert_eq!(received, stats.redirected, "a frame that was not dropped is missing");
+    // The sources sent one after the other, so together they gained the packets of the
+    // whole time.
     let gained = seconds * f64::from(limit.packets_per_second);
     let may = f64::from(sources * limit.burst) + gained;
     let passed = stats.redirected - kept;

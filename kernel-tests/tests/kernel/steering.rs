@@ -1,5 +1,5 @@
-//! Every partition's packets on the CPU that owns it, by the receiving side's
-//! own account.
+//! Steering: the kernel processes each partition's packets on the CPU that owns it. Sockets
+//! that the kernel chooses by CPU show where.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +12,24 @@ use crate::support::{config, load, online_cpus, steering_modes, targets, tests};
 
 tests! {
     Root:
-        each_partition_on_its_cpu,
-        a_sparse_list_of_one_cpu,
-        partitions_need_not_be_a_power_of_two,
-        moving_a_partition_under_traffic,
-        moves_that_make_no_sense_are_refused,
-        objects_that_never_steer_in_generic_mode,
-        no_mode_loses_valid_packets,
-        jumbo_frames_in_native_mode;
+        partitions_are_processed_on_the_cpu_of_their_owner,
+        cpu_list_may_be_a_single_cpu_that_is_not_the_first,
+        number_of_partitions_need_not_be_a_power_of_two,
+        moved_partition_is_processed_on_its_new_cpu,
+        moves_to_unknown_cpus_and_partitions_are_refused,
+        objects_that_cannot_steer_in_generic_mode_filter_there,
+        no_object_loses_valid_packets_in_any_mode,
+        jumbo_frames_are_steered_in_native_mode;
 }
 
-/// Sends one datagram for each key and gives the CPU on which each arrived.
-fn cpus_of(net: &TestNet, witness: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
+/// Sends one datagram for each key and returns the CPU on which each arrived.
+fn cpus_of(net: &TestNet, rx_cpus: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
     let sender = net.sending_socket()?;
     for &key in keys {
         sender.send_to(&datagram(key, b""), TestNet::destination(9999))?;
     }
     let mut cpus = BTreeMap::new();
-    witness.receive(keys.len(), |cpu, bytes| {
+    rx_cpus.receive(keys.len(), |cpu, bytes| {
         cpus.insert(u32::from_be_bytes(bytes[4..8].try_into().unwrap()), cpu);
     })?;
     Ok(cpus)
@@ -40,12 +40,12 @@ fn setup(
     change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
 ) -> Result<(TestNet, RxCpuSockets, XdpLoader)> {
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let loader = load(&net, &change(config()).build()?, cores)?;
-    Ok((net, witness, loader))
+    Ok((net, rx_cpus, loader))
 }
 
-fn each_partition_on_its_cpu() -> Result<()> {
+fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
     let cores = online_cpus();
     for &mode in steering_modes() {
         for reversed in [false, true] {
@@ -53,35 +53,35 @@ fn each_partition_on_its_cpu() -> Result<()> {
             if reversed {
                 cores.reverse();
             }
-            let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+            let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
             assert_eq!(loader.partitions() % cores.len() as u32, 0);
             let keys = [0, 1, 2, 3, 62, 63, 64, 65, 1_000_000, u32::MAX - 1, u32::MAX];
             let expected = keys.map(|key| (key, cores[key as usize % cores.len()] as usize));
-            assert_eq!(cpus_of(&net, &witness, &keys)?, BTreeMap::from(expected), "{mode}");
+            assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, BTreeMap::from(expected), "{mode}");
             assert_eq!(loader.stats()?.redirected, keys.len() as u64);
         }
     }
     Ok(())
 }
 
-fn a_sparse_list_of_one_cpu() -> Result<()> {
+fn cpu_list_may_be_a_single_cpu_that_is_not_the_first() -> Result<()> {
     let last = *online_cpus().last().unwrap();
     for &target in targets() {
-        let (net, witness, loader) = setup(&[last], |config| config.force_target(target))?;
-        let cpus = cpus_of(&net, &witness, &[0, 1, 2, 3])?;
+        let (net, rx_cpus, loader) = setup(&[last], |config| config.force_target(target))?;
+        let cpus = cpus_of(&net, &rx_cpus, &[0, 1, 2, 3])?;
         assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
         assert_eq!(loader.cpus(), [last]);
     }
     Ok(())
 }
 
-fn partitions_need_not_be_a_power_of_two() -> Result<()> {
+fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     let cores = online_cpus();
     let partitions = 3 * cores.len() as u32;
     for &target in targets() {
-        let (net, witness, loader) =
+        let (net, rx_cpus, loader) =
             setup(&cores, |config| config.partitions(partitions).force_target(target))?;
-        // Moving the last partition shows the modulus: only its keys follow.
+        // The last partition moves, so its keys show the modulus.
         loader.update_cpu_steering(partitions - 1, cores[0])?;
         let keys: Vec<u32> = (0..3 * partitions).collect();
         let expected = keys.iter().map(|&key| {
@@ -90,18 +90,17 @@ fn partitions_need_not_be_a_power_of_two() -> Result<()> {
                 if partition == partitions - 1 { 0 } else { partition as usize % cores.len() };
             (key, cores[owner] as usize)
         });
-        assert_eq!(cpus_of(&net, &witness, &keys)?, expected.collect(), "{target}");
+        assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, expected.collect(), "{target}");
     }
     Ok(())
 }
 
-/// Bursts go on while the partition moves back and forth; each burst is
-/// processed where the table said when it was sent, and none is lost.
-fn moving_a_partition_under_traffic() -> Result<()> {
+/// Each burst is processed where the table said when the burst was sent, and none is lost.
+fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
     let cores = online_cpus();
     for &mode in steering_modes() {
-        let (net, witness, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+        let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
         let sender = net.sending_socket()?;
         let (moved, still) = (5, 6);
         let owner_of_still = cores[still % cores.len()] as usize;
@@ -113,7 +112,7 @@ fn moving_a_partition_under_traffic() -> Result<()> {
                 sender.send_to(&datagram(still as u32, b""), TestNet::destination(9999))?;
             }
             let mut elsewhere = 0;
-            let received = witness.receive(2 * BURST, |cpu, bytes| {
+            let received = rx_cpus.receive(2 * BURST, |cpu, bytes| {
                 let expected =
                     if bytes[7] == moved as u8 { owner as usize } else { owner_of_still };
                 elsewhere += (cpu != expected) as usize;
@@ -125,55 +124,54 @@ fn moving_a_partition_under_traffic() -> Result<()> {
     Ok(())
 }
 
-fn moves_that_make_no_sense_are_refused() -> Result<()> {
+fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
     let cores = online_cpus();
-    let (net, witness, loader) = setup(&cores[..1], |config| config.partitions(8))?;
+    let (net, rx_cpus, loader) = setup(&cores[..1], |config| config.partitions(8))?;
     let refused = |partition, cpu| loader.update_cpu_steering(partition, cpu).unwrap_err();
     // This CPU is online, but it has no queue.
     assert!(matches!(refused(0, cores[1]), XdpError::UnknownCpu { .. }));
     assert!(matches!(refused(0, u32::MAX), XdpError::UnknownCpu { .. }));
     assert!(matches!(refused(8, cores[0]), XdpError::UnknownPartition { partition: 8, .. }));
-    let cpus = cpus_of(&net, &witness, &[0])?;
+    let cpus = cpus_of(&net, &rx_cpus, &[0])?;
     assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
     Ok(())
 }
 
-/// With 4-byte values old kernels would lose what is redirected there, and the object
-/// cannot tell on which it is; with multi-buffer programs new ones do. They filter, and
-/// valid packets pass.
-fn objects_that_never_steer_in_generic_mode() -> Result<()> {
+/// In generic mode, kernels before 5.15 lose packets redirected to a CPU map with 4-byte
+/// values, and the object cannot tell which kernel runs it. Multi-buffer programs lose them on
+/// later kernels too.
+fn objects_that_cannot_steer_in_generic_mode_filter_there() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
-        let (net, witness, loader) = setup(&online_cpus(), |config| {
+        let (net, rx_cpus, loader) = setup(&online_cpus(), |config| {
             config.force_target(target).attach_mode(XdpAttachMode::Generic)
         })?;
-        only_filters(&net, &witness, &loader)?;
+        only_filters(&net, &rx_cpus, &loader)?;
         assert!(loader.selection().to_string().contains("filters without steering"));
     }
     Ok(())
 }
 
-fn only_filters(net: &TestNet, witness: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
+fn only_filters(net: &TestNet, rx_cpus: &RxCpuSockets, loader: &XdpLoader) -> Result<()> {
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
     net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(cpus_of(net, witness, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    assert_eq!(cpus_of(net, rx_cpus, &[0, 1, 2])?.len(), 3, "valid packets pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
     Ok(())
 }
 
-/// Whatever object in whatever mode: it is refused, or it steers, or it filters, but
-/// every valid packet arrives.
-fn no_mode_loses_valid_packets() -> Result<()> {
+/// Each object in each mode is refused, steers, or filters. Valid packets arrive in any case.
+fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
             let net = TestNet::new()?;
-            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let config = config().force_target(target).attach_mode(mode).build()?;
             let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
                 Err(error) => {
-                    // 8-byte values before Linux 5.15: the kernel itself refuses.
+                    // Before Linux 5.15 the kernel refuses CPU maps with 8-byte values here.
                     let generic = mode == XdpAttachMode::Generic;
                     assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
                     assert_eq!(target, "linux-5.9");
@@ -184,23 +182,23 @@ fn no_mode_loses_valid_packets() -> Result<()> {
             };
             match loader.steers() {
                 true => {
-                    assert_eq!(cpus_of(&net, &witness, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
+                    assert_eq!(cpus_of(&net, &rx_cpus, &[0, 1, 2])?.len(), 3, "{target}, {mode}")
                 }
-                false => only_filters(&net, &witness, &loader)?,
+                false => only_filters(&net, &rx_cpus, &loader)?,
             }
         }
     }
     Ok(())
 }
 
-/// Packets in several buffers: the largest that an MTU of 9000 takes arrive whole, on
-/// the owner's CPU, and junk of that size is dropped.
-fn jumbo_frames_in_native_mode() -> Result<()> {
+/// Packets in several buffers, up to the largest for an MTU of 9000, arrive whole on the
+/// owner's CPU. Junk of that size is dropped.
+fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
     let cores = online_cpus();
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let native = config().attach_mode(XdpAttachMode::Native).build()?;
     if !kernel::has_multi_buffer() {
         let error = load(&net, &native, &cores).unwrap_err();
@@ -217,7 +215,7 @@ fn jumbo_frames_in_native_mode() -> Result<()> {
             sender.send_to(&sent, TestNet::destination(9999))?;
             sender.send_to(&vec![0; length + 12], TestNet::destination(9999))?;
             let mut intact = false;
-            let received = witness.receive(1, |cpu, bytes| {
+            let received = rx_cpus.receive(1, |cpu, bytes| {
                 let owner = cores[key as usize % cores.len()];
                 intact = bytes == sent && cpu == owner as usize;
             })?;

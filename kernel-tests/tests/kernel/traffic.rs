@@ -1,4 +1,4 @@
-//! Real datagrams over the net: what arrives, what does not, what was counted.
+//! Real datagrams: what arrives at a socket, what does not, and what is counted.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
@@ -12,21 +12,21 @@ use crate::support::{
 
 tests! {
     Root:
-        native_filters_and_counts,
-        generic_filters_and_counts,
-        statistics_are_of_one_loader,
+        native_mode_filters_and_counts_exactly,
+        generic_mode_filters_and_counts_exactly,
+        statistics_belong_to_one_loader,
         statistics_are_summed_over_cpus,
-        objects_that_ip_link_attaches_filter_too;
+        objects_attached_by_ip_link_filter_without_configuration;
 }
 
 const KEYS: u32 = 8;
 const EACH: u32 = 25;
 
-/// Sends a known mixture of datagrams and checks what reached a socket and that
-/// the statistics are exactly what was sent.
-fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
+/// Sends a known mixture of datagrams. Checks what reached a socket, and that the statistics
+/// are exactly what was sent.
+fn check_mixture(mode: XdpAttachMode) -> Result<()> {
     let net = TestNet::new()?;
-    let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+    let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
     let loader = load(&net, &config().attach_mode(mode).build()?, &online_cpus())?;
     assert_eq!(loader.mode(), mode);
@@ -48,12 +48,12 @@ fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
         sender.send_to(b"LAMI", TestNet::destination(9999))?;
         sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
         sender.send_to(b"not ours", TestNet::destination(9998))?;
-        // What was sent has arrived before more is: a veth's ring holds 256.
-        received += witness.receive(KEYS as usize, &mut seen)?;
+        // A veth's ring holds 256 packets, so all have to arrive before the next round.
+        received += rx_cpus.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;
     net.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
-    received += witness.receive(1, &mut seen)? + witness.receive_rest(&mut seen)?;
+    received += rx_cpus.receive(1, &mut seen)? + rx_cpus.receive_rest(&mut seen)?;
     assert_eq!(received, (EACH * KEYS + 1) as usize, "nothing but the valid ones arrives");
     assert_eq!((valid, reassembled), (EACH * KEYS, 1));
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
@@ -73,16 +73,16 @@ fn filters_and_counts(mode: XdpAttachMode) -> Result<()> {
     Ok(())
 }
 
-fn native_filters_and_counts() -> Result<()> {
-    filters_and_counts(XdpAttachMode::Native)
+fn native_mode_filters_and_counts_exactly() -> Result<()> {
+    check_mixture(XdpAttachMode::Native)
 }
 
-fn generic_filters_and_counts() -> Result<()> {
-    filters_and_counts(XdpAttachMode::Generic)
+fn generic_mode_filters_and_counts_exactly() -> Result<()> {
+    check_mixture(XdpAttachMode::Generic)
 }
 
-/// Counters start at zero with each load and do not mix between interfaces.
-fn statistics_are_of_one_loader() -> Result<()> {
+/// They start at zero with each load, and each interface has its own.
+fn statistics_belong_to_one_loader() -> Result<()> {
     let (one, two) = (TestNet::new()?, TestNet::new()?);
     let config = config().build()?;
     let loader_of_one = load(&one, &config, &online_cpus())?;
@@ -95,7 +95,6 @@ fn statistics_are_of_one_loader() -> Result<()> {
     Ok(())
 }
 
-/// Each CPU counts for itself; reading adds them up.
 fn statistics_are_summed_over_cpus() -> Result<()> {
     let net = TestNet::new()?;
     let loader = load(&net, &config().build()?, &online_cpus())?;
@@ -109,15 +108,14 @@ fn statistics_are_summed_over_cpus() -> Result<()> {
     Ok(())
 }
 
-/// An object that ordinary tools attach and nobody configures filters port 9999,
-/// and every valid packet passes.
-fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
+/// They filter port 9999 and pass every valid packet.
+fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
     for &target in targets() {
         let object = prebuilt().join(object_of(target));
         let section = if target == "linux-5.18" { "xdp.frags" } else { "xdp" };
         for mode in ["xdpdrv", "xdpgeneric"] {
             let net = TestNet::new()?;
-            let witness = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
+            let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
             let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9998)))?;
             let attached = net.receiver.enter(|| -> Result<bool> {
                 let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
@@ -125,7 +123,7 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
                     cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec {section}");
                 Ok(ip.quiet().ignore_stderr().run().is_ok())
             })?;
-            // Kernels that would lose packets refuse 8-byte values in generic mode.
+            // Kernels that lose packets in generic mode refuse CPU maps with 8-byte values there.
             let refused =
                 mode == "xdpgeneric" && target == "linux-5.9" && steering_modes().len() < 2;
             assert_eq!(attached, !refused, "{target} {mode}");
@@ -140,9 +138,9 @@ fn objects_that_ip_link_attaches_filter_too() -> Result<()> {
                 sender.send_to(b"long enough, but junk", TestNet::destination(9999))?;
                 sender.send_to(b"junk", TestNet::destination(9999))?;
                 sender.send_to(b"junk", TestNet::destination(9998))?;
-                received += witness.receive(1, &mut seen)?;
+                received += rx_cpus.receive(1, &mut seen)?;
             }
-            received += witness.receive_rest(&mut seen)?;
+            received += rx_cpus.receive_rest(&mut seen)?;
             assert_eq!((received, valid), (100, 100), "{target} {mode}");
             let others = other.receive(100, |_, _| {})? + other.receive_rest(|_, _| {})?;
             assert_eq!(others, 100, "{target} {mode}");

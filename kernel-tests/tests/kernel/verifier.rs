@@ -1,5 +1,5 @@
-//! What the verifier has to do for each program, held against a budget: loading takes
-//! that time, and old kernels have lower limits.
+//! The verifier's work for each program, compared with a budget. It takes time at every
+//! load, and old kernels have lower limits.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
@@ -10,10 +10,10 @@ use crate::support::{note, prebuilt, targets, tests};
 
 tests! {
     Root:
-        every_program_stays_within_its_budget;
+        every_program_stays_within_its_verifier_budget;
 }
 
-/// `bpf-prebuilt/verifier.toml`.
+/// The file `bpf-prebuilt/verifier.toml`.
 #[derive(Deserialize)]
 struct Record {
     program: Vec<Budget>,
@@ -28,7 +28,7 @@ struct Budget {
     most_states: u32,
 }
 
-fn every_program_stays_within_its_budget() -> Result<()> {
+fn every_program_stays_within_its_verifier_budget() -> Result<()> {
     let text = std::fs::read_to_string(prebuilt().join("verifier.toml"))?;
     let record: Record = toml::from_str(&text)?;
     let manifest = Manifest::parse(embedded::MANIFEST)?;

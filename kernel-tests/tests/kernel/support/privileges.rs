@@ -42,9 +42,7 @@ pub fn acquire_privileges() -> &'static Privileges {
         }
         match enter_user_namespace() {
             Ok(()) => Privileges::UserNamespace,
-            Err(error) => Privileges::Neither(format!(
-                "needs root, or a user namespace, which this system refuses: {error:#}"
-            )),
+            Err(error) => Privileges::Neither(format!("needs root or a user namespace: {error:#}")),
         }
     })
 }
