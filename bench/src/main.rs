@@ -160,7 +160,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     let ports = arguments.ports.map(<[String; 2]>::try_from).transpose();
     let ports = ports.ok().context("--ports takes two interfaces")?;
     let machine = Machine::this(ports.as_ref())?;
-    let cable = ports.map(|[receiver, sender]| TestNet::adopt(&receiver, &sender)).transpose()?;
+    let cable = ports.map(|[receiver, sender]| TestNet::with_nics(&receiver, &sender)).transpose()?;
     let Arguments { quick, programs, .. } = arguments;
     let cable = cable.map(Arc::new);
     let bench = Bench { quick, cpus: (cpu, other), all_cpus: cpus, programs, cable };
