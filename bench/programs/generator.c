@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Makes traffic. The kernel's test run calls it with frame after frame (live
- * frames, Linux 5.18): one that is due is written as junk or as a valid
- * datagram and sent, the others are dropped and come back. So the kernel's own
- * clock keeps the rates, and no socket and no qdisc stands in between.
+ * Generates packets. The kernel's test run in live-frames mode (Linux 5.18)
+ * calls this program for one frame after the other. If a frame is due, the
+ * program writes junk or a valid datagram into it and sends it. Otherwise the
+ * program drops the frame, and the test run uses it again. The kernel's clock
+ * controls the rates, and neither a socket nor a qdisc is involved.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -12,36 +13,36 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-/* Of bpf-src/laminar_abi.h, which is not included: a measurement that takes its
- * idea of a valid datagram from what it measures would not notice a mistake. */
+/* The value of bpf-src/laminar_abi.h, which is not included on purpose: a
+ * benchmark that shares the definition of a valid datagram with the code under
+ * test does not notice a mistake in it. */
 #define MAGIC 0x4c414d49
 
-/* A stream that was kept waiting for longer does not catch up. */
-#define MOST_BEHIND 1000000ULL
+/* A stream that is further behind, in nanoseconds, does not catch up. */
+#define MAX_BEHIND 1000000ULL
 
 struct stream {
-	/* Nanoseconds from one frame to the next; 0: none at all; 1: as many as
-	 * go out. */
+	/* Nanoseconds from one frame to the next; 0: no frames; 1: as many as
+	 * possible. */
 	__u64 interval;
-	/* When the next one is due. */
+	/* The time at which the next frame is due. */
 	__u64 due;
-	/* How many were sent. */
+	/* The number of frames sent. */
 	__u64 sent;
 };
 
 struct generator {
 	struct stream junk;
 	struct stream valid;
-	/* Where frames leave. */
+	/* The index of the interface that sends the frames. */
 	__u32 interface;
-	/* Valid datagrams go to so many partitions, in turn. */
+	/* The number of partitions. Datagrams go to each in turn. */
 	__u32 partitions;
-	/* Frames come from so many addresses, in turn, from the first one on.
-	 */
+	/* The number of source addresses. Frames come from each in turn. */
 	__u32 sources;
-	/* The first, host byte order. */
+	/* The first source address in host byte order. */
 	__u32 first_source;
-	/* How many frames were written. */
+	/* The number of frames written. */
 	__u32 number;
 	__u32 reserved;
 };
@@ -57,7 +58,7 @@ struct datagram {
 	__be32 magic;
 	__be32 partition_key;
 	__be32 payload_len;
-	/* When it was sent, by CLOCK_MONOTONIC; host byte order. */
+	/* The time of sending by CLOCK_MONOTONIC, in host byte order. */
 	__u64 sent;
 } __attribute__((packed));
 
@@ -65,14 +66,14 @@ static __always_inline int is_due(struct stream *stream, __u64 now)
 {
 	if (!stream->interval || now < stream->due)
 		return 0;
-	if (now - stream->due > MOST_BEHIND)
+	if (now - stream->due > MAX_BEHIND)
 		stream->due = now;
 	stream->due += stream->interval;
 	stream->sent++;
 	return 1;
 }
 
-/* The checksum of the IP header with another source (RFC 1624). */
+/* Sets the source address and updates the header checksum (RFC 1624). */
 static __always_inline void set_source(struct iphdr *ip, __be32 source)
 {
 	__u32 sum = (__u16)~ip->check;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The least that a filter can be: IPv4 without options, UDP, one port, drop. It
- * looks at no fragment, no length and no payload, and counts nothing.
+ * A minimal filter: drops UDP packets to one port. It assumes an IPv4 header
+ * without options, ignores fragments, lengths and payloads, and counts nothing.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -1,34 +1,36 @@
-//! What the running kernel has to be able to do, by its release.
+//! What the running kernel must be able to do, by its release.
 //!
-//! Tests expect by this and never by what the code under test found out: a
-//! feature that is missing where it should be is a failure, not a test skipped.
+//! A test derives its expectation from this module, never from what the code under test
+//! detected. If a feature is missing on a kernel that should have it, the test fails; it is
+//! not skipped.
 
 /// Whether the running kernel is of this release or a later one.
 pub fn is_at_least(major: u32, minor: u32) -> bool {
     release() >= (major, minor)
 }
 
-/// The loopback interface carries datagrams that the kernel merged as one.
+/// Whether the loopback interface delivers merged datagrams without splitting them.
 pub fn loopback_keeps_merged() -> bool {
     is_at_least(5, 11)
 }
 
-/// Generic mode delivers what is redirected to a CPU map; before, it loses it.
+/// Whether generic mode delivers packets that are redirected to a CPU map. Older kernels lose
+/// them.
 pub fn generic_mode_redirects() -> bool {
     is_at_least(5, 15)
 }
 
-/// A test run can put real packets on their way.
+/// Whether a test run can send real packets (live-frames mode).
 pub fn runs_live_frames() -> bool {
     is_at_least(5, 18)
 }
 
-/// Packets may lie in several buffers.
+/// Whether a packet may consist of several buffers.
 pub fn has_multi_buffer() -> bool {
     is_at_least(5, 18)
 }
 
-/// A test run can be told how much of a packet lies in the first buffer.
+/// Whether a test run can set how many bytes of a packet are in the first buffer.
 pub fn test_run_splits_packets() -> bool {
     is_at_least(6, 18)
 }
@@ -38,6 +40,6 @@ fn release() -> (u32, u32) {
     let mut numbers = release.split(['.', '-']).map(|number| number.trim().parse());
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
-        _ => panic!("{release:?} is no release of Linux"),
+        _ => panic!("{release:?} is not a release of Linux"),
     }
 }

@@ -1,4 +1,4 @@
-//! Two namespaces and the veth pair between them.
+//! The test network: two namespaces and the veth pair between them.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -9,33 +9,34 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xshell::{Shell, cmd};
 
-use crate::borrowed_nics::{self, BorrowedNics};
+use crate::borrowed_nics::BorrowedNics;
+use crate::interface::{interface_index, mac_of_unused, mac_text};
 use crate::iproute::ip;
 use crate::namespace::Namespace;
-use crate::{bpf, ethtool, interface_index};
+use crate::{bpf, ethtool};
 
-/// A sender and a receiver with a wire between them. There is no other traffic
-/// on it: IPv6 is off and neighbours are known, so every packet is the test's.
+/// A sender and a receiver with a link between them. The link carries no other traffic:
+/// IPv6 is off and the neighbours are static, so every packet comes from the test.
 #[derive(Debug)]
 pub struct TestNet {
-    /// Where XDP is attached, to [`TestNet::INTERFACE`].
+    /// The namespace of the receiver. XDP programs are attached here.
     pub receiver: Namespace,
-    /// Where packets are made.
+    /// The namespace of the sender.
     pub sender: Namespace,
-    /// The receiver's interface: [`TestNet::INTERFACE`], unless it was there before.
+    /// The receiver's interface: [`TestNet::INTERFACE`], unless the caller chose another one.
     pub interface: String,
-    /// The sender's interface: [`TestNet::PEER`], unless it was there before.
+    /// The sender's interface: [`TestNet::PEER`], unless the caller chose another one.
     pub peer: String,
     /// The hardware address of the receiver's interface.
     pub receiver_mac: [u8; 6],
-    /// Keeps the namespaces until its interfaces are home.
+    /// Moves existing interfaces back when this value is dropped.
     _nics: Option<BorrowedNics>,
 }
 
 impl TestNet {
-    /// The receiver's interface.
+    /// The name of the receiver's interface.
     pub const INTERFACE: &'static str = "lam0";
-    /// The sender's interface.
+    /// The name of the sender's interface.
     pub const PEER: &'static str = "gen0";
     /// The receiver's address.
     pub const RECEIVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -46,12 +47,17 @@ impl TestNet {
     /// The sender's hardware address.
     pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-    /// Makes the namespaces and the wire. Takes root.
+    /// Creates the namespaces and the veth pair. Needs root.
     pub fn new() -> Result<TestNet> {
+        TestNet::with_interface(TestNet::INTERFACE)
+    }
+
+    /// Like [`TestNet::new`] with another name for the receiver's interface.
+    pub fn with_interface(interface: &str) -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
-        let (interface, peer, sender_path) = (TestNet::INTERFACE, TestNet::PEER, sender.path());
+        let (peer, sender_path) = (TestNet::PEER, sender.path());
         receiver.enter(|| -> Result<()> {
-            quiet_ipv6()?;
+            disable_ipv6()?;
             let mac = mac_text(TestNet::RECEIVER_MAC);
             ip(&format!(
                 "link add {interface} type veth peer name {peer} netns {sender_path}\n\
@@ -59,7 +65,7 @@ impl TestNet {
             ))
         })?;
         sender.enter(|| -> Result<()> {
-            quiet_ipv6()?;
+            disable_ipv6()?;
             ip(&format!("link set dev {peer} address {}\n", mac_text(TestNet::SENDER_MAC)))
         })?;
         let (interface, peer) = (interface.into(), peer.into());
@@ -67,54 +73,54 @@ impl TestNet {
         TestNet { receiver, sender, interface, peer, receiver_mac, _nics: None }.up()
     }
 
-    /// The same with two interfaces that are there, with a cable between them, and that
-    /// nobody uses: they are moved into the namespaces, and back in the end.
-    pub fn adopt(interface: &str, peer: &str) -> Result<TestNet> {
+    /// Builds the network from two existing interfaces that are connected by a cable and not
+    /// in use. They are moved into the namespaces, and back when this value is dropped.
+    pub fn with_nics(interface: &str, peer: &str) -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
-        let receiver_mac = borrowed_nics::mac_of_unused(interface)?;
-        borrowed_nics::mac_of_unused(peer)?;
+        let receiver_mac = mac_of_unused(interface)?;
+        mac_of_unused(peer)?;
         let nics = Some(BorrowedNics::move_into([
-            (interface, &receiver, ethtool::RECEIVE_MERGED),
+            (interface, &receiver, ethtool::GRO),
             (peer, &sender, ethtool::TX_CHECKSUM),
         ])?);
-        receiver.enter(quiet_ipv6)?;
-        sender.enter(quiet_ipv6)?;
+        receiver.enter(disable_ipv6)?;
+        sender.enter(disable_ipv6)?;
         let (interface, peer) = (interface.into(), peer.into());
-        let wire = TestNet { receiver, sender, interface, peer, receiver_mac, _nics: nics }.up()?;
-        let ends = [(&wire.receiver, &wire.interface), (&wire.sender, &wire.peer)];
-        ends.into_iter().try_for_each(|(namespace, end)| namespace.enter(|| wait_for_link(end)))?;
-        Ok(wire)
+        let net = TestNet { receiver, sender, interface, peer, receiver_mac, _nics: nics }.up()?;
+        net.receiver.enter(|| wait_for_link(&net.interface))?;
+        net.sender.enter(|| wait_for_link(&net.peer))?;
+        Ok(net)
     }
 
-    /// Gives both ends their addresses and has them know each other.
+    /// Sets both interfaces up, with addresses and static neighbours.
     fn up(self) -> Result<TestNet> {
         let TestNet { interface, peer, .. } = &self;
         let (to, mac) = (TestNet::RECEIVER, mac_text(self.receiver_mac));
-        self.receiver.enter(|| ip(&address(interface, to)))?;
+        self.receiver.enter(|| ip(&set_up(interface, to)))?;
         self.sender.enter(|| -> Result<()> {
             let neighbour = format!("neighbour replace {to} lladdr {mac} dev {peer}\n");
-            ip(&(address(peer, TestNet::SENDER) + &neighbour))?;
-            // A checksum left to the hardware is still missing when a redirected
-            // packet leaves the CPU map, and the stack would drop it.
+            ip(&(set_up(peer, TestNet::SENDER) + &neighbour))?;
+            // With the offload, the checksum is still missing when a redirected packet leaves
+            // the CPU map, and the network stack drops the packet.
             ethtool::set(peer, ethtool::TX_CHECKSUM, 0)
         })?;
         Ok(self)
     }
 
-    /// Sets the MTU of both ends.
+    /// Sets the MTU of both interfaces.
     pub fn set_mtu(&self, mtu: u32) -> Result<()> {
         let set = |interface: &str| ip(&format!("link set dev {interface} mtu {mtu}\n"));
         self.receiver.enter(|| set(&self.interface))?;
         self.sender.enter(|| set(&self.peer))
     }
 
-    /// Has the receiver's interface poll for packets, as a network card does, whether a
-    /// program is attached or not. A veth device does so while it merges packets (GRO).
+    /// Makes the receiver's interface poll for packets (NAPI), as a network card does. A veth
+    /// device without a program polls only while GRO is on.
     pub fn poll_with_napi(&self) -> Result<()> {
-        self.receiver.enter(|| ethtool::set(&self.interface, ethtool::RECEIVE_MERGED, 1))
+        self.receiver.enter(|| ethtool::set(&self.interface, ethtool::GRO, 1))
     }
 
-    /// An ordinary socket at the sender's side.
+    /// An ordinary UDP socket of the sender.
     pub fn sending_socket(&self) -> Result<UdpSocket> {
         self.sender.enter(|| UdpSocket::bind((TestNet::SENDER, 0))).context("bind the sender")
     }
@@ -124,7 +130,7 @@ impl TestNet {
         SocketAddr::V4(SocketAddrV4::new(TestNet::RECEIVER, port))
     }
 
-    /// A socket that puts whole Ethernet frames on the wire.
+    /// A socket of the sender that sends complete Ethernet frames.
     pub fn raw_socket(&self) -> Result<Socket> {
         self.sender.enter(|| {
             let protocol = socket2::Protocol::from((libc::ETH_P_ALL as u16).to_be() as i32);
@@ -134,7 +140,8 @@ impl TestNet {
         })
     }
 
-    /// How `ip link` describes the receiver's interface: shows attached XDP.
+    /// The output of `ip link show` for the receiver's interface. It names attached XDP
+    /// programs.
     pub fn show_interface(&self) -> Result<String> {
         let interface = &self.interface;
         self.receiver.enter(|| {
@@ -143,18 +150,18 @@ impl TestNet {
         })
     }
 
-    /// Whether any XDP program is attached at the receiver.
+    /// Whether an XDP program is attached to the receiver's interface.
     pub fn carries_xdp(&self) -> Result<bool> {
         Ok(self.attached_program()?.is_some())
     }
 
-    /// The id of the XDP program at the receiver.
+    /// The id of the XDP program on the receiver's interface.
     pub fn attached_program(&self) -> Result<Option<u32>> {
         self.receiver.enter(|| bpf::attached_program(&self.interface))
     }
 }
 
-/// Waits until the other end of the cable answers: cards take seconds to agree on a speed.
+/// Waits until the interface has a carrier. Network cards need seconds to agree on a speed.
 fn wait_for_link(interface: &str) -> Result<()> {
     let (shell, begin) = (Shell::new()?, Instant::now());
     while begin.elapsed() < Duration::from_secs(15) {
@@ -164,10 +171,12 @@ fn wait_for_link(interface: &str) -> Result<()> {
         }
         sleep(Duration::from_millis(100));
     }
-    bail!("{interface} has no link; is the cable between the two?")
+    bail!("{interface} has no link; is the cable between the two interfaces?")
 }
 
-fn quiet_ipv6() -> Result<()> {
+/// Turns IPv6 off in the namespace of the calling thread, because the kernel's own discovery
+/// packets would be counted.
+fn disable_ipv6() -> Result<()> {
     for scope in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
         if fs::exists(&path)? {
@@ -177,8 +186,8 @@ fn quiet_ipv6() -> Result<()> {
     Ok(())
 }
 
-/// The commands that give an interface its addresses.
-fn address(interface: &str, address: Ipv4Addr) -> String {
+/// The `ip` commands that give an interface its address and set it up.
+fn set_up(interface: &str, address: Ipv4Addr) -> String {
     format!(
         "address add {address}/24 dev {interface}\n\
          link set dev {interface} up\n\
@@ -186,15 +195,11 @@ fn address(interface: &str, address: Ipv4Addr) -> String {
     )
 }
 
-fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 /// The address of an interface for a packet socket.
 fn link_address(interface: &str) -> Result<SockAddr> {
     let index = interface_index(interface)?;
-    // SAFETY: a zeroed sockaddr_storage is valid, it is large enough for a
-    // sockaddr_ll, and the length that is stored is that of one.
+    // SAFETY: a zeroed sockaddr_storage is valid and large enough for a sockaddr_ll. The
+    // stored length is that of a sockaddr_ll.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let link = &mut *storage.cast::<libc::sockaddr_ll>();

@@ -1,81 +1,60 @@
-//! What the kernel's verifier has to do for a program.
+//! How much work the kernel's verifier does for a program.
 
-use std::ffi::{CStr, CString};
-use std::io;
-use std::ptr;
+use std::ffi::CStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use libbpf_sys as sys;
 
-/// The verifier's own figures.
+use crate::bpf::object::{Object, without_messages};
+
+/// The verifier's statistics for one program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifierCost {
-    /// Instructions that it went through, on all paths together; the kernel's limit is a
-    /// million.
+    /// Instructions that the verifier processed on all paths together. The kernel's limit is
+    /// a million.
     pub instructions: u32,
-    /// States that it remembered.
+    /// States that the verifier stored.
     pub states: u32,
 }
 
-/// `BPF_LOG_STATS` of the kernel's `linux/bpf_verifier.h` (Linux 5.2).
+/// `BPF_LOG_STATS` of `linux/bpf_verifier.h` (Linux 5.2).
 const LOG_STATS: u32 = 4;
 
-/// Has the kernel verify one program of an object file, with these features in its
-/// settings if it has any, and throws it away again.
+/// Loads one program of an object file, reads the verifier's statistics and unloads the
+/// program. `features` is the value for the program's settings, if the object has settings.
 pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<VerifierCost> {
-    let path = CString::new(path)?;
     let mut log = vec![0u8; 1 << 16];
-    // SAFETY: libbpf allows the exchange at any time.
-    let print = unsafe { sys::libbpf_set_print(None) };
-    // SAFETY: the path is a C string; the options are none.
-    let object = unsafe { sys::bpf_object__open_file(path.as_ptr(), ptr::null()) };
-    if object.is_null() {
-        let error = io::Error::last_os_error();
-        // SAFETY: puts the callback back that was there.
-        unsafe { sys::libbpf_set_print(print) };
-        anyhow::bail!("open: {error}");
-    }
-    // SAFETY: the object is open until it is closed below, and so are its maps and
-    // programs; the log lives longer.
-    let loaded = unsafe {
-        let mut map = ptr::null_mut();
-        loop {
-            map = sys::bpf_object__next_map(object, map);
-            if map.is_null() {
-                break;
-            }
-            if CStr::from_ptr(sys::bpf_map__name(map)).to_bytes().ends_with(b".rodata") {
-                let mut size = 0;
+    without_messages(|| -> Result<()> {
+        let object = Object::open(path)?;
+        for mut map in object.maps() {
+            if map.name().to_bytes().ends_with(b".rodata") {
                 // `struct laminar_settings`: partitions, features.
-                let settings: *mut u32 = sys::bpf_map__initial_value(map, &mut size).cast();
-                if !settings.is_null() && size == 8 {
-                    settings.add(1).write(features);
+                if let Some([_, _, _, _, settings @ ..]) = map.initial_value()
+                    && settings.len() == size_of_val(&features)
+                {
+                    settings.copy_from_slice(&features.to_ne_bytes());
                 }
             }
         }
-        let mut other = ptr::null_mut();
-        loop {
-            other = sys::bpf_object__next_program(object, other);
-            if other.is_null() {
-                break;
+        for other in object.programs() {
+            // SAFETY: the object is open, and the log lives until it is closed.
+            unsafe {
+                sys::bpf_program__set_autoload(other.as_ptr(), other.name() == program);
+                sys::bpf_program__set_log_level(other.as_ptr(), LOG_STATS);
+                let size = log.len() as _;
+                sys::bpf_program__set_log_buf(other.as_ptr(), log.as_mut_ptr().cast(), size);
             }
-            let is_it = CStr::from_ptr(sys::bpf_program__name(other)) == program;
-            sys::bpf_program__set_autoload(other, is_it);
-            sys::bpf_program__set_log_level(other, LOG_STATS);
-            sys::bpf_program__set_log_buf(other, log.as_mut_ptr().cast(), log.len() as _);
         }
-        sys::bpf_object__load(object)
-    };
-    // SAFETY: opened above and closed once.
-    unsafe { sys::bpf_object__close(object) };
-    // SAFETY: puts the callback back that was there.
-    unsafe { sys::libbpf_set_print(print) };
-    let log = CStr::from_bytes_until_nul(&log)?.to_string_lossy().into_owned();
-    ensure!(loaded == 0, "{program:?} is refused ({loaded}): {log}");
-    parse(&log).with_context(|| format!("no figures of {program:?} in {log:?}"))
+        object.load().with_context(|| {
+            let log = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+            format!("the verifier rejects {program:?}: {log}")
+        })
+    })?;
+    let log = CStr::from_bytes_until_nul(&log)?.to_string_lossy();
+    parse(&log).with_context(|| format!("no statistics of {program:?} in {log:?}"))
 }
 
-/// `processed 123 insns (limit 1000000) ... total_states 4 peak_states ...`
+/// Reads `processed 123 insns (limit 1000000) ... total_states 4 peak_states ...`.
 fn parse(log: &str) -> Option<VerifierCost> {
     let line = log.lines().find(|line| line.starts_with("processed "))?;
     let after = |word: &str| line.split(word).nth(1)?.split_whitespace().next()?.parse().ok();
@@ -87,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verifiers_line_is_read() {
+    fn verifier_statistics_are_parsed() {
         let log = "func#0 @0\nprocessed 232 insns (limit 1000000) max_states_per_insn 1 \
                    total_states 17 peak_states 17 mark_read 0\n";
         assert_eq!(parse(log), Some(VerifierCost { instructions: 232, states: 17 }));

@@ -1,4 +1,4 @@
-//! The same with laminar-xdp: how much larger is it?
+//! A program that loads laminar-xdp. The benchmark compares its size with `size-without`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:?}", std::env::args());

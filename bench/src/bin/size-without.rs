@@ -1,4 +1,4 @@
-//! The least that a program can be: what `size-with` is compared with.
+//! An empty program. The benchmark compares its size with `size-with`.
 
 fn main() {
     println!("{:?}", std::env::args());

@@ -38,8 +38,7 @@ fn unknown_interface_is_named() -> Result<()> {
 
 fn empty_repeated_and_unknown_cpus_are_refused() -> Result<()> {
     let config = config().build()?;
-    for (cpus, says) in
-        [(&[][..], "no CPU"), (&[0, 1, 0], "twice"), (&[100_000], "does not exist")]
+    for (cpus, says) in [(&[][..], "no CPU"), (&[0, 1, 0], "twice"), (&[100_000], "does not exist")]
     {
         let error = refused(&config, cpus)?;
         assert!(matches!(error, XdpError::Config(ref error) if error.field() == "cpus"), "{error}");

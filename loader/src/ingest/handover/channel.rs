@@ -150,6 +150,15 @@ impl Channel<'_> {
         self.close();
     }
 
+    /// Refuses because of an error.
+    pub fn refuse_for(&self, error: &XdpError) {
+        match error {
+            // The other process adds the heading that this variant's message starts with.
+            XdpError::HandOver { problem, source: None } => self.refuse(problem),
+            error => self.refuse(error.with_causes()),
+        }
+    }
+
     /// Closes the stream in both directions. What the other process has sent can still be
     /// received.
     pub fn close(&self) {

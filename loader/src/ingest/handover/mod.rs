@@ -175,8 +175,7 @@ impl Ingest {
             channel.send("mine")?;
             Ok(prepared)
         };
-        let refuse = |error: &XdpError| channel.refuse(error.with_causes());
-        let (mut ingest, unused) = take_over().inspect_err(refuse)?;
+        let (mut ingest, unused) = take_over().inspect_err(|error| channel.refuse_for(error))?;
         if let Some(xdp) = &mut ingest.xdp {
             xdp.take_ownership();
         }
@@ -251,7 +250,7 @@ impl Ingest {
         let channel = Channel::new(successor)?;
         let wanted = channel.receive()?;
         let checked = self.check_offer(&wanted).and_then(|()| self.start_offer());
-        let programs = checked.inspect_err(|error| channel.refuse(error.with_causes()))?;
+        let programs = checked.inspect_err(|error| channel.refuse_for(error))?;
         // From here on, dropping the offer ends it.
         let stage = self.stage.clone();
         let offer = Offer { channel, stage, programs, is_accepted: false };

@@ -1,4 +1,4 @@
-//! The application: reads its socket and judges each datagram itself.
+//! The application: reads a socket and validates each datagram.
 
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -11,50 +11,50 @@ use laminar_xdp::LaminarHeader;
 use socket2::Socket;
 use testbed::Batch;
 
-use crate::threads::Worker;
+use crate::harness::threads::Worker;
 
-/// How many datagrams it takes with one call.
+/// The maximum number of datagrams that the application receives with one call.
 pub const BATCH: usize = 64;
 
-/// The longest time that is told apart from longer ones, in nanoseconds.
-const LONGEST: u64 = 10_000_000_000;
+/// The highest latency that the histogram distinguishes, in nanoseconds.
+const MAX_LATENCY: u64 = 10_000_000_000;
 
-/// What an application saw.
+/// What an application received.
 #[derive(Debug)]
-pub struct Seen {
-    /// Datagrams that it had to judge.
-    pub judged: AtomicU64,
-    /// Those that were valid.
+pub struct Received {
+    /// All datagrams.
+    pub datagrams: AtomicU64,
+    /// The valid ones among them.
     pub valid: AtomicU64,
     latency: Mutex<Histogram<u64>>,
 }
 
-impl Seen {
-    /// Nothing yet.
-    pub fn nothing() -> Result<Arc<Seen>> {
-        Ok(Arc::new(Seen {
-            judged: AtomicU64::new(0),
+impl Received {
+    /// Counters at 0.
+    pub fn new() -> Result<Arc<Received>> {
+        Ok(Arc::new(Received {
+            datagrams: AtomicU64::new(0),
             valid: AtomicU64::new(0),
-            latency: Mutex::new(Histogram::new_with_bounds(1, LONGEST, 3)?),
+            latency: Mutex::new(Histogram::new_with_bounds(1, MAX_LATENCY, 3)?),
         }))
     }
 
-    /// Judges what came with one call.
-    pub fn judge<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
+    /// Validates and counts the datagrams of one call.
+    pub fn add<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
         let now = testbed::monotonic_nanoseconds();
-        let (mut judged, mut valid) = (0, 0);
+        let (mut all, mut valid) = (0, 0);
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         for datagram in datagrams {
-            judged += 1;
-            let Some(sent) = sent(datagram) else { continue };
+            all += 1;
+            let Some(sent) = time_stamp(datagram) else { continue };
             valid += 1;
             latency.saturating_record(now.saturating_sub(sent));
         }
-        self.judged.fetch_add(judged, Ordering::Relaxed);
+        self.datagrams.fetch_add(all, Ordering::Relaxed);
         self.valid.fetch_add(valid, Ordering::Relaxed);
     }
 
-    /// How long datagrams were under way, in nanoseconds, since this was asked last.
+    /// The latency of the valid datagrams in nanoseconds since the last call.
     pub fn take_latency(&self) -> Histogram<u64> {
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = latency.clone();
@@ -63,8 +63,8 @@ impl Seen {
     }
 }
 
-/// When a datagram was sent, if it is a valid one.
-fn sent(datagram: &[u8]) -> Option<u64> {
+/// The time at which a datagram was sent; `None` if the datagram is not valid.
+fn time_stamp(datagram: &[u8]) -> Option<u64> {
     let header = LaminarHeader::from_bytes(datagram)?;
     let payload = datagram.get(LaminarHeader::SIZE..)?;
     if !header.validate() || header.payload_len as usize != payload.len() {
@@ -73,7 +73,7 @@ fn sent(datagram: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(payload.get(..8)?.try_into().ok()?))
 }
 
-/// Calls `work` with what each call takes from a socket, until told to stop.
+/// Reads a socket until `stop` is set. Calls `work` with the datagrams of each system call.
 pub fn read(
     socket: &impl AsRawFd,
     stop: &AtomicBool,
@@ -91,8 +91,8 @@ pub fn read(
     Ok(())
 }
 
-/// An application with one thread, on a CPU.
-pub fn start(socket: Socket, seen: &Arc<Seen>, cpu: u32) -> Result<Worker> {
-    let seen = seen.clone();
-    Worker::start(cpu, move |stop| read(&socket, stop, |datagrams| seen.judge(datagrams)))
+/// Starts an application with one thread on a CPU.
+pub fn start(socket: Socket, received: &Arc<Received>, cpu: u32) -> Result<Worker> {
+    let received = received.clone();
+    Worker::start(cpu, move |stop| read(&socket, stop, |datagrams| received.add(datagrams)))
 }

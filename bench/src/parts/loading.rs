@@ -1,8 +1,8 @@
-//! How long it takes until a program is attached, and how large what does it is.
+//! How long loading and attaching takes, and how large the code for it is.
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{XdpConfig, XdpLoader};
@@ -10,91 +10,82 @@ use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
 use testbed::{TestNet, bpf};
 use xshell::{Shell, cmd};
 
-use crate::Bench;
-use crate::figures::Figure;
-use crate::report::{Part, Row, Table};
+use crate::report::{Figure, Part, Row, Table};
+use crate::session::Session;
 
-/// A figure that grows by a round at a time.
+/// Rows of a table that grow by one round at a time.
 #[derive(Default)]
 struct Rounds(Vec<(&'static str, Vec<f64>)>);
 
 impl Rounds {
-    fn add(&mut self, name: &'static str, value: f64) {
-        match self.0.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, rounds)) => rounds.push(value),
-            None => self.0.push((name, vec![value])),
-        }
-    }
-
-    /// Times what is done.
+    /// Runs `work` and adds its duration in milliseconds to a row.
     fn time<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let begin = Instant::now();
         let result = work().with_context(|| name.to_owned())?;
-        self.add(name, milliseconds(begin.elapsed()));
+        let milliseconds = begin.elapsed().as_secs_f64() * 1000.0;
+        match self.0.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, rounds)) => rounds.push(milliseconds),
+            None => self.0.push((name, vec![milliseconds])),
+        }
         Ok(result)
     }
 
-    fn table(&self, title: &str, unit: &str, ratios_to: Option<&str>) -> Table {
+    fn table(&self, title: &str, ratios_to: Option<&str>) -> Table {
         let row = |(name, rounds): &(&str, Vec<f64>)| Row {
             name: (*name).into(),
-            figures: vec![Some(Figure::of(rounds))],
+            figures: vec![Figure::of(rounds)],
         };
         Table {
             title: title.into(),
-            columns: vec![unit.into()],
+            columns: vec!["ms".into()],
             rows: self.0.iter().map(row).collect(),
             ratios_to: ratios_to.map(Into::into),
         }
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
 const OURS: &str = "laminar-xdp, load_and_attach";
+const IP: &str = "ip link set ... xdp obj";
+const XDP_LOADER: &str = "xdp-loader load";
 
-/// Measures ways to attach in turn, on one wire.
-pub fn measure(bench: &Bench) -> Result<Part> {
-    let mut part = Part::new("loading", "From nothing to attached");
+/// Another command that attaches and detaches the object.
+type ThirdParty = fn(&mut Rounds, &Path) -> Result<()>;
+
+/// Measures all ways to attach on one network.
+pub fn measure(session: &Session) -> Result<Part> {
+    let mut part = Part::new("loading", "Loading and attaching a program");
     let manifest = Manifest::parse(embedded::MANIFEST)?;
-    let entry = manifest.default_object(ByteOrder::HOST).context("there is a default object")?;
-    let bytes = embedded::object(&entry.file).context("it is embedded")?;
+    let entry = manifest.default_object(ByteOrder::HOST).context("there is no default object")?;
+    let bytes = embedded::object(&entry.file).context("the object is not embedded")?;
     let shell = Shell::new()?;
     let folder = shell.create_temp_dir()?;
     let file = folder.path().join(&entry.file);
     fs::write(&file, bytes)?;
 
-    let wire = TestNet::new()?;
+    let net = TestNet::new()?;
     let config = XdpConfig::builder()
         .enabled(true)
         .interface(TestNet::INTERFACE)
         .bpf_object_path("/nonexistent")
         .build()?;
-    let cores = bench.all_cpus.as_slice();
-    let mut peers: Vec<(&str, Peer)> = vec![(IP, ip_link), (XDP_LOADER, xdp_loader)];
-    let (mut ways, mut parts) = (Rounds::default(), Rounds::default());
-    let rounds = bench.choose(1, 25);
-    bench.progress(format_args!("loading: {rounds} rounds"));
+    let cpus = session.all_cpus.as_slice();
+    let mut third_party: Vec<(&str, ThirdParty)> = vec![(IP, ip_link), (XDP_LOADER, xdp_loader)];
+    let (mut ways, mut steps) = (Rounds::default(), Rounds::default());
+    let rounds = session.choose(1, 25);
+    session.progress(format_args!("loading: {rounds} rounds"));
     for _ in 0..rounds {
-        parts.time("read the manifest, check the objects' SHA-256", || {
-            let manifest = Manifest::parse(embedded::MANIFEST)?;
-            for entry in manifest.objects.iter().filter(|o| o.byte_order == ByteOrder::HOST) {
-                entry.verify(embedded::object(&entry.file).context("it is embedded")?)?;
-            }
-            Ok(())
-        })?;
-        let path = file.to_str().context("a path that is no text")?;
-        let program = parts.time("libbpf and the verifier", || bpf::load_file(path))?;
-        let link = parts.time("attach (bpf_link)", || {
-            wire.receiver.enter(|| bpf::attach(&program, TestNet::INTERFACE))
+        steps.time("read the manifest, check the objects' SHA-256", verify_objects)?;
+        let path = file.to_str().context("the path is not UTF-8")?;
+        let program = steps.time("load the object (libbpf, verifier)", || bpf::load_file(path))?;
+        let link = steps.time("attach (bpf_link)", || {
+            net.receiver.enter(|| bpf::attach(&program, TestNet::INTERFACE))
         })?;
         drop(link);
-        wire.receiver.enter(|| -> Result<()> {
-            let load = || Ok(XdpLoader::load_and_attach(&config, cores)?);
+        net.receiver.enter(|| -> Result<()> {
+            let load = || Ok(XdpLoader::load_and_attach(&config, cpus)?);
             let loader = ways.time(OURS, load)?;
-            parts.time("and to detach again", || Ok(loader.detach()?))?;
-            peers.retain(|(name, peer)| match peer(&mut ways, &file) {
+            steps.time("detach", || Ok(loader.detach()?))?;
+            third_party.retain(|(name, attach)| match attach(&mut ways, &file) {
                 Ok(()) => true,
                 Err(error) => {
                     part.left_out.push(format!("{name}: {error:#}"));
@@ -106,12 +97,9 @@ pub fn measure(bench: &Bench) -> Result<Part> {
             ways.time("a process that does nothing", nothing)
         })?;
     }
-    part.tables.push(ways.table(
-        "from the call or the start of the process to attached",
-        "ms",
-        Some(OURS),
-    ));
-    part.tables.push(parts.table("parts of it, each measured alone", "ms", None));
+    let title = "from the call or the start of the process until the program is attached";
+    part.tables.push(ways.table(title, Some(OURS)));
+    part.tables.push(steps.table("single steps", None));
     match sizes() {
         Ok(table) => part.tables.push(table),
         Err(error) => part.left_out.push(format!("size of a binary: {error:#}")),
@@ -119,11 +107,13 @@ pub fn measure(bench: &Bench) -> Result<Part> {
     Ok(part)
 }
 
-/// Somebody else's way to attach the object and take it off again.
-type Peer = fn(&mut Rounds, &Path) -> Result<()>;
-
-const IP: &str = "ip link set ... xdp obj";
-const XDP_LOADER: &str = "xdp-loader load";
+fn verify_objects() -> Result<()> {
+    let manifest = Manifest::parse(embedded::MANIFEST)?;
+    for entry in manifest.objects.iter().filter(|object| object.byte_order == ByteOrder::HOST) {
+        entry.verify(embedded::object(&entry.file).context("the object is not embedded")?)?;
+    }
+    Ok(())
+}
 
 fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
     let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
@@ -133,7 +123,7 @@ fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
     loaded.and(unloaded.map_err(Into::into))
 }
 
-/// Debian's xdp-tools has it.
+/// The command is in Debian's xdp-tools.
 fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
     let load = cmd!(shell, "xdp-loader load --mode native {interface} {file}");
@@ -143,7 +133,7 @@ fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     loaded.and(unloaded.map_err(Into::into))
 }
 
-/// The crate's share of a program's size, without symbols.
+/// The size that the crate adds to a stripped program.
 fn sizes() -> Result<Table> {
     let shell = Shell::new()?;
     let here = std::env::current_exe()?;
@@ -157,16 +147,15 @@ fn sizes() -> Result<Table> {
     let manifest = Manifest::parse(embedded::MANIFEST)?;
     let objects = manifest.objects.iter().filter_map(|entry| embedded::object(&entry.file));
     let objects = objects.map(<[u8]>::len).sum::<usize>() as f64 / 1024.0;
-    let row =
-        |name: &str, size| Row { name: name.into(), figures: vec![Some(Figure::of(&[size]))] };
+    let row = |name: &str, size| Row { name: name.into(), figures: vec![Figure::of(&[size])] };
     Ok(Table {
         title: "size of a stripped program (release)".into(),
         columns: vec!["KiB".into()],
         rows: vec![
-            row("that does nothing", without),
-            row("that loads laminar-xdp", with),
-            row("so the crate's share", with - without),
-            row("of which embedded objects", objects),
+            row("empty program", without),
+            row("program that loads laminar-xdp", with),
+            row("difference: the crate", with - without),
+            row("embedded objects (part of the crate)", objects),
         ],
         ratios_to: None,
     })

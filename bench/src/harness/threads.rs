@@ -1,4 +1,4 @@
-//! Threads and the scheduler's own account of them.
+//! Threads and the CPU time that they use.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
-/// How long a thread, by its id, has been running on a CPU, in nanoseconds.
+/// The run time of a thread in nanoseconds, by the scheduler's account.
 pub fn run_time(thread: u32) -> Result<u64> {
     let path = format!("/proc/{thread}/schedstat");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -16,13 +16,13 @@ pub fn run_time(thread: u32) -> Result<u64> {
     first.with_context(|| format!("{path}: {text:?}"))
 }
 
-/// The ids of the kernel's threads whose names begin like this.
+/// The ids of the kernel threads whose names begin with `prefix`.
 pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may have ended meanwhile.
+        // The process can have ended since the folder was read.
         let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
         if name.starts_with(prefix) {
             found.push(id);
@@ -31,7 +31,7 @@ pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// A thread that works until it is told to stop, or until this is dropped.
+/// A thread that is bound to a CPU. Dropping it stops the thread.
 pub struct Worker {
     id: u32,
     stop: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one on a CPU. `work` returns soon after the flag that it gets is set.
+    /// Starts a thread on a CPU. `work` has to return soon after its flag is set.
     pub fn start(
         cpu: u32,
         work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
@@ -55,25 +55,25 @@ impl Worker {
         Ok(Worker { id, stop, thread: Some(thread) })
     }
 
-    /// How long it has been running, in nanoseconds.
+    /// The run time of the thread in nanoseconds.
     pub fn run_time(&self) -> Result<u64> {
         run_time(self.id)
     }
 
-    /// Stops it, and says why if it had failed.
+    /// Stops the thread. Fails if the thread had failed.
     pub fn finish(mut self) -> Result<()> {
-        self.end().context("it runs until now")?
+        self.end().context("the thread was stopped before")?
     }
 
     fn end(&mut self) -> Option<Result<()>> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take()?;
-        // Again and again, as it may be on its way into what is to be interrupted.
+        // One signal is not enough: the thread may be just about to enter the system call.
         while !thread.is_finished() {
             testbed::interrupt(self.id).ok();
             std::thread::sleep(Duration::from_millis(1));
         }
-        Some(thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+        Some(thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
     }
 }
 
@@ -83,19 +83,19 @@ impl Drop for Worker {
     }
 }
 
-/// Counts on a CPU whenever nothing else runs there, so what it does not count is what
-/// everything else took: interrupts too, which the scheduler charges to whom they
-/// interrupt.
-pub struct Leftover {
-    counted: Arc<AtomicU64>,
+/// Measures how much of a CPU is unused: a thread of the idle class counts as fast as it can.
+/// What it cannot count is used by others. This includes interrupts, which the scheduler
+/// charges to the thread that they interrupt.
+pub struct IdleCounter {
+    count: Arc<AtomicU64>,
     _worker: Worker,
 }
 
-impl Leftover {
-    /// Starts counting.
-    pub fn of(cpu: u32) -> Result<Leftover> {
-        let counted = Arc::new(AtomicU64::new(0));
-        let counter = counted.clone();
+impl IdleCounter {
+    /// Starts counting on a CPU.
+    pub fn start(cpu: u32) -> Result<IdleCounter> {
+        let count = Arc::new(AtomicU64::new(0));
+        let counter = count.clone();
         let worker = Worker::start(cpu, move |stop| {
             testbed::become_idle()?;
             while !stop.load(Ordering::Relaxed) {
@@ -103,14 +103,14 @@ impl Leftover {
             }
             Ok(())
         })?;
-        Ok(Leftover { counted, _worker: worker })
+        Ok(IdleCounter { count, _worker: worker })
     }
 
-    /// What is counted in a second, over so long a time.
+    /// Waits for `time` and returns the count a second during this time.
     pub fn rate(&self, time: Duration) -> f64 {
-        let (begin, counted) = (Instant::now(), self.counted.load(Ordering::Relaxed));
+        let (begin, before) = (Instant::now(), self.count.load(Ordering::Relaxed));
         std::thread::sleep(time);
-        let counted = self.counted.load(Ordering::Relaxed) - counted;
+        let counted = self.count.load(Ordering::Relaxed) - before;
         counted as f64 / begin.elapsed().as_secs_f64()
     }
 }

@@ -1,37 +1,37 @@
-//! What was measured on.
+//! The machine on which a run was measured.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
-/// The machine, as far as it matters for a figure.
+/// The properties of a machine that matter for the figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// How many CPUs are online.
+    /// The number of CPUs that are online.
     pub cpus: usize,
-    /// Whether the processor says that it is a virtual one.
+    /// Whether the processor reports a hypervisor.
     pub virtual_machine: bool,
-    /// What `uname` says: name, release and architecture.
+    /// The output of `uname -srm`: name, release and architecture.
     pub kernel: String,
-    /// What packets came through.
-    pub wire: String,
-    /// The day, by UTC.
+    /// The interfaces that carried the packets.
+    pub network: String,
+    /// The date in UTC.
     pub date: String,
 }
 
 impl Machine {
-    /// This one. `ports` are the network cards, if it is not a veth pair.
-    pub fn this(ports: Option<&[String; 2]>) -> anyhow::Result<Machine> {
+    /// Describes this machine. `ports` are the network cards; `None` stands for a veth pair.
+    pub fn detect(ports: Option<&[String; 2]>) -> anyhow::Result<Machine> {
         let shell = Shell::new()?;
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let line = |key: &str| {
             let line = info.lines().find(|line| line.starts_with(key))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
-        let wire = match ports {
+        let network = match ports {
             None => "a veth pair between two network namespaces".into(),
             Some([to, from]) => {
                 let driver = |port: &String| driver(port).unwrap_or_else(|| "no driver".into());
@@ -43,7 +43,7 @@ impl Machine {
             cpus: testbed::online_cpus().len(),
             virtual_machine: line("flags").is_some_and(|flags| flags.contains(" hypervisor")),
             kernel: cmd!(shell, "uname -srm").quiet().read()?,
-            wire,
+            network,
             date: cmd!(shell, "date --utc +%F").quiet().read()?,
         })
     }
@@ -51,9 +51,9 @@ impl Machine {
 
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Machine { processor, cpus, kernel, wire, date, .. } = self;
+        let Machine { processor, cpus, kernel, network, date, .. } = self;
         let kind = if self.virtual_machine { "a virtual machine" } else { "a machine" };
-        write!(f, "{date}, {kind} with {cpus} CPUs ({processor}), {kernel}, {wire}")
+        write!(f, "{date}, {kind} with {cpus} CPUs ({processor}), {kernel}, {network}")
     }
 }
 

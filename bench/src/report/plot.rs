@@ -1,31 +1,30 @@
-//! Pictures of figures.
+//! Pictures of the figures, as SVG.
 
 use anyhow::{Context, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::report::Table;
+use crate::report::table::Table;
 
 const SIZE: (u32, u32) = (860, 480);
 const FONT: (&str, u32) = ("sans-serif", 15);
 
-/// A picture with a line for each of the named series of points.
+/// Draws a line for each of the named series of points.
 pub fn lines(
     title: &str,
     (x_title, y_title): (&str, &str),
     series: &[(String, Vec<(f64, f64)>)],
 ) -> Result<String> {
     let points = || series.iter().flat_map(|(_, points)| points);
-    let most = |most: f64, value: f64| most.max(value);
-    let right = points().map(|point| point.0).fold(1.0, most);
-    let top = points().map(|point| point.1).fold(1.0, most);
+    let right = points().map(|point| point.0).fold(1.0, f64::max);
+    let top = points().map(|point| point.1).fold(1.0, f64::max);
     draw(|area| {
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 20))
             .margin(12)
             .x_label_area_size(45)
             .y_label_area_size(65)
-            // Room for the legend beside the lines.
+            // The legend needs space beside the lines.
             .build_cartesian_2d(0.0..right * 1.5, 0.0..top * 1.05)?;
         chart
             .configure_mesh()
@@ -56,12 +55,12 @@ pub fn lines(
     })
 }
 
-/// A picture with a bar for each row of a table's first column.
+/// Draws a bar for each figure in the first column of a table.
 pub fn bars(title: &str, unit: &str, table: &Table) -> Result<String> {
     let rows: Vec<(&str, f64)> = table
         .rows
         .iter()
-        .rev() // the first one on top
+        .rev() // the first row is on top
         .filter_map(|row| Some((row.name.as_str(), row.figures.first()?.as_ref()?.median)))
         .collect();
     let right = rows.iter().map(|row| row.1).fold(1.0, f64::max);

@@ -1,36 +1,33 @@
-//! Whether two runs say the same.
+//! Comparison of two runs: whether their ratios and their orders agree.
 
 use std::fmt;
 
-use crate::report::{Report, Row, Table};
+use crate::report::document::Report;
+use crate::report::table::{Row, Table};
 
-/// How far a ratio may lie from that of another run, as a share of it.
+/// The largest relative difference between the ratios of two runs that agree.
 const TOLERANCE: f64 = 0.15;
 
-/// Figures that lie closer together than this have no order between them.
+/// Two figures with a smaller relative difference than this have no order.
 const TIE: f64 = 0.05;
 
-/// What two runs of the same measurement differ in.
+/// The differences between two runs.
 #[derive(Debug, Default)]
 pub struct Comparison {
     compared: usize,
-    worst: f64,
+    largest_change: f64,
     differences: Vec<String>,
 }
 
-/// Compares the ratios of each table that has any, and the order of its rows.
+/// Compares the ratios and the order of the rows, for each table that has ratios.
 pub fn compare(earlier: &Report, later: &Report) -> Comparison {
     let mut comparison = Comparison::default();
-    let mut differ = |what: &str, is: bool| {
-        if is {
-            comparison.differences.push(what.into());
-        }
-    };
-    differ(
-        "they come from different machines",
-        earlier.machine.processor != later.machine.processor,
-    );
-    differ("a quick form has no figures to compare", earlier.quick || later.quick);
+    if earlier.machine.processor != later.machine.processor {
+        comparison.differences.push("the runs are from different machines".into());
+    }
+    if earlier.quick || later.quick {
+        comparison.differences.push("the figures of a quick form cannot be compared".into());
+    }
     for part in &later.parts {
         let before = earlier.parts.iter().find(|before| before.name == part.name);
         for table in &part.tables {
@@ -47,13 +44,13 @@ pub fn compare(earlier: &Report, later: &Report) -> Comparison {
 }
 
 impl Comparison {
-    /// Whether the order is the same and all ratios are.
+    /// Whether all ratios and orders agree. Runs without a common ratio do not agree.
     pub fn agrees(&self) -> bool {
         self.differences.is_empty() && self.compared > 0
     }
 
     fn missing(&mut self, what: &str) {
-        self.differences.push(format!("{what}: is in one of them only, or cannot be compared"));
+        self.differences.push(format!("{what}: is in one run only, or has no base for a ratio"));
     }
 
     fn add(&mut self, earlier: &Table, later: &Table, base: &str) {
@@ -74,19 +71,19 @@ impl Comparison {
                 if *name != base {
                     self.compared += 1;
                     let change = (after / before - 1.0).abs();
-                    self.worst = self.worst.max(change);
+                    self.largest_change = self.largest_change.max(change);
                     if change.is_nan() || change > TOLERANCE {
                         self.differences.push(format!(
-                            "{what} is {after:.2} times {base}, and was {before:.2} times"
+                            "{what} is {after:.2} times {base}, it was {before:.2} times"
                         ));
                     }
                 }
                 for (other, other_before, other_after) in &both[i + 1..] {
                     let order = |a: &f64, b: &f64| a < b && b / a > 1.0 + TIE;
-                    let turned = order(before, other_before) && order(other_after, after)
+                    let swapped = order(before, other_before) && order(other_after, after)
                         || order(other_before, before) && order(after, other_after);
-                    if turned {
-                        self.differences.push(format!("{what} and {other} changed places"));
+                    if swapped {
+                        self.differences.push(format!("{what} and {other} have another order"));
                     }
                 }
             }
@@ -94,7 +91,7 @@ impl Comparison {
     }
 }
 
-/// Each row of a column as a multiple of one row.
+/// Each figure of a column as a multiple of the figure of row `base`.
 fn ratios<'a>(table: &'a Table, column: usize, base: &str) -> Vec<(&'a str, f64)> {
     let median = |row: &Row| Some(row.figures.get(column)?.as_ref()?.median);
     let base = table.rows.iter().find(|row| row.name == base).and_then(median);
@@ -105,11 +102,11 @@ fn ratios<'a>(table: &'a Table, column: usize, base: &str) -> Vec<(&'a str, f64)
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Comparison { compared, worst, differences } = self;
+        let Comparison { compared, largest_change, differences } = self;
         writeln!(
             f,
-            "{compared} ratios compared with the earlier run; the furthest apart differs by {:.0} %",
-            100.0 * worst
+            "{compared} ratios compared with the earlier run; the largest change is {:.0} %",
+            100.0 * largest_change
         )?;
         differences.iter().try_for_each(|difference| writeln!(f, "DIFFERS: {difference}"))
     }
@@ -118,20 +115,20 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Figure;
-    use crate::machine::Machine;
-    use crate::report::Part;
+    use crate::report::document::Part;
+    use crate::report::figure::Figure;
+    use crate::report::machine::Machine;
 
     fn report(figures: [f64; 3]) -> Report {
         let row = |(name, figure): (&str, f64)| Row {
             name: name.into(),
-            figures: vec![Some(Figure::of(&[figure]))],
+            figures: vec![Figure::of(&[figure])],
         };
         let table = Table {
             title: "ns".into(),
             columns: vec!["flood".into()],
-            rows: ["floor", "native", "generic"].into_iter().zip(figures).map(row).collect(),
-            ratios_to: Some("floor".into()),
+            rows: ["baseline", "native", "generic"].into_iter().zip(figures).map(row).collect(),
+            ratios_to: Some("baseline".into()),
         };
         let mut part = Part::new("junk", "");
         part.tables.push(table);
@@ -140,31 +137,31 @@ mod tests {
             cpus: 2,
             virtual_machine: true,
             kernel: "Linux".into(),
-            wire: "veth".into(),
+            network: "veth".into(),
             date: "today".into(),
         };
         Report { machine, quick: false, parts: vec![part] }
     }
 
     #[test]
-    fn a_machine_twice_as_slow_says_the_same() {
+    fn ratios_agree_on_a_machine_that_is_twice_as_slow() {
         let comparison = compare(&report([100.0, 103.0, 500.0]), &report([200.0, 206.0, 1000.0]));
         assert!(comparison.agrees(), "{comparison}");
         assert_eq!(comparison.compared, 2);
     }
 
     #[test]
-    fn another_ratio_and_another_order_differ() {
+    fn a_changed_ratio_or_order_is_a_difference() {
         let earlier = report([100.0, 110.0, 120.0]);
         assert!(!compare(&earlier, &report([100.0, 110.0, 140.0])).agrees());
-        let turned = compare(&earlier, &report([100.0, 122.0, 110.0]));
-        assert!(turned.to_string().contains("changed places"), "{turned}");
-        // Closer together than what can be told apart.
+        let swapped = compare(&earlier, &report([100.0, 122.0, 110.0]));
+        assert!(swapped.to_string().contains("have another order"), "{swapped}");
+        // These figures are too close to have an order.
         assert!(compare(&report([100.0, 103.0, 104.0]), &report([100.0, 104.0, 102.0])).agrees());
     }
 
     #[test]
-    fn nothing_in_common_is_no_agreement() {
+    fn runs_without_common_rows_do_not_agree() {
         let nothing = || Report { parts: Vec::new(), ..report([1.0; 3]) };
         assert!(!compare(&report([1.0; 3]), &nothing()).agrees());
         assert!(!compare(&nothing(), &report([1.0; 3])).agrees());

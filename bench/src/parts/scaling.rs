@@ -1,0 +1,153 @@
+//! How the cost of a packet grows with the frame size, the partitions, the senders and the
+//! CPUs.
+//!
+//! The partition and the sender change from packet to packet, so a table that does not fit
+//! into the cache shows its real cost.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use laminar_xdp::{SourceLimit, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpLoader, XdpStats};
+
+use crate::harness::generator::{Flow, Generator, Rate};
+use crate::harness::rx_interface::{PORT, RxInterface};
+use crate::report::{Figure, Part, Row, Table, plot};
+use crate::session::Session;
+
+/// One step of a series.
+struct Step {
+    /// What grows.
+    series: &'static str,
+    /// The size at this step.
+    size: u32,
+    config: XdpConfigBuilder,
+    flow: Flow,
+    cpus: usize,
+    verdict: Verdict,
+}
+
+/// The expected verdict for all packets except the first one of each sender.
+enum Verdict {
+    Drop,
+    Redirect,
+}
+
+/// How long the generator may take to reach each sender.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Measures each step.
+pub fn measure(session: &Session) -> Result<Part> {
+    let mut part = Part::new("scaling", "How the cost of a packet grows");
+    let steps = steps(session);
+    let (rounds, window) = session.choose((1, 200), (9, 200));
+    let window = session.window(window);
+    let mut costs = vec![Vec::new(); steps.len()];
+    for round in 1..=rounds {
+        session.progress(format_args!("scaling: round {round} of {rounds}"));
+        for i in session.order(round, steps.len()) {
+            let step = &steps[i];
+            let cost = cost(session, step, window);
+            costs[i].push(cost.with_context(|| format!("{} {}", step.size, step.series))?);
+        }
+    }
+    let mut series: Vec<&str> = steps.iter().map(|step| step.series).collect();
+    series.dedup();
+    let mut lines = Vec::new();
+    for series in series {
+        let of = steps.iter().zip(&costs).filter(|(step, _)| step.series == series);
+        let row = |(step, costs): (&Step, &Vec<f64>)| Row {
+            name: step.size.to_string(),
+            figures: vec![Figure::of(costs)],
+        };
+        let rows: Vec<Row> = of.map(row).collect();
+        // The x axis is the number of the step, because the sizes of the series differ too
+        // much for one axis.
+        let point = |(i, row): (usize, &Row)| Some((i as f64, row.figures[0].as_ref()?.median));
+        lines.push((series.to_owned(), rows.iter().enumerate().filter_map(point).collect()));
+        part.tables.push(Table {
+            title: format!("{series}: run time of the polling thread per packet"),
+            columns: vec!["ns".into()],
+            ratios_to: rows.first().map(|row| row.name.clone()),
+            rows,
+        });
+    }
+    let axes = ("step of the table", "ns per packet");
+    let title = "How the cost of a packet grows";
+    part.plots.push(("scaling.svg".into(), plot::lines(title, axes, &lines)?));
+    Ok(part)
+}
+
+fn steps(session: &Session) -> Vec<Step> {
+    let config = XdpConfig::builder;
+    let select = |sizes: &[u32]| match sizes {
+        [first, .., last] if session.quick => vec![*first, *last],
+        all => all.to_vec(),
+    };
+    let mut steps = Vec::new();
+    let mut step = |series, size, config, flow, cpus, verdict| {
+        steps.push(Step { series, size, config, flow, cpus, verdict });
+    };
+    for size in select(&[64, 128, 256, 512, 1024, 1514]) {
+        let flow = Flow { junk: Rate::Maximum, frame: size as usize, ..Flow::NONE };
+        step("bytes of a frame of junk", size, config(), flow, 1, Verdict::Drop);
+    }
+    for partitions in select(&[64, 1024, 8192, XdpConfig::MAX_PARTITIONS]) {
+        let flow = Flow { valid: Rate::Maximum, partitions, ..Flow::NONE };
+        let config = config().partitions(partitions);
+        step("partitions, redirected", partitions, config, flow, 1, Verdict::Redirect);
+    }
+    // The limit drops all packets except the first one of each sender, so this is the cost of
+    // a lookup in the table of senders.
+    let limit = SourceLimit::per_second(1).burst(1);
+    for sources in select(&[1, 1024, 16_384, 65_536, 262_144]) {
+        let flow = Flow { valid: Rate::Maximum, sources, ..Flow::NONE };
+        // The table is larger than the number of senders: the kernel keeps free entries for
+        // each CPU and evicts senders before the table is full.
+        let config = config().source_limit(limit).max_sources(sources * 4);
+        step("senders over their limit, dropped", sources, config, flow, 1, Verdict::Drop);
+    }
+    for cpus in 1..=session.all_cpus.len() {
+        let flow = Flow { valid: Rate::Maximum, ..Flow::NONE };
+        let series = "CPUs in the map, redirected";
+        step(series, cpus as u32, config(), flow, cpus, Verdict::Redirect);
+    }
+    steps
+}
+
+/// The run time of the receiving CPU's polling threads per packet, in nanoseconds. This is
+/// the cost up to the queue of the target CPU, without the work of the target CPU.
+fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
+    let mut rx = RxInterface::new(session, session.rx_cpu)?;
+    let config = step.config.clone().enabled(true).port(PORT).bpf_object_path("/nonexistent");
+    let config =
+        config.interface(rx.net.interface.as_str()).attach_mode(XdpAttachMode::Native).build()?;
+    // The receiving CPU is the first in the list of all CPUs and the last to become a target.
+    let cpus: Vec<u32> = session.all_cpus.iter().rev().copied().take(step.cpus).collect();
+    let loader = rx.net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus))?;
+    rx.bind_threads()?;
+    let generator = Generator::start(session, &rx.net, step.flow, session.other_cpu)?;
+    let sample = || -> Result<([u64; 2], XdpStats)> {
+        Ok(([rx.run_time()?, rx.packets()?], loader.stats()?))
+    };
+    sleep(window / 3);
+    // Each sender has to be known and over its limit before the window begins.
+    let begin = Instant::now();
+    while loader.stats()?.total() < 2 * u64::from(step.flow.sources) {
+        ensure!(begin.elapsed() < TIMEOUT, "too few packets arrive");
+        sleep(window / 10);
+    }
+    let (before, stats_before) = sample()?;
+    sleep(window);
+    let (after, stats) = sample()?;
+    generator.finish()?;
+    let all = stats.total() - stats_before.total();
+    let expected = match step.verdict {
+        Verdict::Drop => stats.dropped - stats_before.dropped,
+        Verdict::Redirect => stats.redirected - stats_before.redirected,
+    };
+    ensure!(all > 0, "no packet arrived");
+    ensure!(expected * 100 >= all * 95, "{expected} of {all} have the right verdict: {stats:?}");
+    let [time, packets] = [0, 1].map(|i| (after[i] - before[i]) as f64);
+    Ok(time / packets)
+}
