@@ -84,16 +84,45 @@ impl XdpStats {
 }
 
 impl fmt::Display for XdpStats {
+    /// One counter a line: its name and its value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        write!(f, "dropped {}", self.dropped)?;
+        write!(f, "\npassed {}", self.passed)?;
+        write!(f, "\nredirected {}", self.redirected)?;
+        write!(f, "\ninvalid {}", self.invalid)?;
+        write!(f, "\ndropped_short {}", self.dropped_short)?;
+        write!(f, "\ndropped_magic {}", self.dropped_magic)?;
+        write!(f, "\ndropped_length {}", self.dropped_length)?;
+        write!(f, "\ndropped_denied {}", self.dropped_denied)?;
+        write!(f, "\ndropped_rate {}", self.dropped_rate)?;
+        write!(f, "\ndropped_multicast {}", self.dropped_multicast)?;
+        write!(f, "\ndropped_unsorted {}", self.dropped_unsorted)?;
+        write!(f, "\npassed_fragment {}", self.passed_fragment)?;
+        write!(f, "\npassed_no_queue {}", self.passed_no_queue)?;
+        Ok(())
     }
 }
 
+/// What was counted between two readings.
 impl std::ops::Sub for XdpStats {
     type Output = XdpStats;
 
-    fn sub(self, _: XdpStats) -> XdpStats {
-        self
+    fn sub(self, earlier: XdpStats) -> XdpStats {
+        XdpStats {
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            passed: self.passed.saturating_sub(earlier.passed),
+            redirected: self.redirected.saturating_sub(earlier.redirected),
+            invalid: self.invalid.saturating_sub(earlier.invalid),
+            dropped_short: self.dropped_short.saturating_sub(earlier.dropped_short),
+            dropped_magic: self.dropped_magic.saturating_sub(earlier.dropped_magic),
+            dropped_length: self.dropped_length.saturating_sub(earlier.dropped_length),
+            dropped_denied: self.dropped_denied.saturating_sub(earlier.dropped_denied),
+            dropped_rate: self.dropped_rate.saturating_sub(earlier.dropped_rate),
+            dropped_multicast: self.dropped_multicast.saturating_sub(earlier.dropped_multicast),
+            dropped_unsorted: self.dropped_unsorted.saturating_sub(earlier.dropped_unsorted),
+            passed_fragment: self.passed_fragment.saturating_sub(earlier.passed_fragment),
+            passed_no_queue: self.passed_no_queue.saturating_sub(earlier.passed_no_queue),
+        }
     }
 }
 
