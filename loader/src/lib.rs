@@ -18,6 +18,8 @@ mod object;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod partitions;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+mod sync;
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod sys;
 #[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
 mod unsupported;

@@ -2,44 +2,19 @@
 //! drain a socket, and a descriptor that wakes a receiver which waits.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ids::{CpuIndex, Partition};
-use crate::report::{Datagram, XdpError};
+use crate::ids::CpuIndex;
+use crate::ingest::datagram::OwnedDatagram;
+use crate::report::XdpError;
+use crate::sync::lock;
 use crate::sys::poll::EventFd;
 
 /// The most datagrams that wait in one mailbox.
 pub const MAX_MAIL: usize = 65_536;
-
-/// A datagram outside of a socket, parsed once.
-#[derive(Debug)]
-pub struct OwnedDatagram {
-    pub partition: Partition,
-    partition_key: u32,
-    sender: SocketAddr,
-    payload: Box<[u8]>,
-}
-
-impl OwnedDatagram {
-    pub fn as_datagram(&self) -> Datagram<'_> {
-        Datagram::new(self.partition.get(), self.partition_key, self.sender, &self.payload)
-    }
-}
-
-impl From<Datagram<'_>> for OwnedDatagram {
-    fn from(datagram: Datagram<'_>) -> OwnedDatagram {
-        OwnedDatagram {
-            partition: Partition::new(datagram.partition),
-            partition_key: datagram.partition_key,
-            sender: datagram.sender,
-            payload: datagram.payload.into(),
-        }
-    }
-}
 
 /// The mailbox of each CPU's receiver, and what went through them.
 #[derive(Debug)]
@@ -222,11 +197,6 @@ impl Mailbox {
         }
         true
     }
-}
-
-/// Locks. A panic cannot leave this data half-updated, so poisoning is ignored.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The datagrams of each partition at the CPU that owns it: sockets, with XDP in front of
 //! them where possible.
 
+mod datagram;
 mod drain;
 mod handover;
 mod mailbox;
@@ -9,7 +10,7 @@ mod ownership;
 mod receiver;
 mod sockets;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use laminar_xdp_prebuilt::abi;
 
@@ -23,6 +24,7 @@ use crate::ingest::sockets::{SocketGroup, selector};
 use crate::object::{KernelFeatures, SharedMaps, capabilities};
 use crate::partitions::Partitions;
 use crate::report::{IngestMode, IngestStats, Selection, XdpCounter, XdpError};
+use crate::sync::lock;
 use crate::xdp::{XdpControls, XdpLoader};
 
 pub use handover::{HandOverError, Offer};
@@ -304,9 +306,4 @@ impl Ingest {
         let [from, to] = [from, to].map(|index| self.partitions.cpu(index).get());
         XdpError::MoveInProgress { partition: partition.get(), from, to }
     }
-}
-
-/// Locks. A panic cannot leave this data half-updated, so poisoning is ignored.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,26 +1,27 @@
 //! One CPU's end of ingest: a socket, and what keeps the order when partitions move.
 
+mod drain_progress;
+mod held;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::header::LaminarHeader;
 use crate::ids::{CpuId, CpuIndex, Partition};
-use crate::ingest::mailbox::{MAX_MAIL, Mailbox, Mailboxes, OwnedDatagram};
+use crate::ingest::datagram::{OwnedDatagram, parse};
+use crate::ingest::mailbox::{MAX_MAIL, Mailbox, Mailboxes};
 use crate::ingest::ownership::{Ownership, Role};
+use crate::ingest::receiver::drain_progress::DrainProgress;
+use crate::ingest::receiver::held::Held;
 use crate::ingest::sockets;
 use crate::report::{Datagram, Received, XdpError};
 use crate::sys::datagrams::Batch;
 use crate::sys::poll::Poller;
 use crate::sys::thread;
-
-/// The least that a datagram takes of a socket's buffer, in bytes: the kernel's
-/// bookkeeping alone is more.
-const MIN_FOOTPRINT: usize = 512;
 
 /// Receives the datagrams of the partitions that one CPU owns, each once. Datagrams of one
 /// sender and partition keep the order in which the kernel got them, also while
@@ -59,19 +60,8 @@ pub struct Receiver {
     next: usize,
     /// Mail that was taken and is not handled yet.
     mail: VecDeque<OwnedDatagram>,
-    /// Partitions that are moving here, each with its datagrams so far.
-    held: Vec<(Partition, VecDeque<OwnedDatagram>)>,
+    held: Held,
     drain: DrainProgress,
-    /// The most datagrams that can have waited in the socket at once.
-    capacity: usize,
-}
-
-/// How far the latest request to drain the socket is met.
-struct DrainProgress {
-    request: u64,
-    /// Datagrams read since the request.
-    read: usize,
-    is_met: bool,
 }
 
 impl Receiver {
@@ -115,11 +105,8 @@ impl Receiver {
             batch: Batch::new(),
             next: 0,
             mail: VecDeque::new(),
-            held: Vec::new(),
-            drain: DrainProgress { request: 0, read: 0, is_met: true },
-            // The kernel grants twice the size asked for, and from Linux 6.18 on a little
-            // more for each NUMA node.
-            capacity: (buffer / MIN_FOOTPRINT).saturating_mul(4) + 4,
+            held: Held::default(),
+            drain: DrainProgress::new(buffer, Self::BATCH),
         })
     }
 
@@ -202,12 +189,14 @@ impl Receiver {
 
     fn handle_mail(&mut self, request: u64, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
         let mut handled = 0;
-        for at in (0..self.held.len()).rev() {
-            match self.ownership.role(self.held[at].0, self.index) {
-                Role::Owner => handled += self.release_held(at, handle),
+        for partition in self.held.partitions() {
+            match self.ownership.role(partition, self.index) {
+                Role::Owner => handled += self.release_held(partition, handle),
                 Role::NextOwner => {}
                 // The move was called off.
-                Role::Other(_) => self.mail.extend(self.held.swap_remove(at).1),
+                Role::Other(_) => {
+                    self.mail.extend(std::iter::from_fn(|| self.held.pop(partition)));
+                }
             }
         }
         if !self.is_paused(request) {
@@ -221,13 +210,16 @@ impl Receiver {
     }
 
     /// Handles what was held for a partition that has arrived.
-    fn release_held(&mut self, at: usize, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+    fn release_held(
+        &mut self,
+        partition: Partition,
+        handle: &mut impl FnMut(Datagram<'_>),
+    ) -> usize {
         let mut handled = 0;
-        while let Some(datagram) = self.held[at].1.pop_front() {
+        while let Some(datagram) = self.held.pop(partition) {
             handle(datagram.as_datagram());
             handled += 1;
         }
-        self.held.swap_remove(at);
         handled
     }
 
@@ -246,7 +238,7 @@ impl Receiver {
             match self.batch.receive(self.socket.as_fd()) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.meet_drain_request(request, true);
+                    self.note_read(request, 0, true);
                     return Ok(Received { handled: 0, drained: true });
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -259,7 +251,7 @@ impl Receiver {
             }
         }
         let handled = self.handle_batch(handle);
-        self.meet_drain_request(request, false);
+        self.note_read(request, self.batch.len(), false);
         Ok(Received { handled, drained: false })
     }
 
@@ -291,33 +283,24 @@ impl Receiver {
         handle: &mut impl FnMut(Datagram<'_>),
     ) -> usize {
         let partition = datagram.partition;
-        let held = self.held.iter().position(|(other, _)| *other == partition);
-        match (self.ownership.role(partition, self.index), held) {
-            (Role::Owner, None) => {
+        match self.ownership.role(partition, self.index) {
+            // The partition has just arrived: what was held for it comes first.
+            Role::Owner if self.held.contains(partition) => {
+                self.held.push(datagram);
+                return self.release_held(partition, handle);
+            }
+            Role::Owner => {
                 handle(datagram.as_datagram());
                 return 1;
             }
-            // The partition has just arrived: what was held for it comes first.
-            (Role::Owner, Some(at)) => {
-                self.held[at].1.push_back(datagram);
-                return self.release_held(at, handle);
-            }
-            (Role::NextOwner, Some(at)) => self.held[at].1.push_back(datagram),
-            (Role::NextOwner, None) => self.held.push((partition, VecDeque::from([datagram]))),
-            (Role::Other(cpu), _) => self.mailboxes.hand_on(self.index, cpu, datagram),
+            Role::NextOwner => self.held.push(datagram),
+            Role::Other(cpu) => self.mailboxes.hand_on(self.index, cpu, datagram),
         }
         0
     }
 
-    /// Meets a drain request once everything is handled that waited then: the socket was
-    /// found empty, or more was read than it can have held.
-    fn meet_drain_request(&mut self, request: u64, is_empty: bool) {
-        if self.drain.request != request {
-            self.drain = DrainProgress { request, read: 0, is_met: false };
-        }
-        self.drain.read += self.batch.len();
-        if !self.drain.is_met && (is_empty || self.drain.read > self.capacity + Self::BATCH) {
-            self.drain.is_met = true;
+    fn note_read(&mut self, request: u64, read: usize, is_empty: bool) {
+        if self.drain.meets(request, read, is_empty) {
             self.mailbox().meet_drain_request(request);
         }
     }
@@ -325,8 +308,7 @@ impl Receiver {
     /// Whether so much is held that nothing more is read. An open drain request comes
     /// first: what is held may be waiting for exactly that.
     fn is_paused(&self, request: u64) -> bool {
-        let held: usize = self.held.iter().map(|(_, held)| held.len()).sum();
-        held >= Self::MAX_HELD && self.drain.is_met && self.drain.request == request
+        self.held.len() >= Self::MAX_HELD && self.drain.is_met(request)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), XdpError> {
@@ -371,8 +353,7 @@ impl AsRawFd for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let held = self.held.drain(..).flat_map(|(_, held)| held);
-        let mut unhandled: Vec<_> = held.collect();
+        let mut unhandled: Vec<_> = self.held.take_all().collect();
         unhandled.extend(self.mail.drain(..));
         let rest = (self.next..self.batch.len()).filter_map(|at| self.batch.get(at));
         let partitions = self.ownership.count();
@@ -386,13 +367,6 @@ impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").field("cpu", &self.cpu).finish_non_exhaustive()
     }
-}
-
-fn parse(sender: SocketAddr, bytes: &[u8], partitions: u32) -> Option<Datagram<'_>> {
-    let header = LaminarHeader::from_bytes(bytes).filter(LaminarHeader::validate)?;
-    let payload = bytes.get(LaminarHeader::SIZE..)?;
-    let partition_key = header.partition_key;
-    Some(Datagram::new(partition_key % partitions, partition_key, sender, payload))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! samples of dropped packets.
 
 use std::mem::offset_of;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -11,6 +11,7 @@ use laminar_xdp_prebuilt::abi;
 use crate::config::{ConfigError, SourceLimit, XdpConfig, check_ports};
 use crate::object::{ControlMaps, ControlValues, LISTED, prefix_key};
 use crate::report::{DropSample, XdpError, XdpReason};
+use crate::sync::lock;
 use crate::sys::map::Map;
 use crate::sys::ring_buffer::RingBuffer;
 use crate::sys::thread::monotonic_now;
@@ -288,11 +289,6 @@ impl Own {
         *current = values;
         Ok(())
     }
-}
-
-/// Locks. A panic cannot leave this data half-updated, so poisoning is ignored.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a `struct laminar_sample`; `None` if the record is not one.

@@ -32,10 +32,11 @@ use crate::ingest::handover::state::State;
 use crate::ingest::mailbox::{Mailbox, Mailboxes};
 use crate::ingest::ownership::Ownership;
 use crate::ingest::sockets::{SocketGroup, selector};
-use crate::ingest::{Ingest, Parts, lock};
+use crate::ingest::{Ingest, Parts};
 use crate::object::{KernelFeatures, SharedMaps};
 use crate::partitions::Partitions;
 use crate::report::XdpError;
+use crate::sync::lock;
 use crate::xdp::{Reinstatement, RunningProgram, XdpLoader};
 
 /// Whether this process serves alone.

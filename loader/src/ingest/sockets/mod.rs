@@ -9,7 +9,7 @@ pub mod selector;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use laminar_xdp_prebuilt::abi;
 
@@ -17,6 +17,7 @@ use crate::ingest::sockets::selector::Selector;
 use crate::object::LoadedSockets;
 use crate::partitions::Partitions;
 use crate::report::XdpError;
+use crate::sync::lock;
 use crate::sys::map::Map;
 use crate::sys::socket;
 
@@ -183,8 +184,7 @@ impl SocketGroup {
     }
 
     fn drops(&self) -> MutexGuard<'_, Vec<Drops>> {
-        // A panic cannot leave this data half-updated, so poisoning is ignored.
-        self.drops.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.drops)
     }
 }
 
