@@ -93,15 +93,15 @@ fn second_loader_is_refused_and_the_first_goes_on() -> Result<()> {
 
 fn program_of_another_owner_is_never_displaced() -> Result<()> {
     let net = TestNet::new()?;
-    let theirs = bpf::empty_program(c"somebody_else", PASS)?;
+    let theirs = bpf::empty_program(c"other_program", PASS)?;
     let link = net.receiver.enter(|| bpf::attach(&theirs, TestNet::INTERFACE))?;
     let before = net.show_interface()?;
     for mode in [XdpAttachMode::Auto, XdpAttachMode::Native, XdpAttachMode::Generic] {
         let error = load(&net, &config().attach_mode(mode).build()?, &online_cpus()).unwrap_err();
         let text = error.to_string();
         let XdpError::Busy { holder, .. } = error else { panic!("{error:?}") };
-        assert_eq!(holder.name.as_deref(), Some("somebody_else"));
-        assert!(text.contains("somebody_else") && text.contains(&holder.id.to_string()), "{text}");
+        assert_eq!(holder.name.as_deref(), Some("other_program"));
+        assert!(text.contains("other_program") && text.contains(&holder.id.to_string()), "{text}");
     }
     assert_eq!(net.show_interface()?, before);
     drop(link);

@@ -60,7 +60,7 @@ fn compare(
     packets: u64,
     answers: &mut BTreeMap<Option<Reason>, u64>,
 ) -> Result<()> {
-    let (net, cores) = (TestNet::new()?, &online_cpus()[..2]);
+    let (net, cpus) = (TestNet::new()?, &online_cpus()[..2]);
     let mut config = config().port(PORT).partitions(64).force_target(target);
     let more_ports: Vec<_> = (PORT + 1..PORT + 16).collect();
     let lists = SourceLists::new()
@@ -71,13 +71,13 @@ fn compare(
         config = config.more_ports(more_ports.clone()).source_lists(lists.clone());
         config = config.source_limit(limit);
     }
-    let loader = load(&net, &config.build()?, cores)?;
+    let loader = load(&net, &config.build()?, cpus)?;
     let program = program_of(&loader)?;
-    let mut owners: Vec<_> = (0..64).map(|partition| Some(cores[partition % 2])).collect();
+    let mut owners: Vec<_> = (0..64).map(|partition| Some(cpus[partition % 2])).collect();
     // With this target, a redirect to an empty slot loses the packet.
     if target != BASELINE {
-        bpf::delete_from_map(&program, c"cpu_map", cores[without])?;
-        owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cores[without]));
+        bpf::delete_from_map(&program, c"cpu_map", cpus[without])?;
+        owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cpus[without]));
     }
     let mut model = Model::new(PORT, owners);
     if guarded {

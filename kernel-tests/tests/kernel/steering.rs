@@ -28,35 +28,35 @@ fn cpus_of(net: &TestNet, rx_cpus: &RxCpuSockets, keys: &[u32]) -> Result<BTreeM
     for &key in keys {
         sender.send_to(&datagram(key, b""), TestNet::destination(9999))?;
     }
-    let mut cpus = BTreeMap::new();
+    let mut processed_on = BTreeMap::new();
     rx_cpus.receive(keys.len(), |cpu, bytes| {
-        cpus.insert(u32::from_be_bytes(bytes[4..8].try_into().unwrap()), cpu);
+        processed_on.insert(u32::from_be_bytes(bytes[4..8].try_into().unwrap()), cpu);
     })?;
-    Ok(cpus)
+    Ok(processed_on)
 }
 
 fn setup(
-    cores: &[u32],
+    cpus: &[u32],
     change: impl FnOnce(laminar_xdp::XdpConfigBuilder) -> laminar_xdp::XdpConfigBuilder,
 ) -> Result<(TestNet, RxCpuSockets, XdpLoader)> {
     let net = TestNet::new()?;
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
-    let loader = load(&net, &change(config()).build()?, cores)?;
+    let loader = load(&net, &change(config()).build()?, cpus)?;
     Ok((net, rx_cpus, loader))
 }
 
 fn partitions_are_processed_on_the_cpu_of_their_owner() -> Result<()> {
-    let cores = online_cpus();
+    let cpus = online_cpus();
     for &mode in steering_modes() {
         for reversed in [false, true] {
-            let mut cores = cores.clone();
+            let mut cpus = cpus.clone();
             if reversed {
-                cores.reverse();
+                cpus.reverse();
             }
-            let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
-            assert_eq!(loader.partitions() % cores.len() as u32, 0);
+            let (net, rx_cpus, loader) = setup(&cpus, |config| config.attach_mode(mode))?;
+            assert_eq!(loader.partitions() % cpus.len() as u32, 0);
             let keys = [0, 1, 2, 3, 62, 63, 64, 65, 1_000_000, u32::MAX - 1, u32::MAX];
-            let expected = keys.map(|key| (key, cores[key as usize % cores.len()] as usize));
+            let expected = keys.map(|key| (key, cpus[key as usize % cpus.len()] as usize));
             assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, BTreeMap::from(expected), "{mode}");
             assert_eq!(loader.stats()?.redirected, keys.len() as u64);
         }
@@ -68,27 +68,28 @@ fn cpu_list_may_be_a_single_cpu_that_is_not_the_first() -> Result<()> {
     let last = *online_cpus().last().unwrap();
     for &target in targets() {
         let (net, rx_cpus, loader) = setup(&[last], |config| config.force_target(target))?;
-        let cpus = cpus_of(&net, &rx_cpus, &[0, 1, 2, 3])?;
-        assert!(cpus.len() == 4 && cpus.values().all(|&cpu| cpu == last as usize), "{cpus:?}");
+        let processed_on = cpus_of(&net, &rx_cpus, &[0, 1, 2, 3])?;
+        let all_on_last = processed_on.values().all(|&cpu| cpu == last as usize);
+        assert!(processed_on.len() == 4 && all_on_last, "{processed_on:?}");
         assert_eq!(loader.cpus(), [last]);
     }
     Ok(())
 }
 
 fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
-    let cores = online_cpus();
-    let partitions = 3 * cores.len() as u32;
+    let cpus = online_cpus();
+    let partitions = 3 * cpus.len() as u32;
     for &target in targets() {
         let (net, rx_cpus, loader) =
-            setup(&cores, |config| config.partitions(partitions).force_target(target))?;
+            setup(&cpus, |config| config.partitions(partitions).force_target(target))?;
         // The last partition moves, so its keys show the modulus.
-        loader.update_cpu_steering(partitions - 1, cores[0])?;
+        loader.update_cpu_steering(partitions - 1, cpus[0])?;
         let keys: Vec<u32> = (0..3 * partitions).collect();
         let expected = keys.iter().map(|&key| {
             let partition = key % partitions;
             let owner =
-                if partition == partitions - 1 { 0 } else { partition as usize % cores.len() };
-            (key, cores[owner] as usize)
+                if partition == partitions - 1 { 0 } else { partition as usize % cpus.len() };
+            (key, cpus[owner] as usize)
         });
         assert_eq!(cpus_of(&net, &rx_cpus, &keys)?, expected.collect(), "{target}");
     }
@@ -98,14 +99,14 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
 /// Each burst is processed where the table said when the burst was sent, and none is lost.
 fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
-    let cores = online_cpus();
+    let cpus = online_cpus();
     for &mode in steering_modes() {
-        let (net, rx_cpus, loader) = setup(&cores, |config| config.attach_mode(mode))?;
+        let (net, rx_cpus, loader) = setup(&cpus, |config| config.attach_mode(mode))?;
         let sender = net.sending_socket()?;
         let (moved, still) = (5, 6);
-        let owner_of_still = cores[still % cores.len()] as usize;
+        let owner_of_still = cpus[still % cpus.len()] as usize;
         for round in 0..20 {
-            let owner = cores[round % cores.len()];
+            let owner = cpus[round % cpus.len()];
             loader.update_cpu_steering(moved, owner)?;
             for _ in 0..BURST {
                 sender.send_to(&datagram(moved, b""), TestNet::destination(9999))?;
@@ -125,15 +126,15 @@ fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
 }
 
 fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
-    let cores = online_cpus();
-    let (net, rx_cpus, loader) = setup(&cores[..1], |config| config.partitions(8))?;
+    let cpus = online_cpus();
+    let (net, rx_cpus, loader) = setup(&cpus[..1], |config| config.partitions(8))?;
     let refused = |partition, cpu| loader.update_cpu_steering(partition, cpu).unwrap_err();
     // This CPU is online, but it has no queue.
-    assert!(matches!(refused(0, cores[1]), XdpError::UnknownCpu { .. }));
+    assert!(matches!(refused(0, cpus[1]), XdpError::UnknownCpu { .. }));
     assert!(matches!(refused(0, u32::MAX), XdpError::UnknownCpu { .. }));
-    assert!(matches!(refused(8, cores[0]), XdpError::UnknownPartition { partition: 8, .. }));
-    let cpus = cpus_of(&net, &rx_cpus, &[0])?;
-    assert_eq!(cpus[&0], cores[0] as usize, "a refused move changes nothing");
+    assert!(matches!(refused(8, cpus[0]), XdpError::UnknownPartition { partition: 8, .. }));
+    let processed_on = cpus_of(&net, &rx_cpus, &[0])?;
+    assert_eq!(processed_on[&0], cpus[0] as usize, "a refused move changes nothing");
     Ok(())
 }
 
@@ -195,18 +196,18 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
 /// owner's CPU. Junk of that size is dropped.
 fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
-    let cores = online_cpus();
+    let cpus = online_cpus();
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let native = config().attach_mode(XdpAttachMode::Native).build()?;
     if !kernel::has_multi_buffer() {
-        let error = load(&net, &native, &cores).unwrap_err();
+        let error = load(&net, &native, &cpus).unwrap_err();
         assert!(error.to_string().contains("MTU"), "{error}");
         assert!(!net.carries_xdp()?);
         return Ok(());
     }
-    let loader = load(&net, &native, &cores)?;
+    let loader = load(&net, &native, &cpus)?;
     assert!(loader.steers());
     let sender = net.sending_socket()?;
     for key in 0..8u32 {
@@ -216,7 +217,7 @@ fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
             sender.send_to(&vec![0; length + 12], TestNet::destination(9999))?;
             let mut intact = false;
             let received = rx_cpus.receive(1, |cpu, bytes| {
-                let owner = cores[key as usize % cores.len()];
+                let owner = cpus[key as usize % cpus.len()];
                 intact = bytes == sent && cpu == owner as usize;
             })?;
             assert_eq!((received, intact), (1, true), "key {key}, {length} bytes");
