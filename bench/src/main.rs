@@ -5,6 +5,8 @@
 //! A part of [`parts`] measures with the help of [`harness`] and returns tables. [`report`]
 //! prints and writes the tables, draws them and compares two runs.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,12 +62,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Waits until no kernel test of this project has the machine alone. Such a test takes a CPU
+/// offline.
+fn lock_machine() -> io::Result<File> {
+    let lock = testbed::lock_file()?;
+    if lock.try_lock_shared().is_err() {
+        eprintln!("waiting for a test that needs the whole machine");
+        lock.lock_shared()?;
+    }
+    Ok(lock)
+}
+
 /// Returns whether the two runs agree; true if there is no run to compare with.
 fn run(arguments: Arguments) -> Result<bool> {
     if let Some(missing) = testbed::missing_privileges() {
         bail!("the benchmark {missing}, because it loads XDP programs");
     }
     let Arguments { quick, only, ports, against, record, programs, output } = arguments;
+    // Kernel tests of this project that take a CPU offline wait until this run ends.
+    let _lock = lock_machine().context("lock the machine")?;
     let earlier = against.as_deref().map(Report::read).transpose()?;
     let all_cpus = testbed::online_cpus();
     let [rx_cpu, other_cpu, ..] = all_cpus[..] else {

@@ -67,6 +67,13 @@ impl Session {
         (0..contenders).map(move |i| (i + round) % contenders)
     }
 
+    /// Whether a thread that must not take CPU time from others gets the idle scheduling class.
+    /// In the quick form it keeps the ordinary class: on a busy machine a thread of the idle
+    /// class gets no CPU time at all, and nothing that depends on this thread would run.
+    pub fn uses_idle_class(&self) -> bool {
+        !self.quick
+    }
+
     /// The path of a compiled program.
     pub fn program(&self, name: &str) -> Result<String> {
         let path = self.programs.join(name).with_extension("o");

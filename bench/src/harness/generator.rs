@@ -79,8 +79,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts sending on a CPU. On the receiving CPU the generator has the idle scheduling
-    /// class: it runs when nothing else wants to.
+    /// Starts sending on a CPU. On the receiving CPU the generator runs when nothing else wants
+    /// to ([`Session::uses_idle_class`]).
     pub fn start(session: &Session, net: &TestNet, flow: Flow, cpu: u32) -> Result<Generator> {
         let program = Arc::new(bpf::load_file(&session.program("generator")?)?);
         let interface = net.sender.enter(|| testbed::interface_index(&net.peer))? as u32;
@@ -99,7 +99,7 @@ impl Generator {
             }
             false => None,
         };
-        let idle = cpu == session.rx_cpu;
+        let idle = cpu == session.rx_cpu && session.uses_idle_class();
         let (running, sender) = (program.clone(), net.sender.try_clone()?);
         let worker = Worker::start(cpu, move |stop| {
             if idle {

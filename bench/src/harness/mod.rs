@@ -4,6 +4,7 @@
 pub mod application;
 pub mod contenders;
 pub mod generator;
+pub mod rounds;
 pub mod rx_interface;
 pub mod scenario;
 pub mod third_party;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::session::Session;
+
 /// The run time of a thread in nanoseconds, by the scheduler's account.
 pub fn run_time(thread: u32) -> Result<u64> {
     let path = format!("/proc/{thread}/schedstat");
@@ -86,6 +88,9 @@ impl Drop for Worker {
 /// Measures how much of a CPU is unused: a thread of the idle class counts as fast as it can.
 /// What it cannot count is used by others. This includes interrupts, which the scheduler
 /// charges to the thread that they interrupt.
+///
+/// The quick form counts in the ordinary class ([`Session::uses_idle_class`]), so its counts
+/// only show that the counter works.
 pub struct IdleCounter {
     count: Arc<AtomicU64>,
     _worker: Worker,
@@ -93,11 +98,14 @@ pub struct IdleCounter {
 
 impl IdleCounter {
     /// Starts counting on a CPU.
-    pub fn start(cpu: u32) -> Result<IdleCounter> {
+    pub fn start(session: &Session, cpu: u32) -> Result<IdleCounter> {
         let count = Arc::new(AtomicU64::new(0));
         let counter = count.clone();
+        let idle = session.uses_idle_class();
         let worker = Worker::start(cpu, move |stop| {
-            testbed::become_idle()?;
+            if idle {
+                testbed::become_idle()?;
+            }
             while !stop.load(Ordering::Relaxed) {
                 counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::harness::contenders::Contender;
 use crate::harness::generator::{Flow, Rate};
+use crate::harness::rounds::{NothingMeasured, measure_round, wait_for_first_packet};
 use crate::harness::scenario::Scenario;
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
@@ -51,10 +52,11 @@ pub fn measure(session: &Session) -> Result<Part> {
             let contender = contenders[i];
             session.progress(format_args!("flood: round {round} of {rounds}, {contender}"));
             for (j, rate) in rates.iter().enumerate() {
-                let window = flood(session, contender, *rate, window)
-                    .with_context(|| format!("{contender}, junk: {rate}"))?;
-                arrived[i][j].push(window.arrived);
-                junk[i][j].push(window.junk);
+                let name = format!("{contender}, junk: {rate}");
+                let flood = || flood(session, contender, *rate, window);
+                let result = measure_round(session, &mut part.left_out, name, flood)?;
+                arrived[i][j].extend(result.as_ref().map(|result| result.arrived));
+                junk[i][j].extend(result.as_ref().map(|result| result.junk));
             }
         }
     }
@@ -121,6 +123,7 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
         let (junk, valid) = scenario.generator.sent()?;
         Ok([junk, valid, scenario.received.valid.load(Ordering::Relaxed)])
     };
+    wait_for_first_packet(|| Ok(scenario.received.datagrams.load(Ordering::Relaxed) > 0))?;
     // The buffers fill up first.
     sleep(window / 2);
     let before = sample()?;
@@ -128,7 +131,9 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
     let after = sample()?;
     let [junk, valid, arrived] = [0, 1, 2].map(|i| (after[i] - before[i]) as f64);
     scenario.finish()?;
-    ensure!(valid > 0.0, "no valid datagram was sent");
+    if valid == 0.0 {
+        return Err(NothingMeasured::because("no valid datagram was sent"));
+    }
     // Datagrams that were sent before the window can arrive in it: at most one buffer full.
     let arrived = (100.0 * arrived / valid).min(100.0);
     Ok(Window { arrived, junk: junk / window.as_secs_f64() })

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::harness::contenders::Contender;
 use crate::harness::generator::{Flow, Rate};
+use crate::harness::rounds::{NothingMeasured, measure_round, wait_for_first_packet};
 use crate::harness::scenario::Scenario;
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
@@ -28,8 +29,9 @@ pub fn measure(session: &Session) -> Result<Part> {
             let contender = contenders[i];
             session.progress(format_args!("junk: round {round} of {rounds}, {contender}"));
             for (rate, costs) in rates.into_iter().zip(&mut costs[i]) {
-                let cost = cost(session, contender, rate, window);
-                costs.push(cost.with_context(|| contender.to_string())?);
+                let name = format!("{contender}, {rate} packets a second");
+                let cost = || cost(session, contender, rate, window);
+                costs.extend(measure_round(session, &mut part.left_out, name, cost)?);
             }
         }
     }
@@ -73,6 +75,11 @@ fn cost(session: &Session, contender: Contender, rate: Rate, window: Duration) -
         let read = scenario.received.datagrams.load(Ordering::Relaxed);
         Ok([scenario.run_time()?, scenario.packets()?, read])
     };
+    // Without a filter the application has to be ready too.
+    wait_for_first_packet(|| {
+        let [_, arrived, read] = sample()?;
+        Ok(if contender == Contender::Application { read > 0 } else { arrived > 0 })
+    })?;
     sleep(window / 5);
     let before = sample()?;
     sleep(window);
@@ -88,7 +95,10 @@ fn cost(session: &Session, contender: Contender, rate: Rate, window: Duration) -
             arrived
         }
     };
-    ensure!(handled > 0, "no packet was handled; {arrived} arrived, {sent:?} were sent");
+    if handled == 0 {
+        let reason = format!("no packet was handled; {arrived} arrived, {} were sent", sent.0);
+        return Err(NothingMeasured::because(reason));
+    }
     if let (Rate::PerSecond(rate), false) = (rate, session.quick) {
         let due = rate as f64 * window.as_secs_f64();
         let share = handled as f64 / due;

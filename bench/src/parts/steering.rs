@@ -3,11 +3,12 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use crate::harness::application::Received;
 use crate::harness::generator::{Flow, Generator, Rate};
+use crate::harness::rounds::{NothingMeasured, measure_round, wait_for_first_packet};
 use crate::harness::threads::IdleCounter;
 use crate::parts::steering_paths::{PARTITIONS, Path, SteeredApplication};
 use crate::report::{Figure, Part, Row, Table};
@@ -81,6 +82,7 @@ fn microseconds(latency: &Histogram<u64>, percentile: f64) -> f64 {
 pub fn measure(session: &Session) -> Result<Part> {
     let (rounds, window) = session.choose((1, 200), (9, 500));
     let window = session.window(window);
+    let mut left_out = Vec::new();
     let mut results = Vec::new();
     for _ in Path::ALL {
         results.push(Results {
@@ -96,17 +98,20 @@ pub fn measure(session: &Session) -> Result<Part> {
             session.progress(format_args!("steering: round {round} of {rounds}, {path}"));
             let costs = [&mut results.medium_cost, &mut results.high_cost];
             for (rate, costs) in [MEDIUM_RATE, HIGH_RATE].into_iter().zip(costs) {
-                let cost = cost(session, path, rate, window);
-                costs.push(cost.with_context(|| format!("{path}, {rate} a second"))?);
+                let name = format!("{path}, CPU time at {rate} datagrams a second");
+                let cost = || cost(session, path, rate, window);
+                costs.extend(measure_round(session, &mut left_out, name, cost)?);
             }
             let latencies = [&mut results.low_latency, &mut results.medium_latency];
             for (rate, latencies) in [LOW_RATE, MEDIUM_RATE].into_iter().zip(latencies) {
-                let latency = latency(session, path, rate, window);
-                latencies.add(latency.with_context(|| format!("{path}, {rate} a second"))?)?;
+                let name = format!("{path}, latency at {rate} datagrams a second");
+                let latency = || latency(session, path, rate, window);
+                let latency = measure_round(session, &mut left_out, name, latency)?;
+                latency.map_or(Ok(()), |latency| latencies.add(latency))?;
             }
         }
     }
-    Ok(report(&results))
+    Ok(Part { left_out, ..report(&results) })
 }
 
 fn report(results: &[Results]) -> Part {
@@ -164,7 +169,7 @@ fn flow(rate: u64) -> Flow {
 /// of the datagrams.
 fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Cost> {
     let app = SteeredApplication::start(session, path)?;
-    let counter = IdleCounter::start(session.other_cpu)?;
+    let counter = IdleCounter::start(session, session.other_cpu)?;
     let start = |flow| Generator::start(session, &app.rx.net, flow, session.rx_cpu);
     let reference = || -> Result<f64> {
         let generator = start(Flow::NONE)?;
@@ -175,6 +180,7 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     };
     let idle_before = reference()?;
     let generator = start(flow(rate))?;
+    wait_for_first_packet(|| Ok(app.read() != (0, 0)))?;
     sleep(window / 4);
     let sample = || Ok::<_, anyhow::Error>((app.run_time()?, app.read(), generator.sent()?.1));
     let before = sample()?;
@@ -185,7 +191,12 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
 
     let (on_rx_cpu, by_owner) = (after.1.0 - before.1.0, after.1.1 - before.1.1);
     let (all, sent) = ((on_rx_cpu + by_owner) as f64, (after.2 - before.2) as f64);
-    ensure!(all > 0.0, "no datagram was read, {sent} were sent");
+    if all == 0.0 || sent == 0.0 {
+        return Err(NothingMeasured::because(format!("{sent} datagrams were sent, {all} read")));
+    }
+    if idle == 0.0 {
+        return Err(NothingMeasured::because("other processes use the owner's CPU completely"));
+    }
     // The real window is a little longer than `window`, for all paths alike.
     let busy = (1.0 - idle_in_window / idle).max(0.0) * window.as_nanos() as f64;
     drop(counter);
@@ -202,6 +213,7 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
 fn latency(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Histogram<u64>> {
     let app = SteeredApplication::start(session, path)?;
     let generator = Generator::start(session, &app.rx.net, flow(rate), session.rx_cpu)?;
+    wait_for_first_packet(|| Ok(app.read() != (0, 0)))?;
     sleep(window / 4);
     app.on_rx_cpu.take_latency();
     app.on_owner.take_latency();
@@ -210,6 +222,8 @@ fn latency(session: &Session, path: Path, rate: u64, window: Duration) -> Result
     latency.add(app.on_rx_cpu.take_latency())?;
     generator.finish()?;
     app.finish()?;
-    ensure!(!latency.is_empty(), "no datagram was read");
-    Ok(latency)
+    match latency.is_empty() {
+        true => Err(NothingMeasured::because("no datagram was read")),
+        false => Ok(latency),
+    }
 }

@@ -1,4 +1,4 @@
-//! LaminarDB's side: a source that rows are pushed into, and a continuous query over it.
+//! The embedded LaminarDB: a source that takes rows, and a continuous query over the source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,16 +15,17 @@ const SOURCE: &str = "CREATE SOURCE datagrams (partition BIGINT NOT NULL, value 
 const CONTINUOUS_QUERY: &str = "CREATE MATERIALIZED VIEW per_partition AS \
      SELECT partition, COUNT(*) AS datagrams, SUM(value) AS total \
      FROM datagrams GROUP BY partition";
-/// What the continuous query says at the moment.
+/// Reads the current result of the continuous query.
 pub const ANSWER: &str =
     "SELECT partition, datagrams, total FROM per_partition ORDER BY partition LIMIT 1000";
 
-/// Bytes that may wait in the database before it refuses a batch. Seen in 0.33: behind the
-/// source lies a queue of 2048 batches in which newer ones overwrite the oldest without a
-/// word, so the bytes have to run out first. A batch of one row counts 280 bytes.
+/// The bytes that may wait in the database before it refuses a batch. In version 0.33 the
+/// source has a queue of 2048 batches behind it, and new batches overwrite the oldest ones
+/// silently. The limit in bytes therefore has to apply first. A batch of one row counts as 280
+/// bytes.
 const WAITING_BYTES: usize = 512 << 10;
 
-/// An embedded database with its query at work.
+/// An embedded database with its running query.
 pub struct Database {
     runtime: Runtime,
     database: Arc<LaminarDB>,
@@ -39,20 +40,20 @@ impl Database {
             let database = LaminarDB::open_with_config(config)?;
             database.execute(SOURCE).await?;
             database.execute(CONTINUOUS_QUERY).await?;
-            // What is pushed before it starts is thrown away.
+            // The database discards rows that are pushed before it starts.
             database.start().await?;
             anyhow::Ok(database)
         })?;
         Ok(Database { runtime, database })
     }
 
-    /// A place to push rows into; each core has its own.
+    /// A feed that takes rows. Each CPU has its own.
     pub fn feed(&self) -> Result<Feed> {
         let source = self.database.source_untyped("datagrams")?;
         Ok(Feed { source, partitions: Vec::new(), values: Vec::new() })
     }
 
-    /// What the continuous query says now.
+    /// The current result of the continuous query.
     pub fn answer(&self) -> Result<Vec<RecordBatch>> {
         self.runtime.block_on(async {
             let mut query = self.database.execute(ANSWER).await?.into_query()?;
@@ -70,7 +71,7 @@ impl Database {
     }
 }
 
-/// Rows on their way into the database.
+/// Collects rows and pushes them into the database in batches.
 pub struct Feed {
     source: UntypedSourceHandle,
     partitions: Vec<i64>,
@@ -78,7 +79,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Rows that are pushed as one.
+    /// The number of rows in a batch.
     const BATCH: usize = 512;
 
     pub fn add(&mut self, partition: u32, value: i64) -> Result<()> {
@@ -87,8 +88,8 @@ impl Feed {
         if self.partitions.len() < Self::BATCH { Ok(()) } else { self.flush() }
     }
 
-    /// Pushes what is there. While the database is full this waits, and so does the core
-    /// that calls it: then datagrams wait in its socket.
+    /// Pushes the collected rows. While the database is full, this blocks the calling CPU's
+    /// thread, and datagrams wait in the socket of this CPU.
     pub fn flush(&mut self) -> Result<()> {
         if self.partitions.is_empty() {
             return Ok(());
@@ -103,22 +104,22 @@ impl Feed {
                 Err(StreamingError::ChannelFull) => {
                     std::thread::sleep(Duration::from_micros(100));
                 }
-                Err(error) => return Err(anyhow!("the database does not take rows: {error}")),
+                Err(error) => return Err(anyhow!("the database rejects rows: {error}")),
             }
         }
     }
 }
 
-/// For each partition the number of datagrams and the sum of their values.
+/// The number of datagrams and the sum of their values, by partition.
 pub type Tally = BTreeMap<i64, (i64, i64)>;
 
-/// The rows of an answer.
+/// Reads the rows of a result.
 pub fn tally(answer: &[RecordBatch]) -> Result<Tally> {
     let mut tally = Tally::new();
     for batch in answer {
         let column = |index: usize| {
             let column = batch.column(index).as_primitive_opt::<Int64Type>();
-            Ok::<_, anyhow::Error>(column.context("a column is not of integers")?.values())
+            Ok::<_, anyhow::Error>(column.context("a column does not have integers")?.values())
         };
         for ((&partition, &count), &sum) in column(0)?.iter().zip(column(1)?).zip(column(2)?) {
             tally.insert(partition, (count, sum));

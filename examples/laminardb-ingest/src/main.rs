@@ -1,14 +1,14 @@
 //! LaminarDB fed by thread-per-core ingest, end to end on real packets.
 //!
-//! Two network namespaces with a veth pair between them; XDP and one socket for each core
-//! in one of them; eight senders in the other. Each core's thread pushes what it receives
-//! into an embedded LaminarDB, where a continuous query counts and sums by partition, and
-//! what that says is compared with what was sent. Some of it is junk, and partitions move
-//! meanwhile. Fails if a single number differs.
+//! A veth pair connects two network namespaces. The receiver has XDP and one socket for each
+//! CPU, and the sender has eight sockets. Each CPU's thread pushes the values that it receives
+//! into an embedded LaminarDB. A continuous query counts and sums the values by partition. The
+//! program compares the result with what was sent, and fails if a single number differs.
+//! Meanwhile some of the datagrams are junk, and partitions move between the CPUs.
 
 mod database;
 #[path = "../../../loader/examples/thread_per_core/runtime.rs"]
-#[allow(dead_code, reason = "it shows more than this program needs")]
+#[allow(dead_code, reason = "the example has more functions than this program uses")]
 mod runtime;
 
 use std::net::UdpSocket;
@@ -27,18 +27,21 @@ use crate::database::{ANSWER, Database, Feed, Tally, tally};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
 
 const DATAGRAMS: u64 = 100_000;
-/// One more in ten is junk.
+/// After each tenth datagram one packet of junk is sent.
 const JUNK_EVERY: u64 = 10;
 const SENDERS: usize = 8;
 const PARTITIONS: u32 = 64;
 const MOVES: u32 = 20;
-/// A veth's ring holds 256 packets: no more are ever on their way.
+/// How many datagrams may be under way. The queue of a veth interface has 256 entries, and no
+/// datagram may be lost.
 const WINDOW: u64 = 200;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
-        eprintln!("error: this {missing}, to make network namespaces and load XDP programs");
+        eprintln!(
+            "error: this program {missing}, to create network namespaces and load XDP programs"
+        );
         return ExitCode::FAILURE;
     }
     let done = Database::open().and_then(|database| {
@@ -56,10 +59,10 @@ fn main() -> ExitCode {
 }
 
 fn ingest(database: &Database) -> Result<()> {
-    let wire = TestNet::new().context("make two namespaces and a veth pair")?;
-    let cores = testbed::online_cpus().into_iter().take(2).collect::<Vec<_>>();
-    let feeds = cores.iter().map(|_| database.feed().map(Mutex::new)).collect::<Result<_>>()?;
-    let feeds = Arc::new(Feeds { cores: cores.clone(), feeds, received: AtomicU64::new(0) });
+    let net = TestNet::new().context("create two namespaces and a veth pair")?;
+    let cpus = testbed::online_cpus().into_iter().take(2).collect::<Vec<_>>();
+    let feeds = cpus.iter().map(|_| database.feed().map(Mutex::new)).collect::<Result<_>>()?;
+    let feeds = Arc::new(Feeds { cpus: cpus.clone(), feeds, received: AtomicU64::new(0) });
 
     let xdp_config = XdpConfig::builder()
         .enabled(true)
@@ -68,19 +71,19 @@ fn ingest(database: &Database) -> Result<()> {
         .partitions(PARTITIONS)
         .fallback_on_error(false)
         .build()?;
-    let config = IngestConfig::new(&cores[..]);
+    let config = IngestConfig::new(&cpus[..]);
     let start = || {
         ThreadPerCoreRuntime::with_xdp(&config, &xdp_config, |partition| feeds.handler(partition))
     };
-    let ingest = wire.receiver.enter(start)?;
-    println!("CPUs {cores:?}: {}", ingest.ingest().mode());
+    let ingest = net.receiver.enter(start)?;
+    println!("CPUs {cpus:?}: {}", ingest.ingest().mode());
 
     let begin = Instant::now();
     let sent = std::thread::scope(|scope| -> Result<Tally> {
-        let sending = scope.spawn(|| send(&wire, &feeds));
+        let sending = scope.spawn(|| send(&net, &feeds));
         for number in 0..MOVES {
             let partition = number % PARTITIONS;
-            let to = cores[(partition as usize + 1) % cores.len()];
+            let to = cpus[(partition as usize + 1) % cpus.len()];
             ingest.move_partition(partition, to)?;
         }
         sending.join().expect("the sender does not panic")
@@ -88,22 +91,23 @@ fn ingest(database: &Database) -> Result<()> {
     feeds.flush()?;
 
     let mut answer = database.answer()?;
-    while counted(&answer)? < DATAGRAMS && begin.elapsed() < PATIENCE {
+    while counted(&answer)? < DATAGRAMS && begin.elapsed() < TIMEOUT {
         std::thread::sleep(Duration::from_millis(10));
         answer = database.answer()?;
     }
-    // And no more than that: what is counted twice may come late.
+    // A datagram that is counted twice may arrive late.
     std::thread::sleep(Duration::from_millis(200));
     answer = database.answer()?;
     println!("{ANSWER}\n{}", pretty_format_batches(&answer)?);
     let stats = ingest.xdp_stats()?;
     println!("{stats:?}");
     let junk = DATAGRAMS / JUNK_EVERY;
-    ensure!(stats.verdicts.dropped == junk, "{junk} of the datagrams were junk");
-    ensure!(tally(&answer)? == sent, "the continuous query says {answer:?}, sent was {sent:?}");
+    ensure!(stats.verdicts.dropped == junk, "{junk} packets of junk were sent: {stats:?}");
+    ensure!(tally(&answer)? == sent, "the query returned {answer:?}, but {sent:?} was sent");
     println!(
-        "all {DATAGRAMS} datagrams of {SENDERS} senders in {PARTITIONS} partitions are counted \
-         and summed as they were sent, {MOVES} moves and {junk} of junk among them, in {:.1?}",
+        "the query counted and summed all {DATAGRAMS} datagrams of {SENDERS} senders in \
+         {PARTITIONS} partitions correctly, with {MOVES} moves and {junk} packets of junk, \
+         in {:.1?}",
         begin.elapsed()
     );
     Ok(())
@@ -113,22 +117,22 @@ fn counted(answer: &[arrow::array::RecordBatch]) -> Result<u64> {
     Ok(tally(answer)?.values().map(|(count, _)| *count as u64).sum())
 }
 
-/// A way into the database for each core.
+/// A feed into the database for each CPU.
 struct Feeds {
-    cores: Vec<u32>,
+    cpus: Vec<u32>,
     feeds: Vec<Mutex<Feed>>,
     received: AtomicU64,
 }
 
 impl Feeds {
-    /// Reads the value out of a datagram and pushes it with its partition, on the core
-    /// that owns that.
+    /// The handler of a partition: pushes the value of each datagram. It runs on the CPU that
+    /// owns the partition, and uses the feed of this CPU.
     fn handler(self: &Arc<Self>, partition: u32) -> Handler {
         let feeds = self.clone();
         Box::new(move |datagram| {
             let value = datagram.payload.try_into().map(i64::from_be_bytes);
-            let core = feeds.cores.iter().position(|core| *core == current_cpu()).unwrap_or(0);
-            let mut feed = feeds.feeds[core].lock().expect("no handler panics");
+            let index = feeds.cpus.iter().position(|cpu| *cpu == current_cpu()).unwrap_or(0);
+            let mut feed = feeds.feeds[index].lock().expect("no handler panics");
             let added = value.map_err(anyhow::Error::from).and_then(|v| feed.add(partition, v));
             match added {
                 Ok(()) => drop(feeds.received.fetch_add(1, Ordering::Relaxed)),
@@ -137,17 +141,16 @@ impl Feeds {
         })
     }
 
-    /// Pushes what is not a whole batch.
+    /// Pushes the rows that do not fill a batch yet.
     fn flush(&self) -> Result<()> {
         let mut feeds = self.feeds.iter().map(|feed| feed.lock().expect("no handler panics"));
         feeds.try_for_each(|mut feed| feed.flush())
     }
 }
 
-/// Sends everything and says what it was, by partition.
-fn send(wire: &TestNet, feeds: &Feeds) -> Result<Tally> {
-    let senders =
-        (0..SENDERS).map(|_| wire.sending_socket()).collect::<Result<Vec<UdpSocket>>>()?;
+/// Sends all datagrams. Returns the expected result of the query.
+fn send(net: &TestNet, feeds: &Feeds) -> Result<Tally> {
+    let senders = (0..SENDERS).map(|_| net.sending_socket()).collect::<Result<Vec<UdpSocket>>>()?;
     let mut tally = Tally::new();
     for number in 0..DATAGRAMS {
         let sender = &senders[number as usize % SENDERS];
@@ -162,7 +165,7 @@ fn send(wire: &TestNet, feeds: &Feeds) -> Result<Tally> {
         let last = number + 1 == DATAGRAMS;
         let allowed = if last { 0 } else { WINDOW };
         while number + 1 - feeds.received.load(Ordering::Relaxed) > allowed {
-            ensure!(begin.elapsed() < PATIENCE, "datagram {number}: nothing arrives any more");
+            ensure!(begin.elapsed() < TIMEOUT, "datagram {number}: no more datagrams arrive");
             std::thread::sleep(Duration::from_micros(20));
         }
     }

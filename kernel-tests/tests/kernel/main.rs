@@ -95,7 +95,7 @@ fn reason_to_ignore(needs: Needs, privileges: &Privileges) -> Option<&str> {
 }
 
 fn run(test: Test) -> Result<(), Failed> {
-    let lock = support::lock_file()?;
+    let lock = testbed::lock_file()?;
     match test.needs {
         Needs::WholeMachine => lock.lock()?,
         Needs::Namespaces | Needs::Root => lock.lock_shared()?,

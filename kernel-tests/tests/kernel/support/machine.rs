@@ -1,23 +1,8 @@
-//! The machine that all tests run on: its CPUs, and the lock for tests that change it.
+//! The CPUs of the machine that all tests run on.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs;
 
 use anyhow::{Context, Result};
-
-/// A file to lock, the same for every process that runs these tests. A test shares the lock
-/// with other tests unless it needs the whole machine.
-pub fn lock_file() -> io::Result<File> {
-    let path = std::env::temp_dir().join("laminar-xdp-tests.lock");
-    // Another user may have created the file. Reading is enough to lock it, and in a sticky
-    // folder the kernel refuses O_CREAT on another user's file (fs.protected_regular).
-    match File::open(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            File::options().create(true).append(true).open(path)
-        }
-        result => result,
-    }
-}
 
 /// The CPUs that are online: at least two, because one CPU shows no steering.
 pub fn online_cpus() -> Vec<u32> {

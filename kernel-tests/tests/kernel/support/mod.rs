@@ -24,7 +24,7 @@ pub use arrivals::{Arrivals, PARTITIONS};
 pub use child::{HOLD, MOVED, OWN, run_as_child};
 pub use config::{config, load};
 pub use ingest::{PORT, all_at_owners, drain, loopback, open, owner_of, receivers, sockets_only};
-pub use machine::{lock_file, online_cpus, two_cpus, with_cpu_offline};
+pub use machine::{online_cpus, two_cpus, with_cpu_offline};
 pub use objects::{
     BASELINE, ObjectSet, best, best_in_generic_mode, object_of, picked, prebuilt, targets,
     targets_with_features,
