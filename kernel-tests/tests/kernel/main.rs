@@ -24,12 +24,15 @@ mod selection;
 mod sources;
 mod steering;
 mod support;
+mod tokio_receiver;
 mod traffic;
 mod verdicts;
 mod verifier;
 
 #[path = "../../../loader/examples/thread_per_core/runtime.rs"]
 mod runtime;
+#[path = "../../../loader/examples/tokio_receiver/tasks.rs"]
+mod tokio_tasks;
 
 use std::process::ExitCode;
 
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         delivery::TESTS,
         receiving::TESTS,
         receiver::TESTS,
+        tokio_receiver::TESTS,
         migration::TESTS,
         migration_errors::TESTS,
         handover::TESTS,

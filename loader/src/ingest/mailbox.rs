@@ -101,9 +101,16 @@ impl Mailbox {
         })
     }
 
-    /// Makes the caller the mailbox's receiver; false if it has one.
+    /// Makes the caller the mailbox's receiver; false if it has one. Mail and requests that
+    /// an earlier receiver left wake the new one, which may wait before it looks for them.
     pub fn claim(&self) -> bool {
-        !self.in_use.swap(true, Ordering::AcqRel)
+        if self.in_use.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        if !self.is_empty() || *lock(&self.drained) < self.drain_request() {
+            self.wake();
+        }
+        true
     }
 
     /// Ends the receiver's claim. What it took and did not handle comes before the mail

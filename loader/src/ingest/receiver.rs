@@ -344,7 +344,8 @@ impl AsFd for Receiver {
     }
 }
 
-/// The same descriptor as [`Receiver::as_fd`].
+/// The same descriptor as [`Receiver::as_fd`]. It stays open and does not change until the
+/// receiver is dropped.
 impl AsRawFd for Receiver {
     fn as_raw_fd(&self) -> RawFd {
         self.poller.as_fd().as_raw_fd()

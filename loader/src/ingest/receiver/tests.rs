@@ -10,6 +10,14 @@ const PARTITION: Partition = Partition::new(0);
 const OTHER: CpuIndex = CpuIndex::new(0);
 const THIS: CpuIndex = CpuIndex::new(1);
 
+/// The receiver that is taken after `receiver` was dropped.
+fn next_receiver(receiver: Receiver) -> Receiver {
+    let (ownership, mailboxes) = (receiver.ownership.clone(), receiver.mailboxes.clone());
+    let (cpu, socket) = (receiver.cpu, receiver.socket.clone());
+    drop(receiver);
+    Receiver::new(cpu, THIS, socket, ownership, mailboxes).unwrap()
+}
+
 /// A receiver to which partition 0 is moving from the other one.
 fn receiver() -> (Arc<Ownership>, Arc<Mailboxes>, Receiver) {
     let ownership = Arc::new(Ownership::new([OTHER, OTHER]));
@@ -127,4 +135,34 @@ fn mail_makes_the_descriptor_readable() {
     assert_eq!(received.handled, 1);
     while !receiver.receive(Duration::ZERO, |_| {}).unwrap().drained {}
     assert!(!is_readable(&receiver));
+}
+
+#[test]
+fn what_an_earlier_receiver_left_makes_the_descriptor_readable() {
+    let (ownership, _, mut receiver) = receiver();
+    ownership.set(PARTITION, PartitionState::Owned(THIS));
+    sent_to(&receiver, 0..2);
+    let panics = |_: Datagram<'_>| std::panic::resume_unwind(Box::new("poisoned"));
+    let receive = || receiver.receive(Duration::from_secs(5), panics);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive)).unwrap_err();
+    // One datagram lies in the batch, and the socket is empty.
+    let mut receiver = next_receiver(receiver);
+    assert!(is_readable(&receiver));
+    assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap().handled, 1);
+
+    let receiver = next_receiver(receiver);
+    assert!(!is_readable(&receiver), "nothing is left");
+}
+
+#[test]
+fn a_request_to_drain_that_an_earlier_receiver_left_makes_the_descriptor_readable() {
+    let (_, mailboxes, receiver) = receiver();
+    assert!(!mailboxes.of(THIS).drain(Duration::ZERO), "nothing answers yet");
+    // The earlier receiver saw the wake-up, and not yet the request.
+    mailboxes.of(THIS).clear_wake();
+    let mut receiver = next_receiver(receiver);
+    assert!(is_readable(&receiver));
+    assert!(receiver.receive(Duration::ZERO, |_| {}).unwrap().drained);
+    let receiver = next_receiver(receiver);
+    assert!(!is_readable(&receiver), "the request is met");
 }

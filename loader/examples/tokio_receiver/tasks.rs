@@ -1,0 +1,112 @@
+//! Tokio on top of `laminar_xdp::Ingest`: for each CPU a thread that is bound to it, on the
+//! thread a current-thread runtime, and in the runtime a task that serves the CPU's receiver.
+//! Copy this file as a start. The tests use it too.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use laminar_xdp::{Datagram, Ingest, Receiver, XdpError};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+/// The threads of all CPUs. Dropping it stops them: each receiver is given back, and
+/// datagrams wait in the sockets until the next one is taken.
+#[must_use = "dropping the tasks stops them"]
+pub struct ReceiverTasks(Vec<ReceiverTask>);
+
+struct ReceiverTask {
+    abort: AbortHandle,
+    /// `None` once the thread was joined.
+    thread: Option<JoinHandle<Result<(), XdpError>>>,
+}
+
+impl ReceiverTasks {
+    /// Starts a thread with a runtime for each CPU of `ingest`. `handle` is called on the
+    /// CPU that owns the datagram's partition, inside the runtime, so it can spawn tasks. It
+    /// must not block, because everything else in that runtime waits for it.
+    pub fn start(
+        ingest: &Ingest,
+        handle: impl Fn(Datagram<'_>) + Clone + Send + 'static,
+    ) -> Result<ReceiverTasks, XdpError> {
+        let start = |cpu: &u32| ReceiverTask::start(ingest.receiver(*cpu)?, handle.clone());
+        Ok(ReceiverTasks(ingest.cpus().iter().map(start).collect::<Result<_, _>>()?))
+    }
+
+    /// Whether a task has ended by an error or a panic.
+    pub fn has_failed(&self) -> bool {
+        self.0.iter().any(|task| task.abort.is_finished())
+    }
+
+    /// Stops all tasks and returns the first error among them. This tells why a task has
+    /// failed, and frees the receivers for [`Receiver::drain`] and [`Ingest::hand_over`].
+    pub fn stop(mut self) -> Result<(), XdpError> {
+        let stopped: Vec<_> = self.0.iter_mut().map(ReceiverTask::stop).collect();
+        stopped.into_iter().collect()
+    }
+}
+
+impl ReceiverTask {
+    fn start(
+        receiver: Receiver,
+        handle: impl Fn(Datagram<'_>) + Send + 'static,
+    ) -> Result<ReceiverTask, XdpError> {
+        let name = format!("ingest-{}", receiver.cpu());
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_io().build();
+        let runtime = runtime.map_err(|error| failed("start a tokio runtime", error))?;
+        // Tasks of a current-thread runtime run on the thread that calls `block_on`.
+        let task = runtime.spawn(serve(receiver, handle));
+        let abort = task.abort_handle();
+        let run = move || match runtime.block_on(task) {
+            Ok(result) => result,
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => Err(failed("run the handler of a datagram", error.into())),
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(run);
+        let thread = thread.map_err(|error| failed("start a thread", error))?;
+        Ok(ReceiverTask { abort, thread: Some(thread) })
+    }
+
+    fn stop(&mut self) -> Result<(), XdpError> {
+        self.abort.abort();
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for ReceiverTask {
+    fn drop(&mut self) {
+        self.stop().ok();
+    }
+}
+
+/// Handles the datagrams of one CPU until it fails. The caller may drop this future: no
+/// datagram is lost, because none is taken from the socket across an await.
+async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), XdpError> {
+    if let Err(error) = receiver.pin_thread() {
+        tracing::warn!(error = %error.with_causes(), "the thread runs on any CPU");
+    }
+    // SAFETY: a receiver's descriptor stays open, and stays the same, until the receiver is
+    // dropped.
+    let receiver = unsafe { AsyncFd::register_with_interest(receiver, Interest::READABLE) };
+    let mut receiver = receiver.map_err(|error| failed("watch a receiver", error.into()))?;
+    loop {
+        let ready = receiver.readable_mut().await;
+        let mut ready = ready.map_err(|error| failed("wait for a receiver", error))?;
+        let received = ready.get_inner_mut().receive(Duration::ZERO, &handle)?;
+        // Tokio waits edge-triggered: it is told when something arrives, not that something
+        // is left. Datagrams left here would wait until another one arrives.
+        if received.drained {
+            ready.clear_ready();
+        }
+        // Under a flood the receiver is always ready. Other tasks run nevertheless.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+fn failed(action: &str, error: io::Error) -> XdpError {
+    XdpError::Kernel { action: action.into(), source: Arc::new(error) }
+}
