@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::kernels::Architecture;
@@ -28,8 +28,8 @@ pub struct Apt {
     folder: PathBuf,
     /// Whether this process tried to fetch the lists.
     is_updated: bool,
-    /// Why the last update of the lists failed. Empty if it did not.
-    update_error: String,
+    /// Whether the last update of the lists failed.
+    has_update_failed: bool,
 }
 
 /// A package as the signed list describes it.
@@ -41,7 +41,8 @@ pub struct Package {
     depends: String,
 }
 
-/// The context of an error whose cause is that the mirror does not have something.
+/// An error, or the context of one: the mirror does not have something. The text is one
+/// line without the mirror's name, because it may become a part of the documentation.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -63,7 +64,7 @@ impl Apt {
             suites: suites.join(", "),
             folder: folder.into(),
             is_updated: false,
-            update_error: String::new(),
+            has_update_failed: false,
         };
         apt.configure(suites)?;
         apt.update()?;
@@ -128,8 +129,7 @@ impl Apt {
         command.arg("--config-file").arg(self.folder.join("apt.conf")).quiet()
     }
 
-    /// Lists that cannot be fetched are no error: the old ones may do. If they do not, the
-    /// error about the missing package contains the reason.
+    /// Lists that cannot be fetched are no error, because the old ones may suffice.
     fn update(&mut self) -> Result<()> {
         let stamp = self.folder.join(STAMP);
         let age = fs::metadata(&stamp).ok().and_then(|stamp| stamp.modified().ok()?.elapsed().ok());
@@ -140,11 +140,12 @@ impl Apt {
         let update = self.command(cmd!(shell, "apt-get update -qq --error-on=any"));
         let output = update.ignore_status().output()?;
         self.is_updated = true;
-        if output.status.success() {
-            fs::write(stamp, "")?;
+        self.has_update_failed = !output.status.success();
+        if self.has_update_failed {
+            let error = String::from_utf8_lossy(&output.stderr);
+            eprintln!("warning: no new package lists of {}: {}", self.suites, error.trim());
         } else {
-            self.update_error = String::from_utf8_lossy(&output.stderr).trim().into();
-            eprintln!("warning: no new package lists of {}: {}", self.suites, self.update_error);
+            fs::write(stamp, "")?;
         }
         Ok(())
     }
@@ -171,10 +172,10 @@ impl Apt {
         let names = self.command(cmd!(shell, "apt-cache search --names-only {pattern}")).read()?;
         let names = names.lines().filter_map(|line| line.split(' ').next());
         let names: Vec<_> = names.map(String::from).collect();
-        if names.is_empty() && !self.update_error.is_empty() {
-            let Apt { suites, update_error, .. } = self;
-            return Err(anyhow::anyhow!("{update_error}"))
-                .with_context(|| Unavailable(format!("the package list of {suites} is missing")));
+        if names.is_empty() && self.has_update_failed {
+            let Apt { suites, architecture, .. } = self;
+            let list = format!("the package list of {suites} for {architecture}");
+            bail!(Unavailable(format!("{list} cannot be updated")));
         }
         Ok(names)
     }
@@ -220,12 +221,14 @@ impl Apt {
     pub fn download(&self, shell: &Shell, package: &Package) -> Result<()> {
         let Package { name, version, .. } = package;
         let download = self.command(cmd!(shell, "apt-get download -qq {name}={version}"));
-        download.run().with_context(|| Unavailable(format!("{name} {version}: download failed")))
+        download
+            .run()
+            .with_context(|| Unavailable(format!("{name} {version} cannot be downloaded")))
     }
 
     fn unavailable(&self, what: &str) -> String {
-        let Apt { suites, architecture, update_error, .. } = self;
-        format!("{suites} does not have {what} for {architecture}. {update_error}").trim().into()
+        let Apt { suites, architecture, .. } = self;
+        format!("{suites} does not have {what} for {architecture}")
     }
 }
 
@@ -274,7 +277,7 @@ fn mirrors(shell: &Shell) -> Result<(String, String)> {
     let mut mirrors = uris.lines().filter_map(mirror_of);
     let main = mirrors.clone().find(|mirror| mirror.ends_with("/debian"));
     let security = mirrors.find(|mirror| mirror.ends_with("/debian-security"));
-    let main = main.context("apt's sources have no mirror of Debian")?;
+    let main = main.context("apt has no mirror of Debian among its sources")?;
     let security = security.unwrap_or_else(|| format!("{main}-security"));
     Ok((main, security))
 }

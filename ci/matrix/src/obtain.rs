@@ -61,10 +61,11 @@ fn attempt(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<
                 obtained.userlands.insert(architecture, packages);
             }
             Err(error) => {
-                let error = error.context(format!("packages for {architecture}"));
                 let kernels = wanted.iter().filter(of_architecture);
                 let gaps: Option<Vec<Gap>> = kernels.map(|kernel| gap_of(kernel, &error)).collect();
-                let Some(gaps) = gaps else { return Err(error) };
+                let Some(gaps) = gaps else {
+                    return Err(error.context(format!("packages for {architecture}")));
+                };
                 obtained.gaps.extend(gaps);
                 wanted.retain(|kernel| !of_architecture(&kernel));
             }
@@ -85,11 +86,11 @@ fn attempt(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<
 /// The gap that an error leaves: only if the mirror does not have something that may be
 /// missing. Other errors, such as a full disk, fail the run.
 fn gap_of(kernel: &Kernel, error: &Error) -> Option<Gap> {
-    let is_gap = kernel.may_be_missing && error.is::<Unavailable>();
-    is_gap.then(|| Gap {
+    let Unavailable(reason) = error.downcast_ref().filter(|_| kernel.may_be_missing)?;
+    Some(Gap {
         kernel: kernel.name.to_string(),
         architecture: kernel.name.architecture,
-        reason: format!("{error:#}"),
+        reason: reason.clone(),
     })
 }
 
@@ -120,10 +121,10 @@ mod tests {
 
     #[test]
     fn only_what_the_mirror_lacks_is_a_gap() {
-        let missing = anyhow!("404").context(Unavailable("download failed".into()));
-        let missing = missing.context("packages for amd64");
+        let missing = anyhow!("404").context(Unavailable("a-package cannot be downloaded".into()));
+        let missing = missing.context("unpack");
         let gap = gap_of(&kernel(true), &missing).unwrap();
-        assert_eq!(gap.reason, "packages for amd64: download failed: 404");
+        assert_eq!(gap.reason, "a-package cannot be downloaded");
         assert!(gap_of(&kernel(false), &missing).is_none());
         assert!(gap_of(&kernel(true), &anyhow!("no space left on device")).is_none());
     }

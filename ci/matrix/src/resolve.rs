@@ -127,7 +127,7 @@ fn find_named(index: &impl Index, kernels: &Kernels, name: KernelName) -> Result
                     .into_iter()
                     .map(|(series, image)| (KernelName { series, architecture }, suite, image)),
             ),
-            Err(error) => errors += &format!("\n{suite} for {architecture}: {error:#}"),
+            Err(error) => errors += &format!("\n{error:#}"),
         }
     }
     listed.sort_by_key(|(_, _, image)| image.rank());
