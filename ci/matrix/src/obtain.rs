@@ -38,10 +38,9 @@ pub fn obtain(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Resu
         return first;
     }
     match &first {
-        Ok(obtained) => obtained
-            .gaps
-            .iter()
-            .for_each(|gap| eprintln!("missing: {}: {}", gap.kernel, gap.reason)),
+        Ok(Obtained { gaps, .. }) => {
+            gaps.iter().for_each(|gap| eprintln!("missing: {}: {}", gap.kernel, gap.reason));
+        }
         Err(error) => eprintln!("{error:#}"),
     }
     eprintln!("trying again with new package lists");

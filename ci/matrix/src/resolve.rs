@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::apt::{Package, version_numbers};
+use crate::apt::{Package, Unavailable, version_numbers};
 use crate::kernels::{Architecture, Backports, KernelName, Kernels, Stable};
 use crate::release::Release;
 
@@ -85,7 +85,7 @@ pub fn resolve(index: &impl Index, kernels: &Kernels, selection: &Selection) -> 
         resolved.kernels.push(find_stable(index, stable)?);
     }
     for source in &kernels.backports {
-        resolved.add_newest(index, source);
+        resolved.add_newest(index, source)?;
     }
     if *selection == Selection::All {
         for (architecture, suite) in kernels.suites() {
@@ -160,19 +160,21 @@ impl Resolved {
 
     /// Adds the newest series of a backports suite. A series that cannot be booted gives
     /// way to the next older one.
-    fn add_newest(&mut self, index: &impl Index, source: &Backports) {
+    fn add_newest(&mut self, index: &impl Index, source: &Backports) -> Result<()> {
         let Backports { suite, architecture, newest } = source;
-        let listed = index.images(*architecture, suite);
-        let error = listed.as_ref().err().map(|error| format!("{error:#}"));
+        let (images, unavailable) = match index.images(*architecture, suite) {
+            Ok(images) => (images, None),
+            Err(error) => (Vec::new(), Some(error.downcast::<Unavailable>()?)),
+        };
         let mut found = 0;
-        for (series, image) in by_series(listed.unwrap_or_default()).into_iter().rev() {
+        for (series, image) in by_series(images).into_iter().rev() {
             let name = KernelName { series, architecture: *architecture };
             if found < *newest && !self.has(name) && self.add(name, suite, image) {
                 found += 1;
             }
         }
         let further = if found > 0 { "further " } else { "" };
-        let reason = error.unwrap_or_else(|| {
+        let reason = unavailable.map(|Unavailable(reason)| reason).unwrap_or_else(|| {
             format!("{suite} has no {further}kernel for {architecture} that can be booted")
         });
         for rank in &Backports::RANKS[found..*newest] {
@@ -182,17 +184,21 @@ impl Resolved {
                 reason: reason.clone(),
             });
         }
+        Ok(())
     }
 
     /// Adds one kernel that may be missing, or its gap. Returns whether it can be booted.
     fn add(&mut self, name: KernelName, suite: &str, image: Image) -> bool {
-        let architecture = name.architecture;
         let is_bootable = image.is_bootable();
-        if is_bootable && !self.has(name) {
+        if self.has(name) {
+            return is_bootable;
+        }
+        if is_bootable {
             self.kernels.push(image.into_kernel(name, suite, true));
-        } else if !is_bootable {
-            let gap = Gap { kernel: name.to_string(), architecture, reason: image.lacks(suite) };
-            if !self.has(name) && !self.gaps.contains(&gap) {
+        } else {
+            let (kernel, architecture) = (name.to_string(), name.architecture);
+            let gap = Gap { kernel, architecture, reason: image.lacks(suite) };
+            if !self.gaps.contains(&gap) {
                 self.gaps.push(gap);
             }
         }

@@ -9,7 +9,8 @@ struct FakeIndex(BTreeMap<(Architecture, &'static str), Vec<Image>>);
 impl Index for FakeIndex {
     fn images(&self, architecture: Architecture, suite: &str) -> Result<Vec<Image>> {
         let images = self.0.iter().find(|(key, _)| **key == (architecture, suite));
-        Ok(images.with_context(|| format!("the package list of {suite} is missing"))?.1.clone())
+        let missing = || Unavailable(format!("the package list of {suite} is missing"));
+        Ok(images.with_context(missing)?.1.clone())
     }
 }
 
