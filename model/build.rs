@@ -1,4 +1,4 @@
-//! Compiles the program for the host, in both of its forms.
+//! Compiles the BPF program for the host, in both forms.
 
 fn main() {
     println!("cargo::rerun-if-changed=host");
@@ -10,8 +10,11 @@ fn main() {
         if frags {
             build.define("LAMINAR_FRAGS", None);
         }
-        // `#pragma unroll` is clang's.
+        // gcc does not know clang's `#pragma unroll`.
         build.flag_if_supported("-Wno-unknown-pragmas");
+        if name == "plain" {
+            build.file("host/layout.c");
+        }
         build.opt_level(2).warnings(true).warnings_into_errors(true).compile(name);
     }
 }

@@ -1,4 +1,4 @@
-//! Writes packets into a folder, as the fuzzer takes them: what `model/corpus` began with.
+//! Writes packets into a folder, in the fuzzer's format. `model/corpus` started with these.
 
 use verdict_model::Packets;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * libFuzzer's way into the program: both forms give the same answer wherever
- * the packet is split, the answer holds together, and (by the sanitizers) no
- * byte is read that is not the packet's.
+ * The entry point for libFuzzer. Both forms of the program must give the same
+ * answer, wherever the packet is split. Each answer must be consistent. The
+ * sanitizers stop a program that reads a byte outside of the packet.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,8 +13,8 @@
 
 enum { DROP = 1, PASS = 2, REDIRECT = 4 };
 
-/* In front of the packet: where it is split, and the features that are on. */
-#define IN_FRONT 2
+/* Bytes before the packet: the length of its first buffer, the features. */
+#define PREFIX_LEN 2
 
 static const struct laminar_prefix denied = {
 	32 + 29,
@@ -56,27 +56,29 @@ static void check(const struct host_answer *answer)
 		abort();
 	if (answer->counted != (answer->reason != HOST_NO_REASON))
 		abort();
-	if (answer->wrong)
+	if (answer->faults)
 		abort();
 }
 
-/* Twice, as the first packet of a source never finds an empty bucket. */
-static struct host_answer second_of(host_judge_function *judge,
-				    const void *first, unsigned long first_len,
-				    const void *packet, unsigned long len,
-				    struct host_config config)
+/*
+ * Returns the answer to the second of two equal packets, because the first
+ * packet of a source never finds an empty bucket.
+ */
+static struct host_answer judge_second(host_judge_function *judge,
+				       const struct host_packet *packet,
+				       struct host_config config)
 {
 	struct host_sources sources = {0};
 	struct host_answer answer;
 
 	config.sources = &sources;
-	answer = judge(first, first_len, packet, len, &config);
+	judge(packet, &config, &answer);
 	check(&answer);
 	config.now += 500;
-	answer = judge(first, first_len, packet, len, &config);
+	judge(packet, &config, &answer);
 	check(&answer);
-	if (answer.sampled != (config.controls.sample_every &&
-			       answer.verdict == DROP))
+	if (answer.sampled !=
+	    (config.controls.sample_every && answer.verdict == DROP))
 		abort();
 	return answer;
 }
@@ -86,36 +88,39 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const __u16 queues[3] = {1, 0, 9};
 	struct host_config config = {
 		.settings = {.partitions = 3},
-		/* This is for little-endian machines. */
-		.controls = {.ports = {__builtin_bswap16(9999)}, .interval = 1000},
+		/* Fuzzing runs on little-endian machines only. */
+		.controls = {.ports = {__builtin_bswap16(9999)},
+			     .interval = 1000},
 		.queues = queues,
 		.deny = &denied,
-		.denied = 1,
+		.deny_count = 1,
 		.allow = &allowed,
-		.allowed = 1,
+		.allow_count = 1,
 	};
-	struct host_answer whole, split;
-	void *packet, *start;
-	size_t first;
+	struct host_answer whole_answer, split_answer;
+	struct host_packet whole, split;
+	void *packet, *first;
 
-	if (size < IN_FRONT)
+	if (size < PREFIX_LEN)
 		return -1;
 	config.settings.features = data[1] & 0xf;
 	if (config.settings.features & LAMINAR_FEATURE_SAMPLES)
 		config.controls.sample_every = 1;
-	size -= IN_FRONT;
-	first = data[0] < size ? data[0] : size;
-	packet = copy_of(data + IN_FRONT, size);
-	start = copy_of(data + IN_FRONT, first);
+	size -= PREFIX_LEN;
+	packet = copy_of(data + PREFIX_LEN, size);
+	whole = (struct host_packet){packet, size, packet, size};
+	split = whole;
+	split.first_len = data[0] < size ? data[0] : size;
+	split.first = first = copy_of(packet, split.first_len);
 
-	whole = second_of(host_judge, packet, size, packet, size, config);
-	split = second_of(host_judge_frags, start, first, packet, size, config);
-	/* What lies behind the datagram need not be counted. */
-	split.bytes = whole.bytes;
-	if (memcmp(&whole, &split, sizeof(whole)))
+	whole_answer = judge_second(host_judge, &whole, config);
+	split_answer = judge_second(host_judge_frags, &split, config);
+	/* The program may leave out the padding of a split packet. */
+	split_answer.bytes = whole_answer.bytes;
+	if (memcmp(&whole_answer, &split_answer, sizeof(whole_answer)))
 		abort();
 
-	free(start);
+	free(first);
 	free(packet);
 	return 0;
 }

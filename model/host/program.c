@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * laminar_ingress as an ordinary function: the program's own source, with the
- * few helpers that it calls written for the host. Compiled once as it is and
- * once with LAMINAR_FRAGS, with names of its own for each.
+ * The XDP program as an ordinary function. This file includes the program's
+ * source and implements the BPF helpers that the program calls.
+ *
+ * It is compiled twice, with and without LAMINAR_FRAGS. HOST() gives the
+ * symbols of each form names of their own, because one binary has both.
  */
 #include <string.h>
 
@@ -34,7 +36,10 @@
 #define stats		     HOST(stats)
 #define steering	     HOST(steering)
 
-/* The kernel's has 32-bit fields that it widens as it loads the program. */
+/*
+ * The kernel's struct xdp_md has 32-bit fields. The kernel turns them into
+ * pointers when it loads a program. The host's struct has the pointers.
+ */
 #define xdp_md kernel_xdp_md
 #include <linux/bpf.h>
 #undef xdp_md
@@ -42,8 +47,7 @@
 struct xdp_md {
 	unsigned long data;
 	unsigned long data_end;
-	const __u8 *packet;
-	unsigned long len;
+	const struct host_packet *packet;
 };
 
 #define LAMINAR_FEATURES
@@ -51,22 +55,23 @@ struct xdp_md {
 #include "program.h"
 #include "../../bpf-src/laminar_ingress.c"
 
-/* What the maps hold while one packet is judged. */
+/* The state of the maps and helpers while the program runs on one packet. */
 static _Thread_local struct {
 	const struct host_config *config;
 	struct laminar_owner owner;
 	struct laminar_count counters[LAMINAR_REASON_COUNT];
 	struct laminar_sample sample;
-	__u32 cpu, shown, wrong;
+	__u32 cpu, sampled, faults;
 } now;
 
 static void *find_source(const struct laminar_source *source)
 {
-	struct host_sources *known = now.config->sources;
+	struct host_sources *sources_map = now.config->sources;
 
-	for (__u32 i = 0; i < known->count; i++)
-		if (!memcmp(&known->entries[i].source, source, sizeof(*source)))
-			return &known->entries[i].full_at;
+	for (__u32 i = 0; i < sources_map->count; i++)
+		if (!memcmp(&sources_map->buckets[i].source, source,
+			    sizeof(*source)))
+			return &sources_map->buckets[i].full_at;
 	return NULL;
 }
 
@@ -84,13 +89,13 @@ static int covers(const struct laminar_prefix *prefix, const void *key)
 static void *find_prefix(const struct laminar_prefix *list, __u32 count,
 			 const struct laminar_prefix *key)
 {
-	static const __u8 nothing[12];
+	static const __u8 zeros[12];
 
 	if (key->length != 8 * sizeof(key->source))
-		now.wrong |= 1;
+		now.faults |= HOST_FAULT_KEY_LENGTH;
 	if (key->source.family == 4 &&
-	    memcmp(key->source.address + 4, nothing, sizeof(nothing)))
-		now.wrong |= 2;
+	    memcmp(key->source.address + 4, zeros, sizeof(zeros)))
+		now.faults |= HOST_FAULT_KEY_PADDING;
 	for (__u32 i = 0; i < count; i++)
 		if (covers(&list[i], &key->source))
 			return (void *)&list[i];
@@ -105,9 +110,9 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 	if (map == &sources)
 		return find_source(key);
 	if (map == &deny)
-		return find_prefix(config->deny, config->denied, key);
+		return find_prefix(config->deny, config->deny_count, key);
 	if (map == &allow)
-		return find_prefix(config->allow, config->allowed, key);
+		return find_prefix(config->allow, config->allow_count, key);
 
 	index = *(const __u32 *)key;
 	if (map == &settings)
@@ -126,17 +131,18 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 long bpf_map_update_elem(void *map, const void *key, const void *value,
 			 __u64 flags)
 {
-	struct host_sources *known = now.config->sources;
+	struct host_sources *sources_map = now.config->sources;
+	struct host_bucket *bucket;
 
 	if (map != &sources || flags != BPF_ANY)
-		now.wrong |= 4;
-	if (known->count == HOST_MOST_SOURCES) {
-		now.wrong |= 128; /* the caller brought too many */
+		now.faults |= HOST_FAULT_UPDATE;
+	if (sources_map->count == HOST_MAX_SOURCES) {
+		now.faults |= HOST_FAULT_SOURCES;
 		return -1;
 	}
-	memcpy(&known->entries[known->count].source, key,
-	       sizeof(struct laminar_source));
-	memcpy(&known->entries[known->count++].full_at, value, sizeof(__u64));
+	bucket = &sources_map->buckets[sources_map->count++];
+	memcpy(&bucket->source, key, sizeof(bucket->source));
+	memcpy(&bucket->full_at, value, sizeof(bucket->full_at));
 	return 0;
 }
 
@@ -148,18 +154,18 @@ __u64 bpf_ktime_get_ns(void)
 void *bpf_ringbuf_reserve(void *map, __u64 size, __u64 flags)
 {
 	if (map != &samples || size != sizeof(now.sample) || flags)
-		now.wrong |= 8;
+		now.faults |= HOST_FAULT_RESERVE;
 	return &now.sample;
 }
 
 void bpf_ringbuf_submit(void *record, __u64 flags)
 {
 	if (record != &now.sample || flags)
-		now.wrong |= 16;
-	now.shown++;
+		now.faults |= HOST_FAULT_SUBMIT;
+	now.sampled++;
 }
 
-/* Every CPU that is named has a queue. */
+/* Every CPU in the configuration has a queue. */
 long bpf_redirect_map(void *map, __u64 key, __u64 flags)
 {
 	if (map != &cpu_map)
@@ -170,56 +176,57 @@ long bpf_redirect_map(void *map, __u64 key, __u64 flags)
 
 __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx)
 {
-	return ctx->len;
+	return ctx->packet->len;
 }
 
 long bpf_xdp_load_bytes(struct xdp_md *ctx, __u32 offset, void *to, __u32 len)
 {
-	if (!len || offset > ctx->len || len > ctx->len - offset)
+	const struct host_packet *packet = ctx->packet;
+
+	if (!len || offset > packet->len || len > packet->len - offset)
 		return -1;
-	memcpy(to, ctx->packet + offset, len);
+	memcpy(to, packet->bytes + offset, len);
 	return 0;
 }
 
-static void check_sample(const struct host_answer *answer, const __u8 *packet,
-			 unsigned long len)
+static void check_sample(const struct host_answer *answer,
+			 const struct host_packet *packet)
 {
-	unsigned long most = LAMINAR_SAMPLE_BYTES;
+	__u64 max = LAMINAR_SAMPLE_BYTES;
 
-	if (now.sample.captured != (len < most ? len : most) ||
-	    memcmp(now.sample.packet, packet, now.sample.captured))
-		now.wrong |= 32;
+	if (now.sample.captured != (packet->len < max ? packet->len : max) ||
+	    memcmp(now.sample.packet, packet->bytes, now.sample.captured))
+		now.faults |= HOST_FAULT_SAMPLE_BYTES;
 	if (now.sample.reason != answer->reason ||
-	    now.sample.length != len ||
+	    now.sample.length != packet->len ||
 	    now.sample.time != now.config->now)
-		now.wrong |= 64;
+		now.faults |= HOST_FAULT_SAMPLE_FIELDS;
 }
 
-struct host_answer HOST_JUDGE(const __u8 *first, unsigned long first_len,
-			      const __u8 *packet, unsigned long len,
-			      const struct host_config *config) {
+void HOST_JUDGE(const struct host_packet *packet,
+		const struct host_config *config, struct host_answer *answer)
+{
 	struct xdp_md ctx = {
-		.data = (unsigned long)first,
-		.data_end = (unsigned long)(first + first_len),
+		.data = (unsigned long)packet->first,
+		.data_end = (unsigned long)(packet->first + packet->first_len),
 		.packet = packet,
-		.len = len,
 	};
-	struct host_answer answer = {.reason = HOST_NO_REASON};
 
+	memset(answer, 0, sizeof(*answer));
+	answer->reason = HOST_NO_REASON;
 	memset(&now, 0, sizeof(now));
 	now.config = config;
-	answer.verdict = config->settings.features ? laminar_guarded(&ctx)
-						   : laminar_ingress(&ctx);
-	answer.cpu = now.cpu;
+	answer->verdict = config->settings.features ? laminar_guarded(&ctx)
+						    : laminar_ingress(&ctx);
+	answer->cpu = now.cpu;
 	for (__u32 reason = 0; reason < LAMINAR_REASON_COUNT; reason++) {
-		answer.counted += now.counters[reason].packets;
-		answer.bytes += now.counters[reason].bytes;
+		answer->counted += now.counters[reason].packets;
+		answer->bytes += now.counters[reason].bytes;
 		if (now.counters[reason].packets)
-			answer.reason = reason;
+			answer->reason = reason;
 	}
-	answer.sampled = now.shown;
-	if (now.shown)
-		check_sample(&answer, packet, len);
-	answer.wrong = now.wrong;
-	return answer;
+	answer->sampled = now.sampled;
+	if (now.sampled)
+		check_sample(answer, packet);
+	answer->faults = now.faults;
 }

@@ -1,129 +1,41 @@
-//! The C program on this machine, without root and without a kernel.
+//! The BPF program on this machine, without root and without a kernel.
 
-use std::ffi::c_ulong;
+mod ffi;
+
 use std::net::IpAddr;
 
+use laminar_xdp_prebuilt::abi;
+
+use self::ffi::{
+    HOST_NO_REASON, HostAnswer, HostConfig, HostPacket, HostSources, Judge, check_layout,
+    host_judge, host_judge_frags,
+};
 use crate::model::{Answer, Limit, Model, Reason, Verdict};
 
-/// As in `laminar_abi.h`, on which nothing here depends but by these.
-const MOST_PORTS: usize = 16;
-const LISTS: u32 = 1;
-const LIMIT: u32 = 2;
-const SAMPLES: u32 = 4;
-const PORTS: u32 = 8;
-
-#[repr(C)]
-struct Settings {
-    partitions: u32,
-    features: u32,
-}
-
-#[repr(C)]
-struct Controls {
-    ports: [u16; MOST_PORTS],
-    interval: u64,
-    tolerance: u64,
-    sample_every: u32,
-    reserved: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Source {
-    family: u32,
-    address: [u8; 16],
-}
-
-#[repr(C)]
-struct Prefix {
-    length: u32,
-    source: Source,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Entry {
-    source: Source,
-    full_at: u64,
-}
-
-/// `HOST_MOST_SOURCES` of `program.h`.
-const MOST_SOURCES: usize = 64;
-
-#[repr(C)]
-#[derive(Clone)]
-struct Sources {
-    count: u32,
-    entries: [Entry; MOST_SOURCES],
-}
-
-const NOBODY: Sources = Sources {
-    count: 0,
-    entries: [Entry { source: Source { family: 0, address: [0; 16] }, full_at: 0 }; MOST_SOURCES],
-};
-
-#[repr(C)]
-struct Config {
-    settings: Settings,
-    controls: Controls,
-    queues: *const u16,
-    deny: *const Prefix,
-    allow: *const Prefix,
-    denied: u32,
-    allowed: u32,
-    now: u64,
-    sources: *mut Sources,
-}
-
-#[repr(C)]
-struct HostAnswer {
-    verdict: u32,
-    cpu: u32,
-    counted: u32,
-    reason: u32,
-    bytes: u64,
-    sampled: u32,
-    wrong: u32,
-}
-
-type Judge =
-    unsafe extern "C" fn(*const u8, c_ulong, *const u8, c_ulong, *const Config) -> HostAnswer;
-
-unsafe extern "C" {
-    fn host_judge(
-        first: *const u8,
-        first_len: c_ulong,
-        packet: *const u8,
-        len: c_ulong,
-        config: *const Config,
-    ) -> HostAnswer;
-    fn host_judge_frags(
-        first: *const u8,
-        first_len: c_ulong,
-        packet: *const u8,
-        len: c_ulong,
-        config: *const Config,
-    ) -> HostAnswer;
-}
-
-/// The program, configured as a model is, with buckets of its own for each of its forms.
+/// The program with the configuration of a model. Each of its two forms has its own
+/// buckets.
 pub struct Program {
     queues: Vec<u16>,
     ports: Vec<u16>,
-    lists: Option<(Vec<Prefix>, Vec<Prefix>)>,
+    lists: Option<(Vec<abi::laminar_prefix>, Vec<abi::laminar_prefix>)>,
     limit: Option<Limit>,
-    samples: bool,
-    whole: Sources,
-    split: Sources,
+    has_samples: bool,
+    whole_sources: HostSources,
+    split_sources: HostSources,
 }
 
-/// The program's answer, and the bytes that it counted.
+/// The program's answer and the number of bytes that it counted, or what the program did
+/// wrong.
 pub type Counted = Result<(Answer, u64), String>;
 
 impl Program {
-    /// Every CPU of the model's owners has a queue. With samples each drop is shown, and
-    /// checked.
-    pub fn like(model: &Model, samples: bool) -> Program {
+    /// Makes a program with the configuration of `model`. Every CPU of the model's owners
+    /// has a queue. With samples, the program samples each drop.
+    ///
+    /// # Panics
+    /// If the Rust declarations of the C structs are wrong.
+    pub fn configured_as(model: &Model, has_samples: bool) -> Program {
+        check_layout();
         let queue = |owner: &Option<u32>| owner.map_or(0, |cpu| cpu as u16 + 1);
         let list = |prefixes: &[crate::Prefix]| prefixes.iter().map(prefix).collect();
         Program {
@@ -131,31 +43,32 @@ impl Program {
             ports: model.ports.clone(),
             lists: model.lists.as_ref().map(|lists| (list(&lists.deny), list(&lists.allow))),
             limit: model.limit,
-            samples,
-            whole: NOBODY,
-            split: NOBODY,
+            has_samples,
+            whole_sources: HostSources::EMPTY,
+            split_sources: HostSources::EMPTY,
         }
     }
 
-    /// Has every bucket full again.
-    pub fn forget(&mut self) {
-        (self.whole.count, self.split.count) = (0, 0);
+    /// Fills every bucket.
+    pub fn refill_buckets(&mut self) {
+        (self.whole_sources.count, self.split_sources.count) = (0, 0);
     }
 
-    /// The answer for a frame in one buffer.
+    /// Judges a frame that is in one buffer.
     pub fn judge(&mut self, frame: &[u8], now: u64) -> Counted {
-        let mut sources = self.whole.clone();
+        let mut sources = self.whole_sources.clone();
         let answer = self.run(host_judge, frame, frame.len(), now, &mut sources);
-        self.whole = sources;
+        self.whole_sources = sources;
         answer
     }
 
-    /// The answer of the program for packets in several buffers, of which the first holds
-    /// so many bytes.
-    pub fn judge_split(&mut self, frame: &[u8], first: usize, now: u64) -> Counted {
-        let mut sources = self.split.clone();
-        let answer = self.run(host_judge_frags, frame, first.min(frame.len()), now, &mut sources);
-        self.split = sources;
+    /// Judges a frame of which the first buffer holds `first_len` bytes, with the program
+    /// for packets in several buffers.
+    pub fn judge_split(&mut self, frame: &[u8], first_len: usize, now: u64) -> Counted {
+        let mut sources = self.split_sources.clone();
+        let first_len = first_len.min(frame.len());
+        let answer = self.run(host_judge_frags, frame, first_len, now, &mut sources);
+        self.split_sources = sources;
         answer
     }
 
@@ -163,67 +76,81 @@ impl Program {
         &self,
         judge: Judge,
         frame: &[u8],
-        first: usize,
+        first_len: usize,
         now: u64,
-        sources: &mut Sources,
+        sources: &mut HostSources,
     ) -> Counted {
-        let mut ports = [0; MOST_PORTS];
-        for (to, port) in ports.iter_mut().zip(&self.ports) {
-            *to = port.to_be();
-        }
-        let (interval, tolerance) =
-            self.limit.map_or((0, 0), |limit| (limit.interval, (limit.burst - 1) * limit.interval));
-        let features = [
-            (self.lists.is_some(), LISTS),
-            (self.limit.is_some(), LIMIT),
-            (self.samples, SAMPLES),
-            (self.ports.len() > 1, PORTS),
-        ];
-        let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
         let (deny, allow) = self.lists.as_ref().map_or((&[][..], &[][..]), |(d, a)| (d, a));
-        let config = Config {
-            settings: Settings { partitions: self.queues.len() as u32, features },
-            controls: Controls {
-                ports,
-                interval,
-                tolerance,
-                sample_every: self.samples.into(),
-                reserved: 0,
-            },
+        let config = HostConfig {
+            settings: self.settings(),
+            controls: self.controls(),
             queues: self.queues.as_ptr(),
             deny: deny.as_ptr(),
             allow: allow.as_ptr(),
-            denied: deny.len() as u32,
-            allowed: allow.len() as u32,
+            deny_count: deny.len() as u32,
+            allow_count: allow.len() as u32,
             now,
             sources,
         };
-        // SAFETY: the lengths are those of what they stand beside, and the table has an
-        // entry for each partition; all of it outlives the call and is only read, but for
-        // the sources, which are borrowed for it.
-        let answer = unsafe {
-            let (start, length) = (frame.as_ptr(), frame.len() as c_ulong);
-            judge(start, first as c_ulong, start, length, &config)
+        let packet = HostPacket {
+            first: frame.as_ptr(),
+            first_len: first_len as u64,
+            bytes: frame.as_ptr(),
+            len: frame.len() as u64,
         };
-        let shown = self.samples && answer.verdict == 1;
-        if answer.wrong != 0 || answer.sampled != u32::from(shown) {
-            let HostAnswer { wrong, sampled, .. } = answer;
-            return Err(format!("{sampled} samples, and what is wrong is {wrong:#x}"));
+        let mut answer = HostAnswer::default();
+        // SAFETY: `check_layout` compared the structs with C's. Each pointer comes from a
+        // slice with the length beside it, and `queues` has an entry for each partition. All
+        // of these outlive the call. C writes to `sources` and `answer` alone, which are
+        // borrowed mutably.
+        unsafe { judge(&packet, &config, &mut answer) };
+
+        let is_dropped = answer.verdict == 1;
+        if answer.faults != 0 {
+            let faults = answer.faults;
+            return Err(format!("faults {faults:#x} (enum host_fault in model/host/program.h)"));
+        }
+        if answer.sampled != u32::from(self.has_samples && is_dropped) {
+            return Err(format!("{} samples with verdict {}", answer.sampled, answer.verdict));
         }
         Ok((answer_of(&answer)?, answer.bytes))
     }
+
+    fn settings(&self) -> abi::laminar_settings {
+        let features = [
+            (self.lists.is_some(), abi::LAMINAR_FEATURE_LISTS),
+            (self.limit.is_some(), abi::LAMINAR_FEATURE_LIMIT),
+            (self.has_samples, abi::LAMINAR_FEATURE_SAMPLES),
+            (self.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
+        ];
+        let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
+        abi::laminar_settings { partitions: self.queues.len() as u32, features }
+    }
+
+    fn controls(&self) -> abi::laminar_controls {
+        let mut controls =
+            abi::laminar_controls { sample_every: self.has_samples.into(), ..Default::default() };
+        for (to, port) in controls.ports.iter_mut().zip(&self.ports) {
+            *to = port.to_be();
+        }
+        if let Some(Limit { interval, burst }) = self.limit {
+            (controls.interval, controls.tolerance) = (interval, (burst - 1) * interval);
+        }
+        controls
+    }
 }
 
-fn prefix((address, length): &crate::Prefix) -> Prefix {
+fn prefix((address, length): &crate::Prefix) -> abi::laminar_prefix {
     let (mut bytes, family) = ([0; 16], if address.is_ipv4() { 4 } else { 6 });
     match address {
         IpAddr::V4(address) => bytes[..4].copy_from_slice(&address.octets()),
         IpAddr::V6(address) => bytes = address.octets(),
     }
-    Prefix { length: 32 + u32::from(*length), source: Source { family, address: bytes } }
+    let source = abi::laminar_source { family, address: bytes };
+    abi::laminar_prefix { length: 32 + u32::from(*length), source }
 }
 
-/// By the numbers of `laminar_abi.h`, and of the kernel for verdicts.
+/// Translates the numbers of the kernel's verdicts and of `laminar_abi.h`.
 fn answer_of(answer: &HostAnswer) -> Result<Answer, String> {
     let &HostAnswer { verdict, cpu, counted, reason, .. } = answer;
     let verdict = match verdict {
@@ -233,20 +160,20 @@ fn answer_of(answer: &HostAnswer) -> Result<Answer, String> {
         _ => return Err(format!("verdict {verdict}")),
     };
     let reason = match reason {
-        0 => Some(Reason::Invalid),
-        1 => Some(Reason::Fragment),
-        2 => Some(Reason::NoQueue),
-        3 => Some(Reason::Short),
-        4 => Some(Reason::Magic),
-        5 => Some(Reason::Length),
-        6 => Some(Reason::Redirected),
-        9 => Some(Reason::Denied),
-        10 => Some(Reason::Rate),
-        u32::MAX => None,
+        abi::LAMINAR_REASON_INVALID => Some(Reason::Invalid),
+        abi::LAMINAR_REASON_PASSED_FRAGMENT => Some(Reason::Fragment),
+        abi::LAMINAR_REASON_PASSED_NO_QUEUE => Some(Reason::NoQueue),
+        abi::LAMINAR_REASON_DROPPED_SHORT => Some(Reason::Short),
+        abi::LAMINAR_REASON_DROPPED_MAGIC => Some(Reason::Magic),
+        abi::LAMINAR_REASON_DROPPED_LENGTH => Some(Reason::Length),
+        abi::LAMINAR_REASON_REDIRECTED => Some(Reason::Redirected),
+        abi::LAMINAR_REASON_DROPPED_DENIED => Some(Reason::Denied),
+        abi::LAMINAR_REASON_DROPPED_RATE => Some(Reason::Rate),
+        HOST_NO_REASON => None,
         _ => return Err(format!("reason {reason}")),
     };
     match counted {
         0 | 1 => Ok(Answer { verdict, reason }),
-        _ => Err(format!("it counted {counted} times")),
+        _ => Err(format!("{counted} packets counted for one")),
     }
 }

@@ -1,6 +1,8 @@
-//! What decides whether the program decides right: [`Model`] is the verdict table written
-//! a second time, in safe Rust and straight from its specification; [`Packets`] makes what
-//! it is tried on; `host` is the C program itself, compiled for this machine.
+//! A second implementation of the verdict table, for tests of the BPF program.
+//!
+//! [`Model`] implements the specification of the table in safe Rust. [`Packets`] generates
+//! packets. The module `host` is the BPF program, compiled for this machine. A test
+//! compares the answers of the two implementations.
 
 #[cfg(feature = "host")]
 pub mod host;
@@ -10,7 +12,7 @@ mod packets;
 pub use model::{Answer, Limit, Lists, Model, Prefix, Reason, Verdict};
 pub use packets::Packets;
 
-/// A packet as people read it: its layers, and all of its bytes.
+/// Renders a packet for an error message: all of its bytes, and its layers.
 pub fn describe(frame: &[u8]) -> String {
     let layers = match etherparse::LaxSlicedPacket::from_ethernet(frame) {
         Ok(layers) => format!("{layers:#?}"),

@@ -1,83 +1,83 @@
-//! The verdict table, straight from its specification. Nothing here is shared with the
-//! program or the loader, not even a constant.
+//! The verdict table, from its specification. This module shares nothing with the program
+//! and the loader, not even a constant: a shared mistake would not be found.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The kernel goes on with it where it arrived.
+    /// The kernel processes it on the CPU where it arrived.
     Pass,
-    /// It is thrown away.
+    /// The kernel drops it.
     Drop,
-    /// It goes to the queue of this CPU.
+    /// The kernel moves it to the queue of this CPU.
     Redirect(u32),
 }
 
-/// Why, for packets that are counted.
+/// Why a packet got its verdict. Each reason has a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// Cannot be judged.
+    /// Too malformed to judge.
     Invalid,
-    /// Part of a datagram.
+    /// A fragment of a datagram.
     Fragment,
-    /// Valid, and its partition belongs to nobody.
+    /// Valid, but the partition has no owner.
     NoQueue,
-    /// Payload under 12 bytes.
+    /// The payload is shorter than 12 bytes.
     Short,
-    /// Wrong magic.
+    /// The magic is wrong.
     Magic,
-    /// Payload length is not what the datagram carries.
+    /// The payload length in the header is not the datagram's.
     Length,
     /// Valid.
     Redirected,
     /// The source is denied.
     Denied,
-    /// Valid, but the source's bucket is empty.
+    /// Valid, but the bucket of the source is empty.
     Rate,
 }
 
-/// Verdict and counter; other people's packets move no counter.
+/// The verdict on a packet and its reason. A packet to another port has no reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// What becomes of the packet.
+    /// What happens to the packet.
     pub verdict: Verdict,
-    /// The counter that moves.
+    /// The counter that counts the packet.
     pub reason: Option<Reason>,
 }
 
-/// Leading bits of an address.
+/// An address and the number of its leading bits that are compared.
 pub type Prefix = (IpAddr, u8);
 
-/// Sources by prefix.
+/// Lists of sources.
 #[derive(Debug, Clone, Default)]
 pub struct Lists {
-    /// Dropped, whatever they send.
+    /// Sources whose packets are dropped.
     pub deny: Vec<Prefix>,
-    /// Not limited, unless denied.
+    /// Sources without a limit, unless they are denied.
     pub allow: Vec<Prefix>,
 }
 
 /// A token bucket for each source.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// Nanoseconds that a bucket takes to gain one packet.
+    /// The time in nanoseconds in which a bucket gains one packet.
     pub interval: u64,
-    /// Packets in a full one.
+    /// The number of packets in a full bucket.
     pub burst: u64,
 }
 
-/// What the program is configured for, and the buckets.
+/// The configuration of the program, and the state of the buckets.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// UDP ports.
+    /// The UDP ports.
     pub ports: Vec<u16>,
-    /// For each partition the CPU that owns it and has a queue.
+    /// For each partition, the CPU that owns it and has a queue.
     pub owners: Vec<Option<u32>>,
-    /// Who is denied, and who not limited.
+    /// The lists of sources, if the feature is on.
     pub lists: Option<Lists>,
-    /// How much each source may send.
+    /// The limit of each source, if the feature is on.
     pub limit: Option<Limit>,
     /// The time in nanoseconds.
     pub now: u64,
@@ -86,36 +86,36 @@ pub struct Model {
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// Nanoseconds of what it holds, by which a packet takes an interval.
-    held: u64,
-    at: u64,
+    /// The content, as the time in which the bucket gains it. A packet costs an interval.
+    content: u64,
+    updated_at: u64,
 }
 
-/// The counter that moves where a packet is not valid; none if it is somebody else's.
+/// Why a packet is not valid. `None` for a packet that is not LaminarDB's.
 type NotValid = Option<Reason>;
 
-/// Where UDP begins in a frame.
+/// The UDP header in a frame.
 struct Udp<'a> {
     source: IpAddr,
-    /// Its header and what follows it.
+    /// The frame from the UDP header on.
     bytes: &'a [u8],
-    /// How much of that is the IP packet's; the frame may be padded.
-    room: usize,
+    /// The number of these bytes that the IP packet has. Padding may follow.
+    max_length: usize,
 }
 
 impl Model {
-    /// Without anything but the verdict table.
+    /// Makes a model without lists and without a limit.
     pub fn new(port: u16, owners: Vec<Option<u32>>) -> Model {
         let (ports, buckets) = (vec![port], HashMap::new());
         Model { ports, owners, lists: None, limit: None, now: 0, buckets }
     }
 
-    /// Has every bucket full again.
-    pub fn forget(&mut self) {
+    /// Fills every bucket.
+    pub fn refill_buckets(&mut self) {
         self.buckets.clear();
     }
 
-    /// The answer for a frame.
+    /// Judges a frame.
     pub fn judge(&mut self, frame: &[u8]) -> Answer {
         let (verdict, reason) = match self.partition_key(frame) {
             Ok(key) => match self.owners[key as usize % self.owners.len()] {
@@ -130,19 +130,19 @@ impl Model {
         Answer { verdict, reason }
     }
 
-    /// That of a valid frame.
+    /// Returns the partition key of a valid frame.
     fn partition_key(&mut self, frame: &[u8]) -> Result<u32, NotValid> {
-        let Udp { source, bytes: udp, room } = find_udp(frame)?;
+        let Udp { source, bytes: udp, max_length } = find_udp(frame)?;
         let header = udp.get(..8).ok_or(Some(Reason::Invalid))?;
         if !self.ports.contains(&u16_at(header, 2)) {
             return Err(None);
         }
-        let is_in = |list: &[Prefix]| list.iter().any(|prefix| is_covered(source, *prefix));
+        let is_in = |list: &[Prefix]| list.iter().any(|prefix| is_within(source, *prefix));
         if self.lists.as_ref().is_some_and(|lists| is_in(&lists.deny)) {
             return Err(Some(Reason::Denied));
         }
         let length = usize::from(u16_at(header, 4));
-        if length < 8 || length > room || length > udp.len() {
+        if length < 8 || length > max_length || length > udp.len() {
             return Err(Some(Reason::Invalid));
         }
         let datagram = &udp[8..length];
@@ -160,22 +160,23 @@ impl Model {
         Ok(u32_at(header, 4))
     }
 
-    /// Whether there was one.
+    /// Takes a packet out of the bucket of a source. Returns whether the bucket had one.
     fn take_token(&mut self, source: IpAddr) -> bool {
         let Some(Limit { interval, burst }) = self.limit else { return true };
         let (full, now) = (burst * interval, self.now);
-        let bucket = self.buckets.entry(source).or_insert(Bucket { held: full, at: now });
-        bucket.held = full.min(bucket.held + (now - bucket.at));
-        bucket.at = now;
-        let has_one = bucket.held >= interval;
-        if has_one {
-            bucket.held -= interval;
+        let bucket =
+            self.buckets.entry(source).or_insert(Bucket { content: full, updated_at: now });
+        bucket.content = full.min(bucket.content + (now - bucket.updated_at));
+        bucket.updated_at = now;
+        let has_packet = bucket.content >= interval;
+        if has_packet {
+            bucket.content -= interval;
         }
-        has_one
+        has_packet
     }
 }
 
-fn is_covered(address: IpAddr, (prefix, length): Prefix) -> bool {
+fn is_within(address: IpAddr, (prefix, length): Prefix) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
         IpAddr::V6(address) => address.to_bits(),
@@ -216,9 +217,9 @@ fn find_in_ipv4(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
         return Err(Some(Reason::Fragment));
     }
     match total_length.checked_sub(header_length) {
-        Some(room) if room >= 8 => {
+        Some(max_length) if max_length >= 8 => {
             let source = IpAddr::from([header[12], header[13], header[14], header[15]]);
-            Ok(Udp { source, bytes: &ip[header_length..], room })
+            Ok(Udp { source, bytes: &ip[header_length..], max_length })
         }
         _ => Err(Some(Reason::Invalid)),
     }
@@ -229,7 +230,7 @@ fn find_in_ipv6(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
     if header[0] / 16 != 6 {
         return Err(Some(Reason::Invalid));
     }
-    let (mut room, mut kind) = (usize::from(u16_at(header, 4)), header[6]);
+    let (mut max_length, mut kind) = (usize::from(u16_at(header, 4)), header[6]);
     let mut extensions = 0;
     // Hop-by-hop options, routing, fragment, authentication, destination options.
     while let 0 | 43 | 44 | 51 | 60 = kind {
@@ -247,14 +248,14 @@ fn find_in_ipv6(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
         if kind == 44 && (offset != 0 || more_fragments) {
             return Err((start[0] == 17).then_some(Reason::Fragment));
         }
-        room = room.checked_sub(length).ok_or(Some(Reason::Invalid))?;
+        max_length = max_length.checked_sub(length).ok_or(Some(Reason::Invalid))?;
         rest = rest.get(length..).ok_or(Some(Reason::Invalid))?;
         kind = start[0];
     }
     match kind {
-        17 if room >= 8 => {
+        17 if max_length >= 8 => {
             let source: [u8; 16] = std::array::from_fn(|i| header[8 + i]);
-            Ok(Udp { source: source.into(), bytes: rest, room })
+            Ok(Udp { source: source.into(), bytes: rest, max_length })
         }
         17 => Err(Some(Reason::Invalid)),
         _ => Err(None),

@@ -1,35 +1,35 @@
-//! Packets that try the program: most of them nearly right, because random bytes never get
-//! past the first check.
+//! Packets for tests of the program. Most are nearly valid, because random bytes fail at the
+//! first check.
 
 use fastrand::Rng;
 
-/// An endless stream of frames, the same for the same seed.
+/// An endless stream of frames. The same seed gives the same frames.
 #[derive(Debug, Clone)]
 pub struct Packets {
     random: Rng,
     port: u16,
     frame: Vec<u8>,
-    /// Where layers and fields that decide begin in the frame.
-    edges: Vec<usize>,
+    /// Offsets in the frame at which layers and the fields that matter begin.
+    fields: Vec<usize>,
 }
 
 const VLAN: [u16; 2] = [0x8100, 0x88a8];
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const UDP: u8 = 17;
-/// Kinds of IPv6 extension headers, ESP and two that are none.
+/// Numbers of IPv6 extension headers, then those of ESP, of "no next header" and of TCP.
 const NEXT: [u8; 8] = [0, 43, 44, 51, 60, 50, 59, 6];
 
 impl Packets {
-    /// Frames around this UDP port.
+    /// Makes a stream of frames. Most are sent to this UDP port or to a near one.
     pub fn new(seed: u64, port: u16) -> Packets {
-        Packets { random: Rng::with_seed(seed), port, frame: Vec::new(), edges: Vec::new() }
+        Packets { random: Rng::with_seed(seed), port, frame: Vec::new(), fields: Vec::new() }
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub fn next_frame(&mut self) -> &[u8] {
         self.frame.clear();
-        self.edges.clear();
+        self.fields.clear();
         self.ethernet();
         for _ in 0..self.random.u8(..4).saturating_sub(1) {
             self.mutate();
@@ -42,7 +42,7 @@ impl Packets {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        self.edges.push(self.frame.len());
+        self.fields.push(self.frame.len());
         self.frame.extend_from_slice(bytes);
     }
 
@@ -113,7 +113,7 @@ impl Packets {
         self.push(&[extensions[0], 64]);
         let host = self.random.u8(..12) * 9;
         self.push(&[0xfd, 0, 0, 0, 0, 0, 0, 0]);
-        // Some look like IPv4 addresses that are mapped, and are none.
+        // Some addresses look like IPv4-mapped ones, but have another prefix.
         self.push(if host.is_multiple_of(2) { &[0, 0, 0xff, 0xff] } else { &[0; 4] });
         self.push(&[192, 0, 2, host]);
         self.push(&[0xfd; 16]);
@@ -183,18 +183,18 @@ impl Packets {
         }
     }
 
-    /// Spoils something, most often where something decides.
+    /// Damages a byte or the length, most often at the beginning of a field.
     fn mutate(&mut self) {
-        if self.frame.is_empty() || self.edges.is_empty() {
+        if self.frame.is_empty() || self.fields.is_empty() {
             return;
         }
-        let edge = self.edges[self.random.usize(..self.edges.len())];
-        let near = edge + self.random.usize(..4);
+        let field = self.fields[self.random.usize(..self.fields.len())];
+        let near = field + self.random.usize(..4);
         let at = if self.one_in(4) { self.random.usize(..self.frame.len()) } else { near };
         match self.random.u8(..8) {
             0 => self.frame.truncate(at),
-            1 => self.frame.truncate(edge.saturating_sub(1)),
-            2 => self.frame.truncate(edge),
+            1 => self.frame.truncate(field.saturating_sub(1)),
+            2 => self.frame.truncate(field),
             3 => {
                 let longer = self.frame.len() + self.random.usize(..64);
                 self.frame.resize(longer, 0);

@@ -1,4 +1,4 @@
-//! The C program, compiled for the host, gives the model's answer on every packet.
+//! The BPF program, compiled for the host, gives the model's answer to every packet.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -7,15 +7,16 @@ use std::thread;
 use verdict_model::host::Program;
 use verdict_model::{Limit, Lists, Model, Packets, Reason, describe};
 
-/// Enough for every row of the table to be met often, at both byte orders of everything.
+/// Each row of the verdict table applies to at least a thousandth of these.
 const PACKETS: u64 = 10_000_000;
 const PORT: u16 = 9999;
-/// Packets after which everybody's bucket is full again: the program's table is small.
-const MEMORY: u64 = 250;
+/// The buckets are refilled after this number of packets, because the host's table of
+/// sources is small.
+const REFILL_INTERVAL: u64 = 250;
 
-/// One of sixteen: with several ports, lists, limits or not.
+/// Returns one of sixteen models, which differ in ports, lists and limits.
 fn model(which: u64) -> Model {
-    // Some partitions belong to nobody.
+    // Some partitions have no owner.
     let owners = (0..61).map(|p| (p % 7 != 3).then_some(p % 5 * 40)).collect();
     let mut model = Model::new(PORT, owners);
     if which & 1 != 0 {
@@ -35,7 +36,7 @@ fn model(which: u64) -> Model {
 }
 
 #[test]
-fn the_program_answers_as_the_model_does() {
+fn program_and_model_agree_on_every_packet() {
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     let work = (0..threads).map(|thread| {
         thread::spawn(move || {
@@ -52,26 +53,26 @@ fn the_program_answers_as_the_model_does() {
             *answers.entry(answer).or_insert(0) += count;
         }
     }
-    // Not by a macro, which would show it only after a failure.
+    // The test harness would show the output of `println!` only after a failure.
     let text = format!("the program agrees with the model on {PACKETS} packets: {answers:?}");
     writeln!(std::io::stderr(), "{text}").expect("stderr");
-    // Otherwise the packets are none that try anything.
+    // The packets must reach every row of the table.
     assert_eq!(answers.len(), 10, "{answers:?}");
     assert!(answers.values().all(|count| *count > PACKETS / 1000), "{answers:?}");
 }
 
 fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u64>) {
     let mut model = model(which);
-    let mut program = Program::like(&model, which.is_multiple_of(3));
+    let mut program = Program::configured_as(&model, which.is_multiple_of(3));
     let mut random = Packets::new(seed, PORT);
     for number in 0..packets {
-        // Exactly as long as the packet, so that tools that watch memory see what reads on.
+        // A box is as long as the packet, so that memory checkers see a read beyond it.
         let frame: Box<[u8]> = random.next_frame().into();
-        if number % MEMORY == 0 {
-            model.forget();
-            program.forget();
+        if number % REFILL_INTERVAL == 0 {
+            model.refill_buckets();
+            program.refill_buckets();
         }
-        // Now and then nothing happens for a while.
+        // Pauses of 900 ns let buckets gain most of a packet.
         model.now += if number % 20 == 0 { 900 } else { number % 7 };
         let expected = model.judge(&frame);
         let first = (number % 120) as usize;
@@ -91,7 +92,7 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
             assert_eq!(answer, Ok(expected), "{}", about());
             let allowed = match (expected.reason, what) {
                 (None, _) => [0, 0],
-                // What lies behind a whole datagram is padding, and need not be counted.
+                // The program may leave out the padding of a split packet.
                 (Some(reason), "split") if ends_with_datagram(reason) => {
                     [length, length.min(first as u64)]
                 }
@@ -103,7 +104,7 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
     }
 }
 
-/// Whether the program looks no further than to the datagram's end.
+/// Returns whether the program looks for the datagram's end, and not for the packet's.
 fn ends_with_datagram(reason: Reason) -> bool {
     !matches!(reason, Reason::Invalid | Reason::Fragment | Reason::Denied)
 }

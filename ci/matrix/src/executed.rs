@@ -1,33 +1,53 @@
-//! On which kernels the objects were last executed: what claims are worth.
+//! `bpf-prebuilt/executed.toml`: the kernels that executed the objects.
 
 use anyhow::{Context, Result};
+use laminar_xdp_prebuilt::{Manifest, sha256_hex};
 use serde::{Deserialize, Serialize};
 
-/// What `executed.toml` says. It lies beside the manifest, in the repository only: a
-/// loader has no use for it.
+use crate::kernels::Architecture;
+use crate::release::Release;
+
+/// The whole file. It is in the repository only, because a loader has no use for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Executed {
+    /// Kernels that the last complete run wanted and the mirror did not have.
+    #[serde(rename = "gap", default)]
+    pub gaps: Vec<ExecutedGap>,
     /// The kernels, oldest first.
     #[serde(rename = "kernel", default)]
     pub kernels: Vec<ExecutedKernel>,
 }
 
-/// A kernel that was booted, and on which every check of the matrix went well.
+/// A kernel that a run wanted and the mirror did not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutedGap {
+    /// A series, or the rank in a suite.
+    pub kernel: String,
+    /// The architecture, by Debian's name.
+    pub architecture: Architecture,
+    pub reason: String,
+    /// The digest of the objects that the run executed on the other kernels. The gap says
+    /// nothing about other objects.
+    pub objects_sha256: String,
+}
+
+/// A kernel that was booted, and on which every check passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutedKernel {
-    /// The matrix's name for it.
+    /// The matrix's name for the kernel.
     pub name: String,
-    /// Its version, as in `6.12.117`.
+    /// The kernel's version, such as `6.12.117`.
     pub version: String,
-    /// The package that it came in, with its version.
+    /// The name and version of the kernel's package.
     pub package: String,
-    /// The machine, as Debian names it.
+    /// The architecture, by Debian's name.
     pub architecture: String,
-    /// How many checks it passed.
+    /// The number of checks that passed.
     pub checks: usize,
-    /// What the objects of its byte order did on it.
+    /// What each object of the kernel's byte order did.
     #[serde(rename = "object")]
     pub objects: Vec<ExecutedObject>,
 }
@@ -38,46 +58,60 @@ pub struct ExecutedKernel {
 pub struct ExecutedObject {
     /// The object's file.
     pub file: String,
-    /// SHA-256 of the bytes that were executed.
+    /// SHA-256 of the bytes that the kernel executed.
     pub sha256: String,
-    /// What it does in native mode: `steers`, `filters` or `refused`; an object for
-    /// sockets `chooses` behind XDP in any mode.
+    /// What the object did in native mode: `steers`, `filters` or `refused`. An object for
+    /// sockets `chooses`, whatever the mode of XDP is.
     pub native: String,
     /// The same in generic mode.
     pub generic: String,
 }
 
 impl Executed {
-    /// Its name in the folder of the objects.
+    /// The name of the file in the folder of the objects.
     pub const FILE_NAME: &'static str = "executed.toml";
 
     pub fn parse(text: &str) -> Result<Executed> {
-        toml::from_str(text).context(Executed::FILE_NAME)
+        let executed: Executed = toml::from_str(text).context(Executed::FILE_NAME)?;
+        for kernel in &executed.kernels {
+            Release::of_version(&kernel.version).context(Executed::FILE_NAME)?;
+        }
+        Ok(executed)
     }
 
     pub fn to_toml(&self) -> Result<String> {
         Ok(format!(
-            "# Written by `make matrix` after a run in which every check went well.\n\n{}",
+            "# Written by `make matrix` after a run in which every check passed.\n\n{}",
             toml::to_string(self)?
         ))
+    }
+
+    /// Adds a kernel, or replaces its former entry.
+    pub fn add(&mut self, kernel: ExecutedKernel) {
+        self.kernels.retain(|other| other.name != kernel.name);
+        self.kernels.push(kernel);
+        self.kernels.sort_by_key(|kernel| (kernel.release(), kernel.name.clone()));
+    }
+
+    /// Removes the kernels that executed no object of `manifest`. A backports series that
+    /// left the mirror stays until the objects change.
+    pub fn remove_outdated(&mut self, manifest: &Manifest) {
+        let is_current = |executed: &ExecutedObject| {
+            manifest.objects.iter().any(|object| object.sha256 == executed.sha256)
+        };
+        self.kernels.retain(|kernel| kernel.objects.iter().any(is_current));
     }
 }
 
 impl ExecutedKernel {
-    /// Major and minor number of its version, by which it belongs to a range.
-    pub fn release(&self) -> (u32, u32) {
-        release(&self.version)
+    /// The kernel's release. [`Executed::parse`] checked the version.
+    pub fn release(&self) -> Release {
+        Release::of_version(&self.version).expect("a version with a release")
     }
 }
 
-/// Major and minor number of a kernel's version.
-///
-/// # Panics
-/// If it has none: every version here comes out of a file of this repository.
-pub fn release(version: &str) -> (u32, u32) {
-    let mut numbers = version.split('.').map(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(Some(major)), Some(Some(minor))) => (major, minor),
-        _ => panic!("{version:?} is no version of Linux"),
-    }
+/// The digest of all objects of a manifest.
+pub fn objects_digest(manifest: &Manifest) -> String {
+    let objects: String = manifest.objects.iter().map(|object| object.sha256.as_str()).collect();
+    sha256_hex(objects.as_bytes())
 }

@@ -13,18 +13,18 @@ use object::{Endianness, FileKind};
 use crate::kernels::Architecture;
 use crate::userland::Userland;
 
-/// The first line of this kind on the console ends the run, with the exit code.
+/// The start of the console's last line. The exit code of the tests follows.
 pub const END: &str = "kernel-matrix: end of tests, exit code";
-/// What the machine printed about its selection stands between two lines of this.
+/// A line before, between and after the two forms of the selection on the console.
 pub const SELECTION: &str = "kernel-matrix: selection";
 
-/// Where the folder with the objects is, in the image as on this machine: the tests
-/// have the path of the checkout compiled in.
+/// The folder of the checkout. The image has the objects under the same path, because it is
+/// compiled into the tests.
 pub fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ci/matrix lies in a checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ci/matrix is in a checkout")
 }
 
-/// Writes the image for a kernel with this veth module.
+/// Writes the image for a kernel whose module for veth is the file `veth`.
 pub fn build(
     architecture: Architecture,
     userland: &Userland,
@@ -36,7 +36,11 @@ pub fn build(
     for folder in ["proc", "sys", "dev", "tmp", "run", "etc"] {
         image.folder(Path::new("/").join(folder).as_path());
     }
-    let module = veth.file_name().context("no module")?.to_string_lossy().into_owned();
+    let module = veth
+        .file_name()
+        .context("the path of the module has no name")?
+        .to_string_lossy()
+        .into_owned();
     image.add("/init", init(&module).into_bytes(), 0o755);
     image.add(&format!("/{module}"), fs::read(veth)?, 0o644);
     for (name, program) in [
@@ -58,9 +62,8 @@ pub fn build(
     image.write(to)
 }
 
-/// What the machine does: everything that it says goes to the console, but what could
-/// come between the results of the tests (panics, the kernel's warnings) only at the
-/// end.
+/// The script that the kernel starts. It prints to the console. Messages that could come
+/// between the results of the tests (panics, the kernel's warnings) follow at the end.
 fn init(module: &str) -> String {
     let checkout = checkout().display();
     format!(
@@ -99,7 +102,7 @@ struct Entry {
 }
 
 struct Image {
-    /// By which Debian names the folders of libraries.
+    /// Debian's name for the folders of libraries.
     triple: &'static str,
     entries: Vec<Entry>,
     folders: BTreeSet<PathBuf>,
@@ -119,22 +122,22 @@ impl Image {
         }
     }
 
-    /// Adds a program with the libraries that it needs, and those that they need.
+    /// Adds a program, the libraries that it needs, and the libraries that these need.
     fn program(&mut self, root: &Path, name: &str, file: &Path) -> Result<()> {
         let content = fs::read(file).with_context(|| file.display().to_string())?;
-        let (mut wanted, interpreter) = needs(&content)?;
+        let (mut libraries, interpreter) = needs(&content)?;
         self.add(&format!("/bin/{name}"), content, 0o755);
         if let Some(interpreter) = interpreter {
             let library = interpreter.rsplit('/').next().unwrap_or_default();
             self.add(&interpreter, fs::read(find_library(root, self.triple, library)?)?, 0o755);
         }
-        while let Some(library) = wanted.pop() {
+        while let Some(library) = libraries.pop() {
             let path = format!("/lib/{library}");
             if self.entries.iter().any(|entry| entry.path == path) {
                 continue;
             }
             let content = fs::read(find_library(root, self.triple, &library)?)?;
-            wanted.extend(needs(&content)?.0);
+            libraries.extend(needs(&content)?.0);
             self.add(&path, content, 0o755);
         }
         Ok(())
@@ -160,7 +163,7 @@ impl Image {
     }
 }
 
-/// The libraries that an ELF file names, and the interpreter that loads them.
+/// Returns the libraries that an ELF file needs, and the interpreter that loads them.
 fn needs(elf: &[u8]) -> Result<(Vec<String>, Option<String>)> {
     if FileKind::parse(elf)? != FileKind::Elf64 {
         bail!("not a 64-bit ELF file");

@@ -1,48 +1,56 @@
-//! `kernels.toml`: which kernels there are to boot.
+//! `kernels.toml`: the kernels that the matrix wants.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, ensure};
 use laminar_xdp_prebuilt::ByteOrder;
 use serde::{Deserialize, Serialize};
 
-/// The file as a whole.
+use crate::release::Release;
+
+/// The whole file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernels {
     pub userland_suite: String,
     pub rust_suite: String,
-    #[serde(rename = "kernel")]
-    pub list: Vec<Kernel>,
-    /// What cannot be booted.
+    pub stable: Vec<Stable>,
+    pub backports: Vec<Backports>,
     pub unexecuted: Vec<Unexecuted>,
 }
 
-/// Releases that none of the kernels stands for.
-#[derive(Deserialize, Clone)]
+/// A series that a stable suite keeps. The run fails without it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stable {
+    pub series: Release,
+    pub architecture: Architecture,
+    pub suite: String,
+}
+
+/// A suite whose series come and go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backports {
+    pub suite: String,
+    pub architecture: Architecture,
+    /// The number of series to boot, from the newest one down.
+    pub newest: usize,
+}
+
+/// Releases of which no kernel can be booted.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unexecuted {
-    pub from: String,
-    pub before: String,
+    pub from: Release,
+    pub before: Release,
     pub byte_orders: Vec<ByteOrder>,
     pub reason: String,
 }
 
-/// A series of kernels of one architecture.
-#[derive(Deserialize, Clone)]
-#[serde(deny_unknown_fields)]
-pub struct Kernel {
-    pub series: String,
-    pub architecture: Architecture,
-    pub suite: String,
-    /// Regular expression for the package's name.
-    pub image: String,
-    #[serde(default)]
-    pub on_request: bool,
-}
-
-/// A machine, named as Debian names it.
+/// An architecture, by Debian's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
@@ -50,50 +58,68 @@ pub enum Architecture {
     S390x,
 }
 
+/// The matrix's name for a kernel: `6.12`, or `6.12-s390x` on another architecture than
+/// amd64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelName {
+    pub series: Release,
+    pub architecture: Architecture,
+}
+
 impl Kernels {
     pub fn read() -> Result<Kernels> {
-        toml::from_str(include_str!("../kernels.toml")).context("kernels.toml")
-    }
-
-    /// The kernels by name, or by default all that need not be asked for.
-    pub fn choose(self, names: &[String]) -> Result<Kernels> {
-        if let Some(unknown) =
-            names.iter().find(|name| !self.list.iter().any(|k| k.name() == **name))
-        {
-            let known: Vec<_> = self.list.iter().map(Kernel::name).collect();
-            bail!(
-                "there is no kernel {unknown:?} in ci/matrix/kernels.toml; it has {}",
-                known.join(", ")
-            );
+        let kernels: Kernels =
+            toml::from_str(include_str!("../kernels.toml")).context("kernels.toml")?;
+        let count = Backports::RANKS.len();
+        for Backports { suite, newest, .. } in &kernels.backports {
+            ensure!((1..=count).contains(newest), "kernels.toml: {suite}: newest is 1 to {count}");
         }
-        let chosen = |kernel: &Kernel| match names {
-            [] => !kernel.on_request,
-            _ => names.contains(&kernel.name()),
-        };
-        Ok(Kernels { list: self.list.iter().filter(|k| chosen(k)).cloned().collect(), ..self })
+        Ok(kernels)
     }
 
-    pub fn architectures(&self) -> BTreeSet<Architecture> {
-        self.list.iter().map(|kernel| kernel.architecture).collect()
+    /// Every suite that has kernels, with the architecture of these kernels.
+    pub fn suites(&self) -> BTreeSet<(Architecture, &str)> {
+        let stable = self.stable.iter().map(|stable| (stable.architecture, &*stable.suite));
+        let backports = self.backports.iter().map(|source| (source.architecture, &*source.suite));
+        stable.chain(backports).collect()
     }
 }
 
-impl Kernel {
-    /// As in `6.12`, or `6.12-s390x` for other machines than the usual one.
-    pub fn name(&self) -> String {
-        match self.architecture {
-            Architecture::Amd64 => self.series.clone(),
-            other => format!("{}-{other}", self.series),
-        }
+impl Stable {
+    pub fn name(&self) -> KernelName {
+        KernelName { series: self.series, architecture: self.architecture }
     }
+}
+
+impl Backports {
+    /// The names of the kernels from the newest one down.
+    pub const RANKS: [&str; 3] = ["newest", "second newest", "third newest"];
 }
 
 impl Architecture {
-    /// By which Debian names the folders of its libraries.
+    const ALL: [Architecture; 2] = [Architecture::Amd64, Architecture::S390x];
+
+    /// Debian's name for this architecture's folders of libraries.
     pub fn triple(self) -> &'static str {
         match self {
             Architecture::Amd64 => "x86_64-linux-gnu",
             Architecture::S390x => "s390x-linux-gnu",
+        }
+    }
+
+    /// The end of the names of this architecture's kernel packages. The cloud flavour is
+    /// smaller than the general one, and has all that the tests need.
+    pub fn flavour(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "cloud-amd64",
+            Architecture::S390x => "s390x",
+        }
+    }
+
+    pub fn byte_order(self) -> ByteOrder {
+        match self {
+            Architecture::Amd64 => ByteOrder::Bpfel,
+            Architecture::S390x => ByteOrder::Bpfeb,
         }
     }
 }
@@ -104,5 +130,57 @@ impl fmt::Display for Architecture {
             Architecture::Amd64 => "amd64",
             Architecture::S390x => "s390x",
         })
+    }
+}
+
+impl fmt::Display for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.architecture {
+            Architecture::Amd64 => write!(f, "{}", self.series),
+            other => write!(f, "{}-{other}", self.series),
+        }
+    }
+}
+
+impl FromStr for KernelName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<KernelName> {
+        let (series, architecture) = match text.split_once('-') {
+            None => (text, Some(Architecture::Amd64)),
+            Some((series, name)) => {
+                let known = Architecture::ALL.into_iter().find(|known| known.to_string() == name);
+                (series, known)
+            }
+        };
+        let name = series.parse().ok().zip(architecture);
+        let (series, architecture) = name.with_context(|| {
+            format!("{text:?} is not a kernel series such as 6.12, or 6.12-s390x")
+        })?;
+        Ok(KernelName { series, architecture })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_names_are_read_as_they_are_written() {
+        for name in ["6.12", "6.12-s390x"] {
+            assert_eq!(name.parse::<KernelName>().unwrap().to_string(), name);
+        }
+        for other in ["newest", "6", "6.12-arm64", "6.12.1", ""] {
+            let error = other.parse::<KernelName>().unwrap_err().to_string();
+            assert!(error.contains("is not a kernel series"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_file_in_the_repository_is_valid() {
+        let kernels = Kernels::read().unwrap();
+        let byte_orders: Vec<_> = kernels.suites().iter().map(|(a, _)| a.byte_order()).collect();
+        assert!(byte_orders.contains(&ByteOrder::Bpfel));
+        assert!(byte_orders.contains(&ByteOrder::Bpfeb));
     }
 }

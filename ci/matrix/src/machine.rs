@@ -1,4 +1,4 @@
-//! One virtual machine, from power on to power off.
+//! Boots one virtual machine and reads its console.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -13,23 +13,23 @@ use anyhow::{Context, Result, ensure};
 use crate::image;
 use crate::kernels::Architecture;
 
-/// A machine that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Lines of the console that a failure shows.
+/// A machine that runs longer is killed.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// The number of lines of the console in an error.
 const TAIL: usize = 30;
 
-/// Boots and gives what the console showed; `seen` is called with each line. The
-/// console's log is kept at `log`, also of a machine that had to be stopped.
+/// Boots a machine and returns its console. Calls `on_line` for each line. Writes the
+/// console to `log`, also if the machine had to be killed.
 pub fn boot(
     architecture: Architecture,
     kernel: &Path,
     image: &Path,
     log: &Path,
-    mut seen: impl FnMut(&str),
+    mut on_line: impl FnMut(&str),
 ) -> Result<String> {
     let errors = log.with_extension("qemu");
-    let mut qemu = Stopped(start(architecture, kernel, image, &errors)?);
-    let output = qemu.0.stdout.take().context("no console")?;
+    let mut qemu = KillOnDrop(start(architecture, kernel, image, &errors)?);
+    let output = qemu.0.stdout.take().context("QEMU has no standard output")?;
     let (sender, lines) = mpsc::channel();
     let reader = thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -41,56 +41,56 @@ pub fn boot(
     });
     let mut log = File::create(log).with_context(|| log.display().to_string())?;
     let (mut console, started) = (String::new(), Instant::now());
-    let mut keep = |text: &str| -> Result<()> {
+    let mut append = |text: &str| -> Result<()> {
         console += text;
         Ok(log.write_all(text.as_bytes())?)
     };
     let ended = loop {
-        let left = PATIENCE.saturating_sub(started.elapsed());
-        // QEMU's exit code says nothing about what happened inside.
+        let left = TIMEOUT.saturating_sub(started.elapsed());
+        // The end marker decides. QEMU's exit code does not depend on the tests.
         let Ok(line) = lines.recv_timeout(left) else { break false };
-        keep(&format!("{line}\n"))?;
-        seen(&line);
+        append(&format!("{line}\n"))?;
+        on_line(&line);
         if line.starts_with(image::END) {
             break true;
         }
     };
     let took = started.elapsed();
-    // What is still on its way: a line that never ended tells which test hangs.
+    // QEMU's end completes the last line, which names the test that hangs.
     drop(qemu);
     reader.join().ok();
     for line in lines.try_iter() {
-        keep(&format!("{line}\n"))?;
+        append(&format!("{line}\n"))?;
     }
-    keep(&String::from_utf8_lossy(&fs::read(&errors)?))?;
+    append(&String::from_utf8_lossy(&fs::read(&errors)?))?;
     ensure!(
         ended,
         "{} after {} s; its console ended with:\n{}",
-        if took < PATIENCE { "the machine stopped" } else { "the machine hangs: stopped" },
+        if took < TIMEOUT { "the machine stopped" } else { "the machine hangs and was killed" },
         took.as_secs(),
         tail(&console)
     );
     Ok(console)
 }
 
-/// The end of a console, set off.
+/// Returns the last lines of a console, indented.
 fn tail(console: &str) -> String {
     let lines: Vec<_> = console.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL)..];
     last.iter().map(|line| format!("  | {line}\n")).collect()
 }
 
-/// Fails if there is no emulator, before anything is fetched for it.
+/// Fails if the emulator is not installed.
 pub fn check_emulator(architecture: Architecture) -> Result<()> {
     let (program, ..) = emulator(architecture);
-    let advice = "`ci/install-packages matrix` installs what the matrix needs";
-    let answer = Command::new(program).arg("--version").output();
-    let answer = answer.with_context(|| format!("{program} does not run; {advice}"))?;
-    ensure!(answer.status.success(), "{program} --version: {}; {advice}", answer.status);
+    let advice = "`ci/install-packages matrix` installs it";
+    let version = Command::new(program).arg("--version").output();
+    let version = version.with_context(|| format!("{program} does not run; {advice}"))?;
+    ensure!(version.status.success(), "{program} --version: {}; {advice}", version.status);
     Ok(())
 }
 
-/// The program, the machine that it emulates, and that machine's console.
+/// Returns QEMU's program, the machine that it emulates, and that machine's console.
 fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static str) {
     match architecture {
         Architecture::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
@@ -100,11 +100,11 @@ fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static
 
 fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path) -> Result<Child> {
     let (program, machine, console) = emulator(architecture);
-    // It goes when this program does, however that ends.
+    // The kernel kills QEMU when this process ends, however it ends.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program]);
-    // Not KVM, which is there and does not work; and one thread, because with more
-    // kernels panic now and then.
+    // KVM's device exists on the CI machines, but these kernels do not run with it. With
+    // several TCG threads they panic now and then.
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     qemu.args([
@@ -118,12 +118,12 @@ fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path)
     qemu.spawn().with_context(|| format!("start {program}"))
 }
 
-/// A machine that stops when nobody waits for it any more.
-struct Stopped(Child);
+/// A process that is killed when this value is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Stopped {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It may have gone by itself.
+        // Fails if the process has ended, which is fine.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -1,4 +1,4 @@
-//! What came of each kernel: a table for people, JSON for scripts.
+//! The result of each kernel: read from its console, and shown as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,31 +13,31 @@ use crate::kernels::Architecture;
 /// One kernel's run.
 #[derive(Serialize)]
 pub struct Run {
-    /// As `kernels.toml` names it.
+    /// The matrix's name for the kernel.
     pub kernel: String,
     pub architecture: Architecture,
     pub package: String,
     pub version: String,
     pub seconds: u64,
-    /// Why it does not count, in words; none if all is well.
+    /// Why the run failed. `None` if every check passed.
     pub failure: Option<String>,
-    /// Each check, and whether it went well.
+    /// Each check, and whether it passed.
     pub checks: BTreeMap<String, bool>,
-    /// What the machine chose, as its example printed it.
+    /// The output of the example `selection` with `--json`.
     pub selection: Value,
 }
 
-/// What a console shows.
+/// The content of a console.
 #[derive(Default)]
 pub struct Outcome {
     pub checks: BTreeMap<String, bool>,
     pub selection: Value,
-    /// The same in words.
-    pub words: String,
+    /// The output of the example `selection` without `--json`.
+    pub selection_text: String,
 }
 
-/// Reads a whole console. An error says what is wrong with the run, whose checks are
-/// in `outcome` all the same.
+/// Reads a complete console into `outcome`. An error says why the run failed. The checks are
+/// in `outcome` also then.
 pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     for line in console.lines() {
         if let Some((name, passed)) = check(line) {
@@ -45,33 +45,33 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
         }
     }
     let mut parts = console.split(image::SELECTION).skip(1);
-    let (words, json, tests) = (parts.next(), parts.next(), parts.next());
-    let tests = tests.context("the machine did not come to the tests")?;
-    let promised = tests.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next());
-    let promised: usize = promised.context("no test was started")?.parse()?;
+    let (text, json, tests) = (parts.next(), parts.next(), parts.next());
+    let tests = tests.context("the machine did not start the tests")?;
+    let announced = tests.lines().find_map(|line| line.strip_prefix("running ")?.split(' ').next());
+    let announced: usize = announced.context("no test was started")?.parse()?;
     let failed: Vec<_> = outcome.checks.iter().filter(|(_, passed)| !**passed).collect();
     if !failed.is_empty() {
         let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
-        // The harness lists the failures twice: with what they said, and by name.
+        // The harness lists the failures twice: with their output, and by name.
         let details = console.split("\nfailures:\n").nth(1).unwrap_or_default();
         anyhow::bail!("failed: {}\n{}", names.join(", "), indented(details));
     }
     anyhow::ensure!(
-        promised > 0 && outcome.checks.len() == promised,
-        "{} of {promised} checks were run",
+        announced > 0 && outcome.checks.len() == announced,
+        "{} of {announced} checks were run",
         outcome.checks.len()
     );
     let code = console.lines().find_map(|line| line.strip_prefix(image::END));
     anyhow::ensure!(code.map(str::trim) == Some("0"), "the tests ended with code {code:?}");
 
-    outcome.words = words.unwrap_or_default().trim().into();
+    outcome.selection_text = text.unwrap_or_default().trim().into();
     let json = json.and_then(|json| json.lines().find(|line| line.starts_with('{')));
     outcome.selection = serde_json::from_str(json.context("the machine printed no selection")?)?;
     Ok(())
 }
 
-/// A check's name and whether it passed, if a line tells of one. One that was
-/// ignored did not pass.
+/// Returns a check's name and whether it passed, if the line is the result of a check. An
+/// ignored check did not pass.
 pub fn check(line: &str) -> Option<(&str, bool)> {
     let (name, result) = line.strip_prefix("test kernel::")?.split_once(" ... ")?;
     Some((name.trim(), result.trim() == "ok"))
@@ -82,7 +82,7 @@ fn indented(text: &str) -> String {
     lines.map(|line| format!("    {line}\n")).collect()
 }
 
-/// Checks down, kernels across.
+/// Renders a table with a row for each check and a column for each kernel.
 pub fn table(runs: &[Run]) -> String {
     let mut checks: Vec<&String> = runs.iter().flat_map(|run| run.checks.keys()).collect();
     checks.sort();
@@ -107,11 +107,11 @@ pub fn table(runs: &[Run]) -> String {
     line("", &|_| String::new());
     line("release", &|run| upstream(&run.version).into());
     line("seconds", &|run| run.seconds.to_string());
-    line("all in all", &|run| if run.failure.is_some() { "FAILED" } else { "ok" }.into());
+    line("result", &|run| if run.failure.is_some() { "FAILED" } else { "ok" }.into());
     table
 }
 
-/// The kernel's own version in that of a package: `5.10.262` of `5.10.262-1`.
+/// Returns the kernel's version in the version of its package: `5.10.262` of `5.10.262-1`.
 pub fn upstream(version: &str) -> &str {
     version.split('-').next().unwrap_or(version)
 }
@@ -121,30 +121,30 @@ mod tests {
     use super::*;
 
     fn console(tests: &str, code: &str) -> String {
-        let (mark, end) = (image::SELECTION, image::END);
+        let (line, end) = (image::SELECTION, image::END);
         format!(
-            "{mark}\nwords\n{mark}\n{{\"modes\":{{}}}}\n{mark}\nrunning 2 tests\n{tests}\n{end} {code}\n"
+            "{line}\nwords\n{line}\n{{\"modes\":{{}}}}\n{line}\nrunning 2 tests\n{tests}\n{end} {code}\n"
         )
     }
 
-    fn verdict(console: &str) -> Result<()> {
+    fn result(console: &str) -> Result<()> {
         read(console, &mut Outcome::default())
     }
 
     #[test]
-    fn only_a_whole_and_clean_run_counts() {
+    fn a_run_passes_only_if_every_announced_check_passed() {
         let (one, two) = ("test kernel::a::one ... ok", "test kernel::a::two   ... ok");
-        verdict(&console(&format!("{one}\n{two}"), "0")).unwrap();
-        for (tests, code, says) in [
+        result(&console(&format!("{one}\n{two}"), "0")).unwrap();
+        for (tests, code, message) in [
             (format!("{one}\n{two}"), "101", "code"),
             (one.to_string(), "0", "1 of 2"),
             (format!("{one}\ntest kernel::a::two ... FAILED"), "0", "failed: a::two"),
             (format!("{one}\ntest kernel::a::two ... ignored"), "0", "failed: a::two"),
             (String::new(), "0", "0 of 2"),
         ] {
-            let error = verdict(&console(&tests, code)).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
+            let error = result(&console(&tests, code)).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
         }
-        assert!(verdict("Kernel panic - not syncing").is_err());
+        assert!(result("Kernel panic - not syncing").is_err());
     }
 }

@@ -1,20 +1,21 @@
-//! What runs inside a virtual machine beside the kernel: the tests, compiled for its
-//! architecture, and the few commands that they call.
+//! The programs inside a virtual machine: the tests, compiled for its architecture, and the
+//! few commands that they call.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
+use crate::apt::Unavailable;
 use crate::kernels::{Architecture, Kernels};
-use crate::packages::Packages;
+use crate::mirror::Mirror;
 
 /// Programs of one architecture.
 pub struct Userland {
-    /// Where their libraries are.
+    /// The folder of the programs' libraries.
     pub root: PathBuf,
     pub busybox: PathBuf,
     pub ip: PathBuf,
@@ -23,51 +24,64 @@ pub struct Userland {
     pub selection: PathBuf,
 }
 
-impl Userland {
-    pub fn prepare(
-        cache: &Path,
+/// What the mirror gives for the programs of one architecture.
+pub struct UserlandPackages {
+    root: PathBuf,
+    busybox: PathBuf,
+    ip: PathBuf,
+    /// The Rust compiler for another architecture than this machine's.
+    compiler: Option<PathBuf>,
+}
+
+impl UserlandPackages {
+    pub fn fetch(
+        mirror: &Mirror,
         kernels: &Kernels,
         architecture: Architecture,
-    ) -> Result<Userland> {
-        let packages = Packages::new(cache, architecture, &[&kernels.userland_suite])?;
+    ) -> Result<UserlandPackages> {
+        let packages = mirror.packages(architecture, &kernels.userland_suite)?;
         match architecture {
-            // This machine's own libraries, which the tests are linked with.
+            // The tests are linked with this machine's own libraries.
             Architecture::Amd64 => {
                 ensure!(
                     cfg!(target_arch = "x86_64"),
-                    "the tests for amd64 are built with the machine's own compiler: run the matrix \
-                     on x86-64"
+                    "this machine's compiler builds the tests for amd64: run the matrix on x86-64"
                 );
-                let busybox = packages.unpack(&packages.find("busybox-static")?, &[])?;
-                let (tests, selection) = build(&Shell::new()?, &[])?;
-                let ip = ["/bin/ip", "/sbin/ip"].into_iter().map(PathBuf::from);
-                let ip =
-                    ip.into_iter().find(|ip| ip.exists()).context("ip is missing: iproute2")?;
+                let busybox = packages.unpack(&packages.apt.find("busybox-static")?, &[])?;
                 let busybox = busybox.join("bin/busybox");
-                Ok(Userland { root: "/".into(), busybox, ip, tests, selection })
+                let ip = ["/bin/ip", "/sbin/ip"].into_iter().map(PathBuf::from);
+                let ip = ip.into_iter().find(|ip| ip.exists());
+                let ip = ip.context("ip is missing: install iproute2")?;
+                Ok(UserlandPackages { root: "/".into(), busybox, ip, compiler: None })
             }
             Architecture::S390x => {
                 let names = ["busybox-static", "iproute2", "libelf-dev", "zlib1g-dev"];
-                let root = packages.unpack_together(&packages.with_dependencies(&names)?)?;
-                let compiler = rust(cache, &kernels.rust_suite, architecture)?;
-                let shell = cross_environment(&compiler, &root)?;
-                let (tests, selection) = build(&shell, &["--target", "s390x-unknown-linux-gnu"])?;
+                let root = packages.unpack_together(&packages.apt.with_dependencies(&names)?)?;
+                let compiler = Some(rust(mirror, &kernels.rust_suite, architecture)?);
                 let (busybox, ip) = (root.join("bin/busybox"), root.join("bin/ip"));
-                Ok(Userland { root, busybox, ip, tests, selection })
+                Ok(UserlandPackages { root, busybox, ip, compiler })
             }
         }
     }
+
+    /// Compiles the tests.
+    pub fn build(self) -> Result<Userland> {
+        let UserlandPackages { root, busybox, ip, compiler } = self;
+        let (shell, target) = match compiler {
+            None => (Shell::new()?, &[][..]),
+            Some(compiler) => {
+                let shell = cross_environment(&compiler, &root)?;
+                (shell, &["--target", "s390x-unknown-linux-gnu"][..])
+            }
+        };
+        let tests = cargo(&shell, "kernel", &["test", "--no-run", "--test", "kernel"], target)?;
+        let selection = cargo(&shell, "selection", &["build", "--example", "selection"], target)?;
+        Ok(Userland { root, busybox, ip, tests, selection })
+    }
 }
 
-/// Builds the kernel tests and the example.
-fn build(shell: &Shell, target: &[&str]) -> Result<(PathBuf, PathBuf)> {
-    let tests = cargo(shell, "kernel", &["test", "--no-run", "--test", "kernel"], target)?;
-    let selection = cargo(shell, "selection", &["build", "--example", "selection"], target)?;
-    Ok((tests, selection))
-}
-
-/// Runs cargo and gives the executable that it built. Optimised: emulation makes every
-/// instruction count.
+/// Runs cargo and returns the executable that it built. The build is optimised, because
+/// emulation is slow.
 fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let flags = ["--quiet", "--locked", "--release", "--package", "kernel-tests"];
@@ -80,25 +94,25 @@ fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result
     executable.with_context(|| format!("cargo built no {name}"))
 }
 
-/// A Rust compiler with a standard library for another architecture, which rustup
-/// need not have: Debian's, in a folder, started through the C library beside it.
-fn rust(cache: &Path, suite: &str, architecture: Architecture) -> Result<PathBuf> {
-    let here = Packages::new(cache, Architecture::Amd64, &[suite])?;
-    let there = Packages::new(cache, architecture, &[suite])?;
-    let (rustc, library) = (here.find("rustc")?, there.find("libstd-rust-dev")?);
-    ensure!(
-        rustc.version == library.version,
-        "{suite} has rustc {}, but its standard library for {architecture} is {}; try again when \
-         the suite has both of one version",
-        rustc.version,
-        library.version
-    );
-    let mut compiler = here.with_dependencies(&["libstd-rust-dev"])?;
+/// Unpacks a Rust compiler with a standard library for another architecture, because rustup
+/// may not have it. The compiler is Debian's. A script starts it with its own C library.
+fn rust(mirror: &Mirror, suite: &str, architecture: Architecture) -> Result<PathBuf> {
+    let here = mirror.packages(Architecture::Amd64, suite)?;
+    let there = mirror.packages(architecture, suite)?;
+    let (rustc, library) = (here.apt.find("rustc")?, there.apt.find("libstd-rust-dev")?);
+    if rustc.version != library.version {
+        // A suite in development may build the architectures at different times.
+        bail!(Unavailable(format!(
+            "{suite} has rustc {}, but version {} of its standard library for {architecture}",
+            rustc.version, library.version
+        )));
+    }
+    let mut compiler = here.apt.with_dependencies(&["libstd-rust-dev"])?;
     compiler.push(rustc);
     let root = here.unpack_together(&compiler)?;
     let triple = format!("usr/lib/rustlib/{architecture}-unknown-linux-gnu");
     let library = there.unpack(&library, &[])?.join(&triple);
-    // Both name this folder, which may have moved since.
+    // The cache may have moved since, and both files contain its path.
     let (link, script) = (root.join(&triple), root.join("rustc-here"));
     fs::remove_file(&link).ok();
     std::os::unix::fs::symlink(library, link)?;
@@ -114,7 +128,7 @@ fn rust(cache: &Path, suite: &str, architecture: Architecture) -> Result<PathBuf
     Ok(script)
 }
 
-/// A shell in which cargo builds for s390x.
+/// Returns a shell in which cargo builds for s390x.
 fn cross_environment(compiler: &Path, root: &Path) -> Result<Shell> {
     let shell = Shell::new()?;
     let pkg_config = root.join("usr/lib/s390x-linux-gnu/pkgconfig");
@@ -123,12 +137,12 @@ fn cross_environment(compiler: &Path, root: &Path) -> Result<Shell> {
     shell.set_var("CC_s390x_unknown_linux_gnu", "s390x-linux-gnu-gcc");
     shell.set_var("AR_s390x_unknown_linux_gnu", "s390x-linux-gnu-ar");
     shell.set_var("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", "s390x-linux-gnu-gcc");
-    // Whatever flags the caller has for its own machine.
+    // These replace the flags that the caller may have set for this machine.
     shell.set_var("CARGO_ENCODED_RUSTFLAGS", linker_flags);
     shell.set_var("PKG_CONFIG_ALLOW_CROSS", "1");
     shell.set_var("PKG_CONFIG_LIBDIR", pkg_config);
     shell.set_var("PKG_CONFIG_SYSROOT_DIR", root);
-    // Another compiler's output goes nowhere near this machine's own.
+    // Cargo would rebuild everything if two compilers shared a folder.
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     shell.set_var("CARGO_TARGET_DIR", format!("{target}/matrix/s390x"));
     Ok(shell)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* In the place of libbpf's, which asks for the BPF machine's byte order. */
+/* Replaces libbpf's header, which uses the byte order of the BPF target. */
 #ifndef HOST_BPF_ENDIAN_H
 #define HOST_BPF_ENDIAN_H
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* In the place of libbpf's: what the program needs to run on the host. */
+/* Replaces libbpf's header with what the program needs on the host. */
 #ifndef HOST_BPF_HELPERS_H
 #define HOST_BPF_HELPERS_H
 
 #include <linux/types.h>
 
 #define SEC(name)
-#define barrier_var(var) do { } while (0)
+#define barrier_var(var)                                                       \
+	do {                                                                   \
+	} while (0)
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #endif
