@@ -18,12 +18,30 @@ tests! {
     Root:
         program_stays_attached_until_the_loader_is_dropped,
         detach_removes_the_program,
+        inspect_shows_the_program_of_any_process,
         killed_process_leaves_no_program,
         second_loader_is_refused_and_the_first_goes_on,
         program_of_another_owner_is_never_displaced,
         program_is_named_by_its_id_without_cap_sys_admin,
         our_object_attached_by_a_tool_is_not_displaced,
         documented_capabilities_are_enough;
+}
+
+fn inspect_shows_the_program_of_any_process() -> Result<()> {
+    let net = TestNet::new()?;
+    let attached =
+        || net.receiver.enter(|| laminar_xdp::inspect::attached_programs(TestNet::INTERFACE));
+    assert_eq!(attached()?, []);
+    for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
+        let loader = load(&net, &config().attach_mode(mode).build()?, &online_cpus())?;
+        let [program] = &attached()?[..] else { panic!("not one program") };
+        assert_eq!((program.mode, program.identity.id), (mode, loader.program_id()?));
+        assert_eq!(program.identity.name.as_deref(), Some("laminar_ingress"));
+    }
+    assert_eq!(attached()?, []);
+    let missing = net.receiver.enter(|| laminar_xdp::inspect::attached_programs("missing0"));
+    assert!(matches!(missing, Err(XdpError::InterfaceNotFound { .. })));
+    Ok(())
 }
 
 fn program_stays_attached_until_the_loader_is_dropped() -> Result<()> {

@@ -25,7 +25,8 @@ tests! {
         taken_port_is_reported_with_its_holder,
         too_few_files_for_the_sockets_is_reported,
         granted_receive_buffer_is_reported_with_one_warning,
-        impossible_receive_buffers_are_refused;
+        impossible_receive_buffers_are_refused,
+        port_zero_takes_a_free_port;
 }
 
 /// Also if the other process shares its port. Nothing is attached.
@@ -145,5 +146,28 @@ fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
     assert!(received > 0 && received < 100, "{received} fit into 4096 bytes");
     assert_eq!((stats.accepted, stats.overflowed), (Some(100), Some(100 - received)), "{stats:?}");
     assert_eq!(stats.verdicts.dropped_short, 100);
+    Ok(())
+}
+
+/// So tests of an application need no port of their own. XDP needs a port, so only sockets
+/// alone take this one.
+fn port_zero_takes_a_free_port() -> Result<()> {
+    let namespace = loopback()?;
+    let config = config().enabled(false).port(0).build()?;
+    let to = IngestConfig::new(two_cpus());
+    let ingests = [(); 2].map(|()| namespace.enter(|| Ingest::open(&to, &config)));
+    let [first, second] = ingests;
+    let (first, second) = (first?, second?);
+    assert_ne!(first.port()?, second.port()?);
+    let sender = namespace.enter(|| std::net::UdpSocket::bind("127.0.0.1:0"))?;
+    for ingest in [&first, &second] {
+        let port = ingest.port()?;
+        let mut receivers = receivers(ingest)?;
+        // The sockets of both CPUs share the port.
+        for key in 0..10 {
+            sender.send_to(&datagram(key, b""), ("127.0.0.1", port))?;
+        }
+        assert_eq!(drain(&mut receivers)?.len(), 10);
+    }
     Ok(())
 }

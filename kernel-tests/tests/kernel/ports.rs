@@ -11,6 +11,7 @@ tests! {
     Root:
         sixteen_ports_are_filtered_and_no_other,
         ports_can_change_after_loading,
+        one_port_can_be_added_and_removed,
         program_loaded_for_one_port_takes_no_second_one;
 }
 
@@ -68,6 +69,31 @@ fn ports_can_change_after_loading() -> Result<()> {
         }
         assert_eq!(controls.ports()?, [1000, 9999], "refused ports change nothing");
     }
+    Ok(())
+}
+
+fn one_port_can_be_added_and_removed() -> Result<()> {
+    let net = TestNet::new()?;
+    let config = config().port(9999).more_ports([1000]).build()?;
+    let loader = load(&net, &config, &online_cpus())?;
+    let (program, controls) = (program_of(&loader)?, loader.controls());
+    controls.add_port(2000)?;
+    assert_eq!(controls.ports()?, [9999, 1000, 2000]);
+    assert_eq!(verdicts(&program, 2000)?, (DROP, REDIRECT));
+    controls.remove_port(9999)?;
+    assert_eq!(controls.ports()?, [1000, 2000]);
+    assert_eq!(verdicts(&program, 9999)?, (PASS, PASS));
+    assert_eq!(verdicts(&program, 2000)?, (DROP, REDIRECT), "its position has changed");
+    for refused in [controls.add_port(1000), controls.add_port(0), controls.remove_port(9999)] {
+        let error = refused.expect_err("a port that is there, none, or not there");
+        assert!(
+            matches!(error, XdpError::Config(ref error) if error.field() == "ports"),
+            "{error}"
+        );
+    }
+    controls.remove_port(1000)?;
+    assert!(controls.remove_port(2000).is_err(), "the last port stays");
+    assert_eq!(controls.ports()?, [2000]);
     Ok(())
 }
 
