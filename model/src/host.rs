@@ -62,8 +62,8 @@ impl Program {
         answer
     }
 
-    /// Judges a frame of which the first buffer holds `first_len` bytes, with the program
-    /// for packets in several buffers.
+    /// Judges a frame with the program for packets in several buffers. The first buffer
+    /// holds `first_len` bytes.
     pub fn judge_split(&mut self, frame: &[u8], first_len: usize, now: u64) -> Counted {
         let mut sources = self.split_sources.clone();
         let first_len = first_len.min(frame.len());

@@ -97,7 +97,7 @@ impl Claims {
         })
     }
 
-    /// The gap because of which this object could not be executed in this range.
+    /// The gap that kept this object from being executed in this range.
     ///
     /// A gap of a former run does not count if the objects changed since: the run did not
     /// look for a kernel for these. A gap does not count either where `kernels.toml` has a

@@ -40,7 +40,7 @@ pub struct Backports {
     pub newest: usize,
 }
 
-/// Releases of which no kernel can be booted.
+/// Releases for which no kernel can be booted.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unexecuted {

@@ -261,8 +261,8 @@ fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
     }
     assert!(!net.carries_xdp()?);
     note(format!(
-        "damaged objects without a manifest: {} truncated, none loaded; {mutations} with a wrong \
-         bit, of which the kernel loaded {loaded}",
+        "damaged objects without a manifest: {} truncated, none loaded; of {mutations} \
+         with a wrong bit the kernel loaded {loaded}",
         lengths.count()
     ));
     Ok(())

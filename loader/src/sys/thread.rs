@@ -31,8 +31,8 @@ const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 /// to sleep, such as a network card's poll with the programs in it: an RCU grace period.
 /// Linux 4.3; the kernel refuses where CPUs run without a tick (`nohz_full`).
 pub fn wait_for_running_programs() -> io::Result<()> {
-    // SAFETY: the call takes no pointer: a command, flags and a CPU, of which the last two
-    // are not used.
+    // SAFETY: the call takes no pointer, only a command, flags and a CPU. This command
+    // uses neither flags nor CPU.
     match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -27,7 +27,7 @@ impl Occupant {
         Ok(Self::find_all(interface)?.into_iter().next())
     }
 
-    /// The programs on the interface, of which a kernel allows one for each mode.
+    /// The programs on the interface. A kernel allows one for each mode.
     pub fn find_all(interface: &Interface) -> Result<Vec<Occupant>, XdpError> {
         let attached = xdp_attach::attached_programs(interface.index).map_err(|error| {
             let action = format!("ask which XDP program {} carries", interface.name);

@@ -129,7 +129,7 @@ const fn with_links(name: &'static str, way: Way) -> OwnerWay {
     OwnerWay { name, way, links: true }
 }
 
-/// The ways of owners, some of which the kernel or the privileges may not allow.
+/// The ways of owners. The kernel or the privileges may not allow some of them.
 pub const OWNER_WAYS: [OwnerWay; 7] = [
     with_links("sockets", Way::Sockets),
     with_links("classic", Way::Classic),

@@ -103,9 +103,9 @@ pub fn closed() -> Vec<Instruction> {
     vec![instruction(RETURN, 0)]
 }
 
-/// The filter on each socket. Drops what XDP drops, and datagrams to broadcast and
-/// multicast addresses, of which the kernel gives each socket a copy. Its data start with
-/// the UDP header.
+/// The filter on each socket. Drops what XDP drops. Drops datagrams to broadcast and
+/// multicast addresses too, because the kernel gives each socket a copy of them. Its data
+/// start with the UDP header.
 pub fn filter() -> Vec<Instruction> {
     Filter::default()
         .step(LOAD_LENGTH, 0)
