@@ -268,12 +268,19 @@ impl Ingest {
         Ok(stats)
     }
 
-    /// Reads XDP's counters for each CPU, with bytes. Empty without XDP.
+    /// Reads the counters of XDP and of the sockets' filters for each CPU, with bytes.
+    /// Counters that are 0 are left out. With classic BPF the filters count nothing.
     ///
     /// # Errors
-    /// [`XdpError::Kernel`] if the kernel does not answer.
+    /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel does not answer.
     pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
-        self.xdp.as_ref().map_or(Ok(Vec::new()), XdpLoader::counters)
+        let mut counters = self.xdp.as_ref().map_or(Ok(Vec::new()), XdpLoader::counters)?;
+        let of_sockets = self.sockets.counters();
+        counters.extend(
+            of_sockets
+                .map_err(|error| XdpError::socket("read the counters of the sockets", error))?,
+        );
+        Ok(counters)
     }
 
     /// What can be changed and read while XDP runs; `None` without XDP. Limits and source

@@ -1,6 +1,7 @@
 //! From the bytes of an object to a program and its maps in the kernel.
 
 pub mod capabilities;
+mod counters;
 pub mod incompatibility;
 mod kernel_features;
 pub mod layout;
@@ -20,6 +21,7 @@ use crate::sys::libbpf_print;
 use crate::sys::map::Map;
 use crate::sys::ring_buffer::RingBuffer;
 
+pub use counters::{read_counters, read_packets};
 pub use kernel_features::KernelFeatures;
 pub use open_object::LoadFailure;
 pub use redirect_program::redirect_program;

@@ -5,7 +5,6 @@
 //! rows. A number of `enum laminar_reason` (`bpf-src/laminar_abi.h`) without a row, and a row
 //! with a wrong verdict, are compile errors.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
@@ -228,17 +227,9 @@ pub struct UnknownReason(pub String);
 pub(crate) type Counters = [u64; abi::LAMINAR_MAX_REASONS as usize];
 
 impl XdpStats {
-    /// Reads the counter of every number with `counter`.
-    pub(crate) fn read<E>(mut counter: impl FnMut(u32) -> Result<u64, E>) -> Result<Self, E> {
-        let mut stats = Self::default();
-        for number in 0..abi::LAMINAR_MAX_REASONS {
-            stats.count(number, counter(number)?);
-        }
-        Ok(stats)
-    }
-
     pub(crate) fn of(counters: &Counters) -> Self {
-        let Ok(stats) = Self::read(|number| Ok::<_, Infallible>(counters[number as usize]));
+        let mut stats = Self::default();
+        (0..).zip(counters).for_each(|(number, packets)| stats.count(number, *packets));
         stats
     }
 
@@ -305,18 +296,34 @@ impl fmt::Display for XdpStats {
 }
 
 /// The counter of one reason on one CPU since the program was loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct XdpCounter {
+    /// The interface of the XDP program. `None` for the filters of sockets.
+    pub interface: Option<String>,
     /// Why the packets got their verdict.
     pub reason: XdpReason,
     /// The CPU on which the packets arrived.
     pub cpu: u32,
     /// Number of packets.
     pub packets: u64,
-    /// Bytes of the frames from the Ethernet header on, with padding and without checksum. If a
-    /// packet is in several buffers, the bytes after the end of its datagram may be missing.
+    /// Number of bytes. XDP counts frames from the Ethernet header on, with padding and
+    /// without checksum; if a packet is in several buffers, the bytes after the end of its
+    /// datagram may be missing. Sockets count datagrams from the UDP header on.
     pub bytes: u64,
+}
+
+impl XdpCounter {
+    /// A counter, for example to test an exporter. `interface` is `None` for sockets.
+    pub fn new(
+        interface: Option<&str>,
+        reason: XdpReason,
+        cpu: u32,
+        packets: u64,
+        bytes: u64,
+    ) -> XdpCounter {
+        XdpCounter { interface: interface.map(String::from), reason, cpu, packets, bytes }
+    }
 }
 
 #[cfg(test)]

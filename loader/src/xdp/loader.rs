@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use laminar_xdp_prebuilt::schema::stats_key;
 use laminar_xdp_prebuilt::{Layer, abi};
 
 use crate::artifact::Artifact;
 use crate::config::{ConfigError, XdpAttachMode, XdpConfig};
-use crate::object::{KernelFeatures, SharedMaps, capabilities};
+use crate::object::{KernelFeatures, SharedMaps, capabilities, read_counters, read_packets};
 use crate::partitions::{self, Partitions, TableEntry};
-use crate::report::{Selection, XdpCounter, XdpError, XdpReason, XdpStats};
-use crate::sys::cpus;
+use crate::report::{Selection, XdpCounter, XdpError, XdpStats};
 use crate::xdp::candidates::Candidates;
 use crate::xdp::controls::XdpControls;
 use crate::xdp::interface::Interface;
@@ -168,38 +166,25 @@ impl XdpLoader {
         &self.interface.program
     }
 
-    /// Reads the counters from the kernel, summed over all CPUs.
+    /// Reads the counters from the kernel, summed over all CPUs. Never blocks.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn stats(&self) -> Result<XdpStats, XdpError> {
-        XdpStats::read(|number| Ok(self.counts(number)?.iter().map(|[packets, _]| packets).sum()))
+        let packets = read_packets(&self.interface.program.loaded.stats);
+        let packets = packets.map_err(|error| XdpError::kernel("read the statistics", error))?;
+        Ok(XdpStats::of(&packets))
     }
 
-    /// Reads the counters for each CPU, with bytes. Counters that are 0 are left out.
+    /// Reads the counters for each interface and CPU, with bytes. Counters that are 0 are
+    /// left out. Never blocks.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn counters(&self) -> Result<Vec<XdpCounter>, XdpError> {
-        let mut counters = Vec::new();
-        let cpus = cpus::possible().map_err(|error| XdpError::kernel("list the CPUs", error))?;
-        for &reason in XdpReason::ALL {
-            let counts = cpus.iter().zip(self.counts(reason.number())?);
-            let counted = counts.filter(|(_, [packets, _])| *packets > 0);
-            counters.extend(counted.map(|(cpu, [packets, bytes])| XdpCounter {
-                reason,
-                cpu: cpu.get(),
-                packets,
-                bytes,
-            }));
-        }
-        Ok(counters)
-    }
-
-    /// Packets and bytes for each CPU.
-    fn counts(&self, number: u32) -> Result<Vec<[u64; 2]>, XdpError> {
-        let counts = self.interface.program.loaded.stats.lookup_per_cpu(stats_key(0, number));
-        counts.map_err(|error| XdpError::kernel("read the statistics", error))
+        let stats = &self.interface.program.loaded.stats;
+        read_counters(stats, Some(self.interface.name()))
+            .map_err(|error| XdpError::kernel("read the statistics", error))
     }
 
     /// What can be changed and read while the program runs.

@@ -11,13 +11,10 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use laminar_xdp_prebuilt::abi;
-use laminar_xdp_prebuilt::schema::stats_key;
-
 use crate::ingest::sockets::selector::Selector;
-use crate::object::LoadedSockets;
+use crate::object::{LoadedSockets, read_counters, read_packets};
 use crate::partitions::Partitions;
-use crate::report::{Counters, XdpError};
+use crate::report::{Counters, XdpCounter, XdpError};
 use crate::sync::lock;
 use crate::sys::map::Map;
 use crate::sys::socket;
@@ -133,15 +130,14 @@ impl SocketGroup {
             counts.dropped += drops.total;
         }
         // Read after the drops, so that the filter's counters are never behind them.
-        if let Some(loaded) = self.loaded() {
-            let mut by_reason = [0; abi::LAMINAR_MAX_REASONS as usize];
-            for (reason, count) in (0..).zip(&mut by_reason) {
-                let per_cpu = loaded.stats.lookup_per_cpu(stats_key(0, reason))?;
-                *count = per_cpu.iter().map(|[packets, _]| packets).sum();
-            }
-            counts.by_reason = Some(by_reason);
-        }
+        counts.by_reason = self.loaded().map(|loaded| read_packets(&loaded.stats)).transpose()?;
         Ok(counts)
+    }
+
+    /// The filters' counters for each reason and CPU; empty with classic BPF.
+    pub fn counters(&self) -> io::Result<Vec<XdpCounter>> {
+        let counters = self.loaded().map(|loaded| read_counters(&loaded.stats, None));
+        Ok(counters.transpose()?.unwrap_or_default())
     }
 
     fn reset_drops(&self) -> io::Result<()> {
