@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What user space may change while the program runs, and the ports among it. */
+/* Values that user space may change while the program runs: ports and more. */
 #ifndef CONTROLS_H
 #define CONTROLS_H
 
@@ -39,7 +39,7 @@ static __always_inline const struct laminar_controls *controls_get(void)
 
 #endif
 
-/* Whether it is one of several, or else the first. */
+/* Compares with all ports if `several` is set, otherwise with the first. */
 static __always_inline bool is_our_port(__be16 port, bool several)
 {
 	const struct laminar_controls *set = controls_get();
@@ -53,7 +53,7 @@ static __always_inline bool is_our_port(__be16 port, bool several)
 	if (!several)
 		return false;
 #pragma unroll
-	for (int i = 1; i < LAMINAR_MOST_PORTS; i++) {
+	for (int i = 1; i < LAMINAR_MAX_PORTS; i++) {
 		if (!set->ports[i])
 			return false;
 		if (port == set->ports[i])

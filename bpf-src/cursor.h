@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * A cursor over packet data. A parser takes one header after the other with
- * cursor_take() and may read what it gives, so each access has its bounds check
- * right before it, in the form that the verifier recognises.
+ * cursor_take() and reads through the pointer that it gets. So each access
+ * follows its bounds check directly, in the form that the verifier recognises.
  */
 #ifndef CURSOR_H
 #define CURSOR_H
@@ -12,7 +12,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* By the section's name a loader tells the kernel of several buffers. */
+/* Loaders set BPF_F_XDP_HAS_FRAGS for programs in a section "xdp.frags". */
 #ifdef LAMINAR_FRAGS
 #define MULTI_BUFFER true
 #define XDP_SECTION  "xdp.frags"
@@ -24,13 +24,13 @@
 struct cursor {
 	void *pos;
 	void *end;
-	__u64 beyond; /* bytes in further buffers, once cursor_beyond() asked */
+	__u64 beyond; /* bytes in later buffers, set by cursor_beyond() */
 	struct xdp_md *ctx;
 };
 
-/* Copies the packet's first bytes, most of them at most, and says how many. */
+/* Copies up to `max` of the packet's first bytes, and returns the number. */
 static __always_inline __u32 packet_copy(struct xdp_md *ctx, __u8 *to,
-					 __u32 most)
+					 __u32 max)
 {
 	__u8 *start = (void *)(long)ctx->data;
 	__u8 *end = (void *)(long)ctx->data_end;
@@ -38,18 +38,19 @@ static __always_inline __u32 packet_copy(struct xdp_md *ctx, __u8 *to,
 
 	if (MULTI_BUFFER) {
 		len = bpf_xdp_get_buff_len(ctx);
-		last = (len < most ? len : most) - 1;
+		last = (len < max ? len : max) - 1;
 		/*
-		 * Before Linux 6.8 the verifier learns nothing from "not zero",
-		 * but that one more than something is.
+		 * Before Linux 6.8 the verifier learns no lower bound from a
+		 * comparison with zero. It does from an upper bound on `last`
+		 * and the addition of 1.
 		 */
 		barrier_var(last);
-		if (last >= most)
+		if (last >= max)
 			return 0;
 		len = last + 1;
 		return bpf_xdp_load_bytes(ctx, 0, to, len) ? 0 : len;
 	}
-	for (len = 0; len < most; len++) {
+	for (len = 0; len < max; len++) {
 		if (start + len + 1 > end)
 			break;
 		to[len] = start[len];
@@ -66,21 +67,17 @@ static __always_inline struct cursor cursor_of(struct xdp_md *ctx)
 	};
 }
 
-/* Bytes of the packet that pointers reach. */
+/* Bytes in the first buffer, which pointers reach. */
 static __always_inline __u64 cursor_first(const struct cursor *cursor)
 {
 	void *start = (void *)(long)cursor->ctx->data;
 	__u64 first = cursor->end - start;
 
-	barrier_var(first); /* a pointer plus something minus the other one
-			       the verifier refuses */
+	barrier_var(first); /* the verifier rejects `(p + n) - q` */
 	return first;
 }
 
-/*
- * Bytes behind the cursor's end: a large packet goes on in further buffers,
- * which pointers do not reach.
- */
+/* Bytes in the later buffers of a large packet. Pointers do not reach them. */
 static __always_inline __u64 cursor_beyond(struct cursor *cursor)
 {
 	if (MULTI_BUFFER)
@@ -89,25 +86,25 @@ static __always_inline __u64 cursor_beyond(struct cursor *cursor)
 	return cursor->beyond;
 }
 
-/* Bytes of the packet, without those beyond if nobody had to ask for them. */
+/* Bytes of the packet, without later buffers if cursor_beyond() did not run. */
 static __always_inline __u64 cursor_seen(const struct cursor *cursor)
 {
 	return cursor_first(cursor) + cursor->beyond;
 }
 
 /*
- * Whether len more bytes are there, wherever the packet keeps them. A length
- * out of the packet is compared rather than added to a pointer: older verifiers
- * (Linux 6.12 is one) lose its bounds in the byte swap and refuse the sum.
+ * Whether at least len more bytes follow, in any buffer. The code compares len
+ * and does not add it to a pointer: older verifiers (Linux 6.12 is one) lose
+ * the bounds of a byte-swapped length and reject the sum.
  */
 static __always_inline bool cursor_holds(struct cursor *cursor, __u32 len)
 {
-	__s64 left = cursor->end - cursor->pos; /* may have passed the end */
+	__s64 left = cursor->end - cursor->pos; /* negative beyond the end */
 
 	return len <= left || len <= left + (__s64)cursor_beyond(cursor);
 }
 
-/* Moves past the next len bytes; false, and unmoved, if they are not there. */
+/* Skips len bytes. Returns false and skips nothing if fewer follow. */
 static __always_inline bool cursor_skip(struct cursor *cursor, __u32 len)
 {
 	if (!cursor_holds(cursor, len))
@@ -117,10 +114,12 @@ static __always_inline bool cursor_skip(struct cursor *cursor, __u32 len)
 }
 
 /*
- * Moves past the next len bytes and says in *taken where they are: in the
- * packet or, if they reach into a later buffer, in copy. Some drivers leave
- * nothing at all in the first one. False, and unmoved, if they are not there.
- * (A pointer that is NULL then would be compared once more for each header.)
+ * Takes len bytes: skips them and points *taken at them. Returns false and
+ * skips nothing if fewer follow.
+ *
+ * *taken points into the packet, or to `copy` if a byte lies in a later buffer.
+ * Some drivers leave nothing in the first buffer. (The result is not a pointer
+ * that may be NULL: each caller would compare it once more.)
  */
 static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 					void *copy, __u32 len)
@@ -138,9 +137,10 @@ static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 	}
 	cursor->pos += len;
 	/*
-	 * What is compared next is this pointer and not the one before it plus
-	 * more: where this one was found to be beyond the end, a verifier that
-	 * is not told (Linux 6.1) looks at what cannot be, and refuses it.
+	 * The next comparison must use this pointer, not the former one plus a
+	 * sum. Otherwise the verifier of Linux 6.1 follows an impossible path,
+	 * on which a pointer beyond the end is within it, and rejects the
+	 * program.
 	 */
 	if (MULTI_BUFFER)
 		barrier_var(cursor->pos);

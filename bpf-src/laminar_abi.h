@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the program and user space must agree on: names, layouts, constants.
- * bindgen turns this file into bpf-prebuilt/src/abi.rs, so constants are enums
- * (it drops or mangles casted macros) and comments become documentation.
+ * The agreement between the BPF programs and user space: names, layouts,
+ * constants.
  *
- * A change of a meaning in here bumps LAMINAR_ABI_VERSION; the rules are in
- * bpf-prebuilt/MANIFEST.md.
+ * bindgen turns this file into bpf-prebuilt/src/abi.rs. Constants are enums,
+ * because bindgen drops or mangles macros with casts. Comments with two stars
+ * become Rust documentation.
+ *
+ * bpf-prebuilt/MANIFEST.md says which changes raise LAMINAR_ABI_VERSION.
  */
 #ifndef LAMINAR_ABI_H
 #define LAMINAR_ABI_H
 
 #include <linux/types.h>
 
-/** The XDP program's name in every object of that layer. */
+/** The XDP program without features. Every XDP object has it. */
 #define LAMINAR_PROGRAM "laminar_ingress"
-/** The same with features, in XDP objects that have any. */
+/** The XDP program with features, in objects that have any. */
 #define LAMINAR_PROGRAM_GUARDED "laminar_guarded"
-/** The program that chooses a socket, in every object of the sockets' layer. */
+/** The program that selects a socket. Every sockets object has it. */
 #define LAMINAR_PROGRAM_SELECT "laminar_select"
-/** The filter on each socket, in the same objects. */
+/** The filter on each socket. Every sockets object has it. */
 #define LAMINAR_PROGRAM_FILTER "laminar_filter"
-/** CPU map: a queue per CPU in use, keyed by CPU id. */
+/** CPU map: a queue for each CPU in use, keyed by CPU id. */
 #define LAMINAR_MAP_CPU "cpu_map"
-/** Per-CPU array of struct laminar_count, keyed by enum laminar_reason. */
+/**
+ * Per-CPU array of struct laminar_count. The key is the interface slot times
+ * LAMINAR_MAX_REASONS, plus the reason. Sockets use slot 0.
+ */
 #define LAMINAR_MAP_STATS "stats"
 /** Array of struct laminar_owner, keyed by partition. */
 #define LAMINAR_MAP_STEERING "steering"
@@ -30,11 +35,11 @@
 #define LAMINAR_MAP_SOCKETS "sockets"
 /** Array of one struct laminar_settings, in objects without global data. */
 #define LAMINAR_MAP_SETTINGS "settings"
-/** Where the same struct lives in objects with global data. */
+/** Holds struct laminar_settings in objects with global data. */
 #define LAMINAR_MAP_RODATA ".rodata"
 /** Array of one struct laminar_controls, in objects without global data. */
 #define LAMINAR_MAP_CONTROLS "controls"
-/** Where the same struct lives in objects with global data. */
+/** Holds struct laminar_controls in objects with global data. */
 #define LAMINAR_MAP_DATA ".data"
 /** LRU hash of __u64, the time at which a bucket is full, keyed by source. */
 #define LAMINAR_MAP_SOURCES "sources"
@@ -49,7 +54,7 @@
 
 enum laminar_constant {
 	/** Version of this agreement. */
-	LAMINAR_ABI_VERSION = 3,
+	LAMINAR_ABI_VERSION = 4,
 	/** "LAMI", the first field of every datagram, as a host integer. */
 	LAMINAR_MAGIC = 0x4c414d49,
 	/** UDP port that an unconfigured object filters, host byte order. */
@@ -58,107 +63,130 @@ enum laminar_constant {
 	LAMINAR_DEFAULT_PARTITIONS = 64,
 	/**
 	 * Slots of an unconfigured CPU map. The kernel refuses a map with more
-	 * slots than its NR_CPUS, so this stays at what small kernels have; the
-	 * loader sizes the map for the machine.
+	 * slots than its NR_CPUS, so the default fits small kernels. The loader
+	 * sizes the map for the machine.
 	 */
 	LAMINAR_DEFAULT_CPUS = 64,
-	/** Ports that a program can look for. */
-	LAMINAR_MOST_PORTS = 16,
-	/** Bytes of a packet that a sample holds at most. */
+	/** Largest number of ports that a program compares with. */
+	LAMINAR_MAX_PORTS = 16,
+	/** Largest number of bytes of a packet in a sample. */
 	LAMINAR_SAMPLE_BYTES = 128,
+	/** Reason numbers for each interface slot of `stats`. */
+	LAMINAR_MAX_REASONS = 64,
+	/** Interface slots of `stats`. */
+	LAMINAR_MAX_INTERFACES = 16,
+	/** Entries of `stats`. */
+	LAMINAR_STATS_ENTRIES = LAMINAR_MAX_INTERFACES * LAMINAR_MAX_REASONS,
+	/** Reasons below this number pass the packet. */
+	LAMINAR_FIRST_DROP_REASON = 16,
+	/**
+	 * Reasons from LAMINAR_FIRST_DROP_REASON to below this number drop the
+	 * packet. Reasons from this number on redirect it.
+	 */
+	LAMINAR_FIRST_REDIRECT_REASON = 48,
 };
 
 /**
- * What costs something, and is in the program only if user space wants it: bits
- * of laminar_settings.features. Objects without these maps have none but PORTS,
- * and that always.
+ * Features that cost time for each packet, as bits of
+ * laminar_settings.features. A program contains a feature only if its bit is
+ * set. Objects without the maps of features always have PORTS, and no other.
  */
 enum laminar_feature {
-	/** Sources in `deny` are dropped, those in `allow` have no limit. */
+	/** Sources in `deny` are dropped. Sources in `allow` have no limit. */
 	LAMINAR_FEATURE_LISTS = 1,
 	/** Each source has a token bucket. */
 	LAMINAR_FEATURE_LIMIT = 2,
-	/** Some of what is dropped is shown to user space. */
+	/** User space receives samples of dropped packets. */
 	LAMINAR_FEATURE_SAMPLES = 4,
-	/** More ports than the first of laminar_controls. */
+	/** The program compares with every port of laminar_controls. */
 	LAMINAR_FEATURE_PORTS = 8,
 };
 
-/** The header of a LaminarDB datagram; the payload follows. */
+/** The header of a LaminarDB datagram. The payload follows it. */
 struct laminar_header {
 	/** LAMINAR_MAGIC, network byte order. */
 	__be32 magic;
-	/** Chooses the partition, network byte order. */
+	/** Selects the partition, network byte order. */
 	__be32 partition_key;
-	/** Bytes that follow this header, network byte order. */
+	/** Number of bytes that follow this header, network byte order. */
 	__be32 payload_len;
 };
 
 /**
- * What the loader fixes before the program runs. In the map of objects without
- * global data, 0 means the default.
+ * Load-time constants: the loader writes them before the program runs. In the
+ * map of objects without global data, 0 means the default.
  */
 struct laminar_settings {
 	/** Number of partitions, host byte order. */
 	__u32 partitions;
 	/** Bits of enum laminar_feature, host byte order. */
 	__u32 features;
+	/**
+	 * The program's interface slot in `stats`, below
+	 * LAMINAR_MAX_INTERFACES, host byte order. Default: 0.
+	 */
+	__u32 interface_slot;
 };
 
 /**
- * What user space may change while the program runs. In the map of objects
- * without global data, no port means the default.
+ * Values that user space may change while the program runs. In the map of
+ * objects without global data, no port means the default port.
  */
 struct laminar_controls {
-	/** UDP destination ports, network byte order; the first 0 ends them. */
-	__be16 ports[LAMINAR_MOST_PORTS];
+	/** UDP destination ports, network byte order. The first 0 ends them. */
+	__be16 ports[LAMINAR_MAX_PORTS];
 	/** Nanoseconds in which a source's bucket gains one packet. */
 	__u64 interval;
 	/** Nanoseconds in which an empty bucket gains all but one packet. */
 	__u64 tolerance;
-	/** Of each reason's drops on a CPU one in so many is shown; 0: none. */
+	/**
+	 * On each CPU, one of this many drops of each reason becomes a sample.
+	 * 0 means none.
+	 */
 	__u32 sample_every;
 	/** Zero. */
 	__u32 reserved;
 };
 
-/** What was counted for one reason. */
+/** The counter of one reason. */
 struct laminar_count {
-	/** Packets. */
+	/** Number of packets. */
 	__u64 packets;
 	/**
-	 * Their bytes: of XDP whole frames, from the Ethernet header on; of
-	 * sockets whole datagrams, from the UDP header on.
+	 * Bytes of these packets. XDP counts whole frames from the Ethernet
+	 * header on. Sockets count whole datagrams from the UDP header on.
 	 */
 	__u64 bytes;
 };
 
-/** Who sent a packet, as its IP header says. */
+/** The sender of a packet, by its IP header. */
 struct laminar_source {
 	/** 4 or 6, host byte order. */
 	__u32 family;
-	/** The address, network byte order; behind an IPv4 address zeros. */
+	/** The address, network byte order. Zeros follow an IPv4 address. */
 	__u8 address[16];
 };
 
-/** A key of `deny` and `allow`, whose values are one byte without meaning. */
+/** A key of `deny` and `allow`. Their values are one byte without meaning. */
 struct laminar_prefix {
-	/** Bits of `source` that count, host byte order: 32 and the prefix's
-	 * own. */
+	/**
+	 * Number of bits of `source` to compare, host byte order: 32 for the
+	 * family, plus the length of the prefix.
+	 */
 	__u32 length;
 	/** The family and the prefix. */
 	struct laminar_source source;
 };
 
-/** A dropped packet that is shown to user space. */
+/** A sample: the start of a dropped packet, for user space. */
 struct laminar_sample {
-	/** When it was dropped, by CLOCK_MONOTONIC, in nanoseconds. */
+	/** Time of the drop by CLOCK_MONOTONIC, in nanoseconds. */
 	__u64 time;
-	/** Why: enum laminar_reason. */
+	/** One of enum laminar_reason. */
 	__u32 reason;
 	/** Bytes of the whole frame. */
 	__u32 length;
-	/** Bytes that are in `packet`. */
+	/** Number of valid bytes in `packet`. */
 	__u32 captured;
 	/** Zero. */
 	__u32 reserved;
@@ -167,54 +195,56 @@ struct laminar_sample {
 };
 
 /**
- * Who owns a partition, as CPU id + 1; 0 means nobody. The two differ while a
- * partition moves, when packets of both the old and the new queue are under
- * way, and where XDP only filters.
+ * The owner of a partition: CPU ids, plus 1. 0 means no owner. The fields
+ * differ while a partition moves, because packets are then in both the old and
+ * the new queue. They also differ where XDP only filters.
  */
 struct laminar_owner {
-	/** The CPU whose queue XDP hands the partition's packets to. */
+	/** XDP redirects the partition's packets to this CPU's queue. */
 	__u16 queue;
 	/**
-	 * The CPU whose socket receives them, unless the kernel processes a
-	 * packet on the CPU of `queue`: then that CPU's socket does.
+	 * This CPU's socket receives the partition's packets. Exception: a
+	 * packet that the kernel processes on the CPU of `queue` goes to that
+	 * CPU's socket.
 	 */
 	__u16 socket;
 };
 
 /**
- * Why a packet got its verdict, and the key of its counter in `stats`. The
- * reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- * pass. Sockets know only ACCEPTED and DROPPED_*, as far as those do not say
- * otherwise.
+ * Why a packet got its verdict. The range of the number decides the verdict:
+ * see LAMINAR_FIRST_DROP_REASON and verdict_of() in verdict.h. A new reason is
+ * appended to the range of its verdict, so no other number changes.
  */
 enum laminar_reason {
-	/** Passed: too malformed to tell whether it is ours. */
+	/** Passed by XDP: too malformed to judge. */
 	LAMINAR_REASON_INVALID,
-	/** Passed: an IP fragment of UDP, for the kernel to reassemble. */
+	/** Passed by XDP: an IP fragment of UDP, for the kernel to reassemble.
+	 */
 	LAMINAR_REASON_PASSED_FRAGMENT,
-	/** Passed: valid, but its partition's owner is none or has no queue. */
+	/** Passed by XDP: valid, but the partition has no owner, or no queue.
+	 */
 	LAMINAR_REASON_PASSED_NO_QUEUE,
-	/** Dropped: fewer payload bytes than a header has. */
-	LAMINAR_REASON_DROPPED_SHORT,
-	/** Dropped: the magic is another. */
-	LAMINAR_REASON_DROPPED_MAGIC,
-	/** Dropped: the header's payload length is not what follows it. */
-	LAMINAR_REASON_DROPPED_LENGTH,
-	/** Redirected to the CPU that owns the partition. */
-	LAMINAR_REASON_REDIRECTED,
-	/** Accepted by the filter of a socket, in the sockets' layer only. */
+	/** Accepted by the filter of a socket. */
 	LAMINAR_REASON_ACCEPTED,
+
+	/** Dropped by XDP or a socket: payload shorter than a header. */
+	LAMINAR_REASON_DROPPED_SHORT = LAMINAR_FIRST_DROP_REASON,
+	/** Dropped by XDP or a socket: wrong magic. */
+	LAMINAR_REASON_DROPPED_MAGIC,
+	/** Dropped by XDP or a socket: wrong payload length. */
+	LAMINAR_REASON_DROPPED_LENGTH,
 	/**
-	 * Dropped: sent to a broadcast or multicast address, which the kernel
-	 * delivers to every socket; in the sockets' layer only, once a socket.
+	 * Dropped by a socket: sent to a broadcast or multicast address. The
+	 * kernel gives every socket a copy, and each copy is counted.
 	 */
 	LAMINAR_REASON_DROPPED_MULTICAST,
-	/** Dropped: the source is in `deny`. In XDP only. */
+	/** Dropped by XDP: the source is in `deny`. */
 	LAMINAR_REASON_DROPPED_DENIED,
-	/** Dropped: valid, but the source's bucket is empty. In XDP only. */
+	/** Dropped by XDP: valid, but the source's bucket is empty. */
 	LAMINAR_REASON_DROPPED_RATE,
-	/** Number of counters. */
-	LAMINAR_REASON_COUNT,
+
+	/** Redirected by XDP to the CPU that owns the partition. */
+	LAMINAR_REASON_REDIRECTED = LAMINAR_FIRST_REDIRECT_REASON,
 };
 
 #endif

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * laminar_ingress: drops what is sent to LaminarDB's port and is not its
- * protocol, hands each valid datagram to the CPU that owns its partition, and
- * leaves everybody else's packets alone.
+ * laminar_ingress: drops datagrams to LaminarDB's port that are not its
+ * protocol, redirects each valid datagram to the CPU that owns its partition,
+ * and passes all other packets.
  *
- * From the bottom up this file is the verdict table: laminar_ingress() answers,
- * find_udp() looks for UDP behind VLAN tags and either IP, judge_udp() decides
- * whose datagram it is and whether it is valid, steer() chooses the CPU, and
- * count() of tables.h is the one place that counts. laminar_guarded() is the
- * same with the features of sources.h and samples.h, of which the verifier
- * takes away those that are off: a program without them pays for none.
+ * Read this file from the end: ingress() returns the verdict, find_udp() finds
+ * UDP after VLAN tags and IPv4 or IPv6, judge_udp() checks the port and the
+ * datagram, and steer() selects the CPU. count() in tables.h is the only code
+ * that counts, and verdict_of() in verdict.h maps a reason to its verdict.
  *
- * Defines, one per thing that a kernel can or cannot do (see targets.toml):
+ * laminar_guarded() is the same program with the features of sources.h and
+ * samples.h. The verifier removes the code of features that are off, so they
+ * cost nothing.
+ *
+ * Each define stands for one ability of a kernel (see targets.toml):
  *
  *   LAMINAR_GLOBAL_DATA: settings are constants that the verifier folds
  *
@@ -19,9 +21,9 @@
  *
  *   LAMINAR_CPUMAP_PROGRAM: CPU map values are 8 bytes long
  *
- *   LAMINAR_FRAGS: a packet may lie in several buffers
+ *   LAMINAR_FRAGS: a packet may be in several buffers
  *
- *   LAMINAR_FEATURES: constants are folded, and there are ring buffers
+ *   LAMINAR_FEATURES: the verifier folds constants, and ring buffers exist
  */
 #include <stddef.h>
 #include <linux/bpf.h>
@@ -39,26 +41,27 @@
 #include "samples.h"
 #include "sources.h"
 #include "tables.h"
+#include "verdict.h"
 
-/* More fragments follow, or this one does not start at 0. */
+/* The flag "more fragments", and the offset. */
 #define IP_FRAGMENT   bpf_htons(0x2000 | 0x1fff)
 #define IPV6_FRAGMENT bpf_htons(0xfff8 | 1)
 
-/* The kinds of IPv6 extension headers that may stand before UDP (IANA). */
+/* The IPv6 extension headers that may precede UDP (IANA). */
 #define NEXTHDR_HOP	 0
 #define NEXTHDR_ROUTING	 43
 #define NEXTHDR_FRAGMENT 44
 #define NEXTHDR_AUTH	 51
 #define NEXTHDR_DEST	 60
 
-/* As many as make sense: one of each kind, and destination options twice. */
-#define MOST_EXTENSIONS 6
-#define MOST_VLAN_TAGS	2
+/* RFC 8200: one header of each kind, and destination options twice. */
+#define MAX_EXTENSIONS 6
+#define MAX_VLAN_TAGS  2
 
 /*
- * What bpf_redirect_map() answers for a CPU without a queue. Before Linux 5.3
- * any flag aborts the packet, so there it is 0, which means ABORTED: user space
- * writes an owner only once its CPU has a queue.
+ * The answer of bpf_redirect_map() for a CPU without a queue. Before Linux 5.3
+ * any flag aborts the packet. So there the answer is 0, XDP_ABORTED, and user
+ * space must create a CPU's queue before it names the CPU as an owner.
  */
 #ifdef LAMINAR_REDIRECT_VERDICT
 #define EMPTY_SLOT XDP_PASS
@@ -66,19 +69,19 @@
 #define EMPTY_SLOT 0
 #endif
 
-/* Where there is no choice: what costs next to nothing. */
+/* Objects without features have the one that costs next to nothing. */
 #ifdef LAMINAR_FEATURES
 #define ALWAYS_ON 0
 #else
 #define ALWAYS_ON LAMINAR_FEATURE_PORTS
 #endif
 
-/* Beside the reasons that are counted: nothing to do with us. */
-#define NOT_OURS LAMINAR_REASON_COUNT
-/* Features that ask who a packet is from. */
+/* Features that need the source of a packet. */
 #define SOURCES (LAMINAR_FEATURE_LISTS | LAMINAR_FEATURE_LIMIT)
-/* None yet: there is UDP. */
-#define FOUND (LAMINAR_REASON_COUNT + 1)
+
+/* Results beside the reasons. NOT_OURS is passed and not counted. */
+#define NOT_OURS LAMINAR_MAX_REASONS
+#define FOUND	 (LAMINAR_MAX_REASONS + 1)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CPUMAP);
@@ -87,7 +90,7 @@ struct {
 #ifdef LAMINAR_CPUMAP_PROGRAM
 	__type(value, struct bpf_cpumap_val);
 #else
-	__type(value, __u32); /* queue size alone, as before Linux 5.9 */
+	__type(value, __u32); /* the queue size, as before Linux 5.9 */
 #endif
 } cpu_map SEC(".maps");
 
@@ -105,8 +108,8 @@ static __always_inline __u32 steer(__be32 partition_key)
 }
 
 /*
- * The cursor stands at the UDP header. max_len is the most that the IP packet
- * leaves for UDP: the frame may be padded beyond it.
+ * The cursor is at the UDP header. max_len is the number of bytes from there to
+ * the end of the IP packet. Padding may follow that end.
  */
 static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len,
 				       const struct laminar_prefix *from,
@@ -135,7 +138,7 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len,
 
 	if (!cursor_take(cursor, (void **)&header, &header_copy,
 			 sizeof(*header)))
-		return LAMINAR_REASON_INVALID; /* cannot be, says len */
+		return LAMINAR_REASON_INVALID; /* impossible: len says so */
 	if (header->magic != bpf_htonl(LAMINAR_MAGIC))
 		return LAMINAR_REASON_DROPPED_MAGIC;
 	if (bpf_ntohl(header->payload_len) != len)
@@ -147,9 +150,10 @@ static __always_inline __u32 judge_udp(struct cursor *cursor, __u32 max_len,
 }
 
 /*
- * The functions that look for UDP move the cursor to its header, say how much
- * the IP packet leaves for it and, where they are asked, who it is from, and
- * answer FOUND; or why there is none to judge.
+ * The find functions move the cursor to the UDP header, set *max_len to the
+ * number of bytes from there to the end of the IP packet, fill *from if it is
+ * not NULL, and return FOUND. If there is no UDP header to judge, they return
+ * the reason or NOT_OURS.
  */
 static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len,
 					  struct laminar_prefix *from)
@@ -164,7 +168,7 @@ static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len,
 	if (ip->protocol != IPPROTO_UDP)
 		return NOT_OURS;
 
-	/* Not the bitfields: their order is the compiling machine's. */
+	/* Not the bitfields: the compiler's host decides their order. */
 	version_and_ihl = *(__u8 *)ip;
 	header_len = (version_and_ihl & 0xf) * 4;
 	if (version_and_ihl >> 4 != 4 || header_len < sizeof(*ip))
@@ -176,24 +180,25 @@ static __always_inline __u32 find_in_ipv4(struct cursor *cursor, __u32 *max_len,
 
 	total_len = bpf_ntohs(ip->tot_len);
 	if (total_len < header_len + sizeof(struct udphdr))
-		return LAMINAR_REASON_INVALID; /* what follows is padding */
+		return LAMINAR_REASON_INVALID; /* only padding follows */
 	*max_len = total_len - header_len;
 	if (from)
-		note_ipv4(from, ip);
+		source_from_ipv4(from, ip);
 	return FOUND;
 }
 
-/* The first 8 bytes of an IPv6 extension header: no kind has fewer. */
+/* The first 8 bytes of an IPv6 extension header. No kind is shorter. */
 struct extension {
 	__u8 next;
-	__u8 len;	 /* what it has beyond these, in units of its kind */
-	__be16 fragment; /* offset and flag, in a fragment header */
+	__u8 len;	 /* of the rest; the unit depends on the kind */
+	__be16 fragment; /* in a fragment header: offset and flag */
 	__be32 other;
 };
 
 /*
- * Kinds as bits of a number: one comparison asks for several, where one for
- * each would have the verifier walk the rest of the program once for each.
+ * Header kinds as bits of one number, so that one comparison tests for several
+ * kinds. With one comparison for each kind, the verifier would walk the rest of
+ * the program once for each.
  */
 #define KIND(kind) (1ULL << (kind))
 #define EXTENSIONS                                                             \
@@ -218,24 +223,24 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 	if (*(__u8 *)ip >> 4 != 6)
 		return LAMINAR_REASON_INVALID;
 	if (from)
-		note_ipv6(from, ip);
+		source_from_ipv6(from, ip);
 	left = bpf_ntohs(ip->payload_len);
 	next = ip->nexthdr;
 
 #pragma unroll
-	for (int i = 0; i < MOST_EXTENSIONS; i++) {
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
 		if (!is_one_of(EXTENSIONS, next))
 			break;
 		if (!cursor_take(cursor, (void **)&extension, &extension_copy,
 				 sizeof(*extension)))
 			return LAMINAR_REASON_INVALID;
-		/* In units of 8 bytes, of 4, or nothing. */
+		/* The unit is 8 bytes, or 4; a fragment header has no rest. */
 		more = extension->len * 8;
 		more >>= KIND(NEXTHDR_AUTH) >> next & 1;
 		more &= (KIND(NEXTHDR_FRAGMENT) >> next & 1) - 1;
 		if (next == NEXTHDR_FRAGMENT &&
 		    extension->fragment & IPV6_FRAGMENT) {
-			/* What a later one begins with nobody can tell. */
+			/* The payload of a later fragment has no header. */
 			if (extension->next != IPPROTO_UDP)
 				return NOT_OURS;
 			return LAMINAR_REASON_PASSED_FRAGMENT;
@@ -248,7 +253,7 @@ static __always_inline __u32 find_in_ipv6(struct cursor *cursor, __u32 *max_len,
 			return LAMINAR_REASON_INVALID;
 	}
 	if (is_one_of(EXTENSIONS, next))
-		return LAMINAR_REASON_INVALID; /* more than anybody needs */
+		return LAMINAR_REASON_INVALID; /* too many */
 	if (next != IPPROTO_UDP)
 		return NOT_OURS;
 	if (left < sizeof(struct udphdr))
@@ -268,21 +273,21 @@ static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len,
 	if (!cursor_take(cursor, &ethernet, &ethernet_copy,
 			 sizeof(ethernet_copy)))
 		return LAMINAR_REASON_INVALID;
-	/* struct ethhdr is packed, which would make this two loads. */
+	/* Not through struct ethhdr: it is packed, so clang emits two loads. */
 	type = *(__be16 *)(ethernet + offsetof(struct ethhdr, h_proto));
 	if (type == bpf_htons(ETH_P_IP))
 		return find_in_ipv4(cursor, max_len, from);
-	barrier_var(type); /* most packets are: no search for the other types
-			      first */
+	/* Keeps clang from testing for the rarer types before IPv4. */
+	barrier_var(type);
 
 #pragma unroll
-	for (int i = 0; i < MOST_VLAN_TAGS; i++) {
+	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
 		if (type != bpf_htons(ETH_P_8021Q) &&
 		    type != bpf_htons(ETH_P_8021AD))
 			break;
 		if (!cursor_take(cursor, &tag, &tag_copy, sizeof(tag_copy)))
 			return LAMINAR_REASON_INVALID;
-		/* Behind the tag's own two bytes stands the next type. */
+		/* The next type follows the tag's own two bytes. */
 		type = *(__be16 *)(tag + sizeof(__be16));
 	}
 	if (type == bpf_htons(ETH_P_IP))
@@ -292,6 +297,14 @@ static __always_inline __u32 find_udp(struct cursor *cursor, __u32 *max_len,
 	return NOT_OURS;
 }
 
+/* Whether a packet gets this reason before its datagram's end is known. */
+static __always_inline bool has_unknown_end(__u32 reason)
+{
+	return reason == LAMINAR_REASON_INVALID ||
+	       reason == LAMINAR_REASON_PASSED_FRAGMENT ||
+	       reason == LAMINAR_REASON_DROPPED_DENIED;
+}
+
 static __always_inline int ingress(struct xdp_md *ctx, __u32 features)
 {
 	struct cursor cursor = cursor_of(ctx);
@@ -299,6 +312,7 @@ static __always_inline int ingress(struct xdp_md *ctx, __u32 features)
 		*from = features & SOURCES ? &source : NULL;
 	__u32 max_len = 0;
 	__u32 reason = find_udp(&cursor, &max_len, from);
+	int verdict;
 	__u64 nth;
 
 	if (reason == FOUND)
@@ -306,26 +320,15 @@ static __always_inline int ingress(struct xdp_md *ctx, __u32 features)
 	if (reason == NOT_OURS)
 		return XDP_PASS;
 
-	/* Of all others the datagram's end was looked for. */
-	if (reason <= LAMINAR_REASON_PASSED_FRAGMENT ||
-	    reason == LAMINAR_REASON_DROPPED_DENIED)
+	/* Otherwise cursor_holds() added the later buffers where necessary. */
+	if (has_unknown_end(reason))
 		cursor_beyond(&cursor);
-	nth = count(reason, cursor_seen(&cursor));
+	nth = count(setting(interface_slot), reason, cursor_seen(&cursor));
 
-	switch (reason) {
-	case LAMINAR_REASON_DROPPED_SHORT:
-	case LAMINAR_REASON_DROPPED_MAGIC:
-	case LAMINAR_REASON_DROPPED_LENGTH:
-	case LAMINAR_REASON_DROPPED_DENIED:
-	case LAMINAR_REASON_DROPPED_RATE:
-		if (features & LAMINAR_FEATURE_SAMPLES)
-			sample(&cursor, reason, nth);
-		return XDP_DROP;
-	case LAMINAR_REASON_REDIRECTED:
-		return XDP_REDIRECT;
-	default:
-		return XDP_PASS;
-	}
+	verdict = verdict_of(reason);
+	if (features & LAMINAR_FEATURE_SAMPLES && verdict == XDP_DROP)
+		sample(&cursor, reason, nth);
+	return verdict;
 }
 
 SEC(XDP_SECTION)
@@ -335,11 +338,11 @@ int laminar_ingress(struct xdp_md *ctx)
 }
 
 #ifdef LAMINAR_FEATURES
-/* By the question mark nobody loads it who does not ask for it. */
+/* The leading `?` disables autoload; loaders must opt in. */
 SEC("?" XDP_SECTION)
 int laminar_guarded(struct xdp_md *ctx)
 {
-	return ingress(ctx, wanted_features());
+	return ingress(ctx, setting(features));
 }
 #endif
 

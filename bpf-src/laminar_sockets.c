@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The same promise for sockets: laminar_select gives each datagram to the
- * socket of the CPU that owns its partition, laminar_filter keeps from a socket
- * what is not LaminarDB's protocol. They hold with XDP and without it.
+ * The sockets' layer. laminar_select gives each datagram to the socket of the
+ * CPU that owns its partition. laminar_filter drops what is not LaminarDB's
+ * protocol. Both work with XDP and without it.
  *
- * Two programs, because what the first one drops is answered with an ICMP
- * error; and because the kernel may hand it several datagrams as one, which it
- * takes apart before it runs the second.
+ * There are two programs for two reasons. The kernel answers a drop by
+ * laminar_select with an ICMP error. And the kernel may give laminar_select
+ * several datagrams as one packet, which it splits before laminar_filter runs.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -20,11 +20,15 @@
 
 #include "laminar_abi.h"
 #include "tables.h"
+#include "verdict.h"
 
-/* Both programs find a UDP header at the start of their data. */
+/* The data of both programs starts with a UDP header. */
 #define HEADER sizeof(struct udphdr)
 
 #define WHOLE_DATAGRAM 0xffffffff
+
+/* In `stats` sockets have no interface. */
+#define SOCKETS_SLOT 0
 
 struct {
 	__uint(type, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY);
@@ -41,14 +45,16 @@ int laminar_select(struct sk_reuseport_md *ctx)
 	struct laminar_owner *owner;
 
 	if (bpf_skb_load_bytes(ctx, HEADER, &header, sizeof(header)))
-		return SK_PASS; /* too short: any socket's filter drops it */
+		return SK_PASS; /* too short: the filter of any socket drops it
+				 */
 	owner = owner_of(header.partition_key);
 	if (!owner || !owner->socket)
 		return SK_PASS;
 
 	/*
-	 * XDP's queue decides, so that packets which it handed over before and
-	 * after a move reach the old and the new owner, in their order.
+	 * If XDP put the packet into the queue of this CPU, this CPU's socket
+	 * receives it. So packets from before and after a move reach the old
+	 * and the new owner, each in order.
 	 */
 	if (owner->queue != cpu + 1)
 		cpu = owner->socket - 1;
@@ -57,8 +63,8 @@ int laminar_select(struct sk_reuseport_md *ctx)
 }
 
 /*
- * Of a datagram to a broadcast or multicast address the kernel gives every
- * socket a copy, and asks nobody which.
+ * The kernel gives every socket a copy of a datagram to a broadcast or
+ * multicast address, and does not run laminar_select for it.
  */
 static __always_inline int is_for_every_socket(struct __sk_buff *skb)
 {
@@ -66,8 +72,9 @@ static __always_inline int is_for_every_socket(struct __sk_buff *skb)
 	__u8 multicast = 224, first;
 
 	/*
-	 * A network's own broadcast address is like any other, but the frame's
-	 * is not; LOOPBACK is a copy of what this host broadcasts.
+	 * The IP address does not identify a network's own broadcast address,
+	 * but the frame's type does. PACKET_LOOPBACK is a copy of a broadcast
+	 * that this host sent.
 	 */
 	if (skb->pkt_type == PACKET_BROADCAST ||
 	    skb->pkt_type == PACKET_LOOPBACK)
@@ -102,8 +109,8 @@ int laminar_filter(struct __sk_buff *skb)
 {
 	__u32 reason = judge(skb);
 
-	count(reason, skb->len);
-	return reason == LAMINAR_REASON_ACCEPTED ? WHOLE_DATAGRAM : 0;
+	count(SOCKETS_SLOT, reason, skb->len);
+	return verdict_of(reason) == XDP_PASS ? WHOLE_DATAGRAM : 0;
 }
 
 char LICENSE[] SEC("license") = LAMINAR_LICENSE;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Some of what is dropped, for people to look at. */
+/* Samples of dropped packets, for an operator to inspect. */
 #ifndef SAMPLES_H
 #define SAMPLES_H
 
@@ -13,13 +13,13 @@
 
 FEATURE_MAP struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096); /* the least there is; user space knows how
-				      much it wants */
+	__uint(max_entries, 4096); /* the smallest size; the loader sets one */
 } samples SEC(".maps");
 
 /*
- * Shows one in so many packets of a reason, of which this is number nth, to
- * user space. Where that does not keep up, it gets none.
+ * Gives user space one of every sample_every packets of a reason. This packet
+ * is number nth of its reason. If user space is too slow and the ring buffer is
+ * full, there is no sample.
  */
 static __always_inline void sample(struct cursor *cursor, __u32 reason,
 				   __u64 nth)
@@ -28,7 +28,7 @@ static __always_inline void sample(struct cursor *cursor, __u32 reason,
 	struct laminar_sample *sample;
 	__u32 every = set ? set->sample_every : 0;
 
-	/* The first one too: what is rare is not left out. */
+	/* Packet 1 is a sample, so that a rare reason has one too. */
 	if (!every || (nth - 1) % every)
 		return;
 	sample = bpf_ringbuf_reserve(&samples, sizeof(*sample), 0);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Who sends, and how much he may: two lists of prefixes, and a token bucket for
- * each address. User space sizes the maps; as they stand here they cost next to
- * nothing where the features are off.
+ * Lists and limits by source: two lists of prefixes, and a token bucket for
+ * each address. The loader sizes the maps. With the sizes given here they cost
+ * next to nothing where the features are off.
  *
- * Fragments but the first name no port, so they pass by all of this.
+ * Lists and limits do not apply to fragments, because only the first fragment
+ * names a port.
  */
 #ifndef SOURCES_H
 #define SOURCES_H
@@ -19,7 +20,7 @@
 #include "laminar_abi.h"
 #include "tables.h"
 
-/* All bits of a source: the most that a prefix can have. */
+/* All bits of a source: the length of the longest prefix. */
 #define WHOLE_SOURCE (8 * sizeof(struct laminar_source))
 
 FEATURE_MAP struct {
@@ -45,16 +46,16 @@ FEATURE_MAP struct {
 	__type(value, __u8);
 } allow SEC(".maps");
 
-static __always_inline void note_ipv4(struct laminar_prefix *from,
-				      const struct iphdr *ip)
+static __always_inline void source_from_ipv4(struct laminar_prefix *from,
+					     const struct iphdr *ip)
 {
 	*from = (struct laminar_prefix){.length = WHOLE_SOURCE};
 	from->source.family = 4;
 	__builtin_memcpy(from->source.address, &ip->saddr, sizeof(ip->saddr));
 }
 
-static __always_inline void note_ipv6(struct laminar_prefix *from,
-				      const struct ipv6hdr *ip)
+static __always_inline void source_from_ipv6(struct laminar_prefix *from,
+					     const struct ipv6hdr *ip)
 {
 	from->length = WHOLE_SOURCE;
 	from->source.family = 6;
@@ -67,16 +68,21 @@ static __always_inline bool is_denied(const struct laminar_prefix *from)
 }
 
 /*
- * Takes a packet out of the source's bucket, if there is one. Of the bucket
- * only the time is kept at which it will be full again: each packet puts it off
- * by one interval, and an empty bucket is one that is further from full than
- * all packets but one take.
+ * Takes one packet from the source's bucket. Returns false if the bucket is
+ * empty.
  *
- * A source that is not known has a full bucket, also one whose entry had to
- * make room for others, or found none: whoever sends from many addresses can
- * bring that about, but not that anybody else is dropped, unless an entry is
- * given to another source in the nanoseconds between reading and writing it.
- * CPUs that see one source at the same moment may each let a packet through.
+ * The map stores one number for each bucket: the time at which the bucket is
+ * full again. Each packet moves that time by one interval. The bucket is empty
+ * if the time is more than `tolerance` away, the time in which a bucket gains
+ * all packets but one.
+ *
+ * A source without an entry has a full bucket. A source loses its entry when
+ * the map needs room, or gets none when the map has no room. A sender with many
+ * addresses can cause both, and so gets more packets through. It cannot cause
+ * drops of another source, with one exception: the map may give an entry to
+ * another source in the nanoseconds between the read and the write here.
+ *
+ * CPUs that see one source at the same moment may each let one packet through.
  */
 static __always_inline bool take_token(const struct laminar_source *source)
 {
@@ -96,7 +102,7 @@ static __always_inline bool take_token(const struct laminar_source *source)
 	if (next < now)
 		next = now;
 	if (next - now > set->tolerance) {
-		/* Emptier than empty: by a limit that has changed since. */
+		/* Further than empty: the limit was another one before. */
 		empty = now + set->tolerance + set->interval;
 		if (next > empty)
 			*full_at = empty;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The tables that programs share with user space, and what every program does
- * with them: count() a packet, ask for the settings, find a partition's owner.
+ * The maps that XDP and sockets have in common, and the functions that every
+ * program needs: count a packet, read a setting, find the owner of a partition.
  */
 #ifndef TABLES_H
 #define TABLES_H
@@ -13,8 +13,9 @@
 #include "laminar_abi.h"
 
 /*
- * In front of a feature's map. In objects without features it is but declared,
- * and as no code is left that names it, so is nothing else of it.
+ * Stands before the map of a feature. An object without features only declares
+ * the map. No code of that object uses the map, so the object does not contain
+ * it.
  */
 #ifdef LAMINAR_FEATURES
 #define FEATURE_MAP
@@ -24,7 +25,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LAMINAR_REASON_COUNT);
+	__uint(max_entries, LAMINAR_STATS_ENTRIES);
 	__type(key, __u32);
 	__type(value, struct laminar_count);
 } stats SEC(".maps");
@@ -36,21 +37,15 @@ struct {
 	__type(value, struct laminar_owner);
 } steering SEC(".maps");
 
+/* The one place of the defaults. A field that is not named is 0. */
+#define DEFAULT_SETTINGS {.partitions = LAMINAR_DEFAULT_PARTITIONS}
+
+/* setting(field) is the value of a field of struct laminar_settings. */
 #ifdef LAMINAR_GLOBAL_DATA
 
-const volatile struct laminar_settings settings = {
-	.partitions = LAMINAR_DEFAULT_PARTITIONS,
-};
+const volatile struct laminar_settings settings = DEFAULT_SETTINGS;
 
-static __always_inline __u32 partition_count(void)
-{
-	return settings.partitions;
-}
-
-static __always_inline __u32 wanted_features(void)
-{
-	return settings.features;
-}
+#define setting(field) (settings.field)
 
 #else
 
@@ -68,38 +63,42 @@ static __always_inline const struct laminar_settings *settings_get(void)
 	return bpf_map_lookup_elem(&settings, &key);
 }
 
-static __always_inline __u32 partition_count(void)
-{
-	const struct laminar_settings *set = settings_get();
-
-	if (!set || !set->partitions)
-		return LAMINAR_DEFAULT_PARTITIONS;
-	return set->partitions;
-}
-
-static __always_inline __u32 wanted_features(void)
-{
-	const struct laminar_settings *set = settings_get();
-
-	return set ? set->features : 0;
-}
+/* Without a loader the map is full of zeros, so 0 means the default. */
+#define setting(field)                                                         \
+	({                                                                     \
+		const struct laminar_settings *set = settings_get();           \
+		struct laminar_settings defaults = DEFAULT_SETTINGS;           \
+                                                                               \
+		set && set->field ? set->field : defaults.field;               \
+	})
 
 #endif
 
-/* Gives how many were counted for this reason on this CPU. */
-static __always_inline __u64 count(__u32 reason, __u64 bytes)
+/* Returns the number of packets that this CPU counted for the reason. */
+static __always_inline __u64 count(__u32 interface_slot, __u32 reason,
+				   __u64 bytes)
 {
-	struct laminar_count *counted = bpf_map_lookup_elem(&stats, &reason);
+	struct laminar_count *counted;
+	__u32 key = reason;
 
+	/*
+	 * The verifier removes this branch where the slot is a constant 0.
+	 * Without the barrier clang makes it an addition for every packet.
+	 */
+	if (interface_slot) {
+		barrier_var(interface_slot);
+		key += interface_slot * LAMINAR_MAX_REASONS;
+	}
+	counted = bpf_map_lookup_elem(&stats, &key);
 	if (!counted)
 		return 0;
-	counted->bytes += bytes; /* per CPU: nobody else writes it */
+	counted->bytes += bytes; /* not atomic: each CPU has its own counter */
 	return ++counted->packets;
 }
 
 static __always_inline struct laminar_owner *owner_of(__be32 partition_key)
 {
-	__u32 partition = bpf_ntohl(partition_key) % partition_count();
+	__u32 partition = bpf_ntohl(partition_key) % setting(partitions);
 
 	return bpf_map_lookup_elem(&steering, &partition);
 }

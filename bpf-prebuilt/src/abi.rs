@@ -26,7 +26,7 @@ pub type __u64 = ::core::ffi::c_ulonglong;
 pub type __be16 = __u16;
 pub type __be32 = __u32;
 /// Version of this agreement.
-pub const LAMINAR_ABI_VERSION: laminar_constant = 3;
+pub const LAMINAR_ABI_VERSION: laminar_constant = 4;
 /// "LAMI", the first field of every datagram, as a host integer.
 pub const LAMINAR_MAGIC: laminar_constant = 1279348041;
 /// UDP port that an unconfigured object filters, host byte order.
@@ -34,35 +34,46 @@ pub const LAMINAR_DEFAULT_PORT: laminar_constant = 9999;
 /// Partitions of an unconfigured object.
 pub const LAMINAR_DEFAULT_PARTITIONS: laminar_constant = 64;
 /** Slots of an unconfigured CPU map. The kernel refuses a map with more
- slots than its NR_CPUS, so this stays at what small kernels have; the
- loader sizes the map for the machine.*/
+ slots than its NR_CPUS, so the default fits small kernels. The loader
+ sizes the map for the machine.*/
 pub const LAMINAR_DEFAULT_CPUS: laminar_constant = 64;
-/// Ports that a program can look for.
-pub const LAMINAR_MOST_PORTS: laminar_constant = 16;
-/// Bytes of a packet that a sample holds at most.
+/// Largest number of ports that a program compares with.
+pub const LAMINAR_MAX_PORTS: laminar_constant = 16;
+/// Largest number of bytes of a packet in a sample.
 pub const LAMINAR_SAMPLE_BYTES: laminar_constant = 128;
+/// Reason numbers for each interface slot of `stats`.
+pub const LAMINAR_MAX_REASONS: laminar_constant = 64;
+/// Interface slots of `stats`.
+pub const LAMINAR_MAX_INTERFACES: laminar_constant = 16;
+/// Entries of `stats`.
+pub const LAMINAR_STATS_ENTRIES: laminar_constant = 1024;
+/// Reasons below this number pass the packet.
+pub const LAMINAR_FIRST_DROP_REASON: laminar_constant = 16;
+/** Reasons from LAMINAR_FIRST_DROP_REASON to below this number drop the
+ packet. Reasons from this number on redirect it.*/
+pub const LAMINAR_FIRST_REDIRECT_REASON: laminar_constant = 48;
 pub type laminar_constant = ::core::ffi::c_uint;
-/// Sources in `deny` are dropped, those in `allow` have no limit.
+/// Sources in `deny` are dropped. Sources in `allow` have no limit.
 pub const LAMINAR_FEATURE_LISTS: laminar_feature = 1;
 /// Each source has a token bucket.
 pub const LAMINAR_FEATURE_LIMIT: laminar_feature = 2;
-/// Some of what is dropped is shown to user space.
+/// User space receives samples of dropped packets.
 pub const LAMINAR_FEATURE_SAMPLES: laminar_feature = 4;
-/// More ports than the first of laminar_controls.
+/// The program compares with every port of laminar_controls.
 pub const LAMINAR_FEATURE_PORTS: laminar_feature = 8;
-/** What costs something, and is in the program only if user space wants it: bits
- of laminar_settings.features. Objects without these maps have none but PORTS,
- and that always.*/
+/** Features that cost time for each packet, as bits of
+ laminar_settings.features. A program contains a feature only if its bit is
+ set. Objects without the maps of features always have PORTS, and no other.*/
 pub type laminar_feature = ::core::ffi::c_uint;
-/// The header of a LaminarDB datagram; the payload follows.
+/// The header of a LaminarDB datagram. The payload follows it.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_header {
     /// LAMINAR_MAGIC, network byte order.
     pub magic: __be32,
-    /// Chooses the partition, network byte order.
+    /// Selects the partition, network byte order.
     pub partition_key: __be32,
-    /// Bytes that follow this header, network byte order.
+    /// Number of bytes that follow this header, network byte order.
     pub payload_len: __be32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -79,8 +90,8 @@ const _: () = {
         "Offset of field: laminar_header::payload_len",
     ][::core::mem::offset_of!(laminar_header, payload_len) - 8usize];
 };
-/** What the loader fixes before the program runs. In the map of objects without
- global data, 0 means the default.*/
+/** Load-time constants: the loader writes them before the program runs. In the
+ map of objects without global data, 0 means the default.*/
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_settings {
@@ -88,10 +99,13 @@ pub struct laminar_settings {
     pub partitions: __u32,
     /// Bits of enum laminar_feature, host byte order.
     pub features: __u32,
+    /** The program's interface slot in `stats`, below
+ LAMINAR_MAX_INTERFACES, host byte order. Default: 0.*/
+    pub interface_slot: __u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of laminar_settings"][::core::mem::size_of::<laminar_settings>() - 8usize];
+    ["Size of laminar_settings"][::core::mem::size_of::<laminar_settings>() - 12usize];
     [
         "Alignment of laminar_settings",
     ][::core::mem::align_of::<laminar_settings>() - 4usize];
@@ -101,19 +115,23 @@ const _: () = {
     [
         "Offset of field: laminar_settings::features",
     ][::core::mem::offset_of!(laminar_settings, features) - 4usize];
+    [
+        "Offset of field: laminar_settings::interface_slot",
+    ][::core::mem::offset_of!(laminar_settings, interface_slot) - 8usize];
 };
-/** What user space may change while the program runs. In the map of objects
- without global data, no port means the default.*/
+/** Values that user space may change while the program runs. In the map of
+ objects without global data, no port means the default port.*/
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_controls {
-    /// UDP destination ports, network byte order; the first 0 ends them.
+    /// UDP destination ports, network byte order. The first 0 ends them.
     pub ports: [__be16; 16usize],
     /// Nanoseconds in which a source's bucket gains one packet.
     pub interval: __u64,
     /// Nanoseconds in which an empty bucket gains all but one packet.
     pub tolerance: __u64,
-    /// Of each reason's drops on a CPU one in so many is shown; 0: none.
+    /** On each CPU, one of this many drops of each reason becomes a sample.
+ 0 means none.*/
     pub sample_every: __u32,
     /// Zero.
     pub reserved: __u32,
@@ -140,14 +158,14 @@ const _: () = {
         "Offset of field: laminar_controls::reserved",
     ][::core::mem::offset_of!(laminar_controls, reserved) - 52usize];
 };
-/// What was counted for one reason.
+/// The counter of one reason.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_count {
-    /// Packets.
+    /// Number of packets.
     pub packets: __u64,
-    /** Their bytes: of XDP whole frames, from the Ethernet header on; of
- sockets whole datagrams, from the UDP header on.*/
+    /** Bytes of these packets. XDP counts whole frames from the Ethernet
+ header on. Sockets count whole datagrams from the UDP header on.*/
     pub bytes: __u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -161,13 +179,13 @@ const _: () = {
         "Offset of field: laminar_count::bytes",
     ][::core::mem::offset_of!(laminar_count, bytes) - 8usize];
 };
-/// Who sent a packet, as its IP header says.
+/// The sender of a packet, by its IP header.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_source {
     /// 4 or 6, host byte order.
     pub family: __u32,
-    /// The address, network byte order; behind an IPv4 address zeros.
+    /// The address, network byte order. Zeros follow an IPv4 address.
     pub address: [__u8; 16usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -181,12 +199,12 @@ const _: () = {
         "Offset of field: laminar_source::address",
     ][::core::mem::offset_of!(laminar_source, address) - 4usize];
 };
-/// A key of `deny` and `allow`, whose values are one byte without meaning.
+/// A key of `deny` and `allow`. Their values are one byte without meaning.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_prefix {
-    /** Bits of `source` that count, host byte order: 32 and the prefix's
- own.*/
+    /** Number of bits of `source` to compare, host byte order: 32 for the
+ family, plus the length of the prefix.*/
     pub length: __u32,
     /// The family and the prefix.
     pub source: laminar_source,
@@ -202,17 +220,17 @@ const _: () = {
         "Offset of field: laminar_prefix::source",
     ][::core::mem::offset_of!(laminar_prefix, source) - 4usize];
 };
-/// A dropped packet that is shown to user space.
+/// A sample: the start of a dropped packet, for user space.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct laminar_sample {
-    /// When it was dropped, by CLOCK_MONOTONIC, in nanoseconds.
+    /// Time of the drop by CLOCK_MONOTONIC, in nanoseconds.
     pub time: __u64,
-    /// Why: enum laminar_reason.
+    /// One of enum laminar_reason.
     pub reason: __u32,
     /// Bytes of the whole frame.
     pub length: __u32,
-    /// Bytes that are in `packet`.
+    /// Number of valid bytes in `packet`.
     pub captured: __u32,
     /// Zero.
     pub reserved: __u32,
@@ -242,16 +260,17 @@ const _: () = {
         "Offset of field: laminar_sample::packet",
     ][::core::mem::offset_of!(laminar_sample, packet) - 24usize];
 };
-/** Who owns a partition, as CPU id + 1; 0 means nobody. The two differ while a
- partition moves, when packets of both the old and the new queue are under
- way, and where XDP only filters.*/
+/** The owner of a partition: CPU ids, plus 1. 0 means no owner. The fields
+ differ while a partition moves, because packets are then in both the old and
+ the new queue. They also differ where XDP only filters.*/
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_owner {
-    /// The CPU whose queue XDP hands the partition's packets to.
+    /// XDP redirects the partition's packets to this CPU's queue.
     pub queue: __u16,
-    /** The CPU whose socket receives them, unless the kernel processes a
- packet on the CPU of `queue`: then that CPU's socket does.*/
+    /** This CPU's socket receives the partition's packets. Exception: a
+ packet that the kernel processes on the CPU of `queue` goes to that
+ CPU's socket.*/
     pub socket: __u16,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -265,33 +284,44 @@ const _: () = {
         "Offset of field: laminar_owner::socket",
     ][::core::mem::offset_of!(laminar_owner, socket) - 2usize];
 };
-/// Passed: too malformed to tell whether it is ours.
+/// Passed by XDP: too malformed to judge.
 pub const LAMINAR_REASON_INVALID: laminar_reason = 0;
-/// Passed: an IP fragment of UDP, for the kernel to reassemble.
+/// Passed by XDP: an IP fragment of UDP, for the kernel to reassemble.
 pub const LAMINAR_REASON_PASSED_FRAGMENT: laminar_reason = 1;
-/// Passed: valid, but its partition's owner is none or has no queue.
+/// Passed by XDP: valid, but the partition has no owner, or no queue.
 pub const LAMINAR_REASON_PASSED_NO_QUEUE: laminar_reason = 2;
-/// Dropped: fewer payload bytes than a header has.
-pub const LAMINAR_REASON_DROPPED_SHORT: laminar_reason = 3;
-/// Dropped: the magic is another.
-pub const LAMINAR_REASON_DROPPED_MAGIC: laminar_reason = 4;
-/// Dropped: the header's payload length is not what follows it.
-pub const LAMINAR_REASON_DROPPED_LENGTH: laminar_reason = 5;
-/// Redirected to the CPU that owns the partition.
-pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 6;
-/// Accepted by the filter of a socket, in the sockets' layer only.
-pub const LAMINAR_REASON_ACCEPTED: laminar_reason = 7;
-/** Dropped: sent to a broadcast or multicast address, which the kernel
- delivers to every socket; in the sockets' layer only, once a socket.*/
-pub const LAMINAR_REASON_DROPPED_MULTICAST: laminar_reason = 8;
-/// Dropped: the source is in `deny`. In XDP only.
-pub const LAMINAR_REASON_DROPPED_DENIED: laminar_reason = 9;
-/// Dropped: valid, but the source's bucket is empty. In XDP only.
-pub const LAMINAR_REASON_DROPPED_RATE: laminar_reason = 10;
-/// Number of counters.
-pub const LAMINAR_REASON_COUNT: laminar_reason = 11;
-/** Why a packet got its verdict, and the key of its counter in `stats`. The
- reason decides the verdict: DROPPED_* drop, REDIRECTED redirects, all others
- pass. Sockets know only ACCEPTED and DROPPED_*, as far as those do not say
- otherwise.*/
+/// Accepted by the filter of a socket.
+pub const LAMINAR_REASON_ACCEPTED: laminar_reason = 3;
+/// Dropped by XDP or a socket: payload shorter than a header.
+pub const LAMINAR_REASON_DROPPED_SHORT: laminar_reason = 16;
+/// Dropped by XDP or a socket: wrong magic.
+pub const LAMINAR_REASON_DROPPED_MAGIC: laminar_reason = 17;
+/// Dropped by XDP or a socket: wrong payload length.
+pub const LAMINAR_REASON_DROPPED_LENGTH: laminar_reason = 18;
+/** Dropped by a socket: sent to a broadcast or multicast address. The
+ kernel gives every socket a copy, and each copy is counted.*/
+pub const LAMINAR_REASON_DROPPED_MULTICAST: laminar_reason = 19;
+/// Dropped by XDP: the source is in `deny`.
+pub const LAMINAR_REASON_DROPPED_DENIED: laminar_reason = 20;
+/// Dropped by XDP: valid, but the source's bucket is empty.
+pub const LAMINAR_REASON_DROPPED_RATE: laminar_reason = 21;
+/// Redirected by XDP to the CPU that owns the partition.
+pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 48;
+/** Why a packet got its verdict. The range of the number decides the verdict:
+ see LAMINAR_FIRST_DROP_REASON and verdict_of() in verdict.h. A new reason is
+ appended to the range of its verdict, so no other number changes.*/
 pub type laminar_reason = ::core::ffi::c_uint;
+/// Every reason with its name.
+pub const LAMINAR_REASONS: &[(&str, laminar_reason)] = &[
+    ("LAMINAR_REASON_INVALID", LAMINAR_REASON_INVALID),
+    ("LAMINAR_REASON_PASSED_FRAGMENT", LAMINAR_REASON_PASSED_FRAGMENT),
+    ("LAMINAR_REASON_PASSED_NO_QUEUE", LAMINAR_REASON_PASSED_NO_QUEUE),
+    ("LAMINAR_REASON_ACCEPTED", LAMINAR_REASON_ACCEPTED),
+    ("LAMINAR_REASON_DROPPED_SHORT", LAMINAR_REASON_DROPPED_SHORT),
+    ("LAMINAR_REASON_DROPPED_MAGIC", LAMINAR_REASON_DROPPED_MAGIC),
+    ("LAMINAR_REASON_DROPPED_LENGTH", LAMINAR_REASON_DROPPED_LENGTH),
+    ("LAMINAR_REASON_DROPPED_MULTICAST", LAMINAR_REASON_DROPPED_MULTICAST),
+    ("LAMINAR_REASON_DROPPED_DENIED", LAMINAR_REASON_DROPPED_DENIED),
+    ("LAMINAR_REASON_DROPPED_RATE", LAMINAR_REASON_DROPPED_RATE),
+    ("LAMINAR_REASON_REDIRECTED", LAMINAR_REASON_REDIRECTED),
+];

@@ -14,6 +14,7 @@ pub mod embedded;
 mod entry;
 mod feature;
 mod manifest;
+pub mod schema;
 
 pub use entry::{
     ByteOrder, IntegrityError, Layer, MapFacts, ObjectEntry, ProgramFacts, sha256_hex,

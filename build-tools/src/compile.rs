@@ -1,7 +1,7 @@
-//! One object from C: clang, then llvm-strip of the same LLVM.
+//! Compiles one object: clang, then llvm-strip of the same LLVM.
 //!
-//! Every flag is here because the objects must come out the same, byte for
-//! byte, in any folder and on any machine with the pinned compiler.
+//! The flags make the objects reproducible: the pinned compiler gives the same bytes in any
+//! folder and on any machine.
 
 use anyhow::{Context, Result};
 use laminar_xdp_prebuilt::ByteOrder;
@@ -11,58 +11,56 @@ use crate::project::Project;
 use crate::targets::Target;
 
 pub struct Compiler {
-    /// The command, `clang-19` unless the environment's CLANG names another.
+    /// The command: the environment variable CLANG, or `clang-19`.
     pub clang: String,
-    /// `llvm-strip` with the same suffix.
+    /// `llvm-strip` of the same LLVM.
     strip: String,
-    /// As in `19.1.7`.
+    /// For example `19.1.7`.
     pub version: String,
-    /// Where this machine keeps `asm/types.h`; says nothing about the output.
+    /// The include folder of this machine's `asm/types.h`. It does not change the output.
     machine_includes: Option<String>,
 }
 
 impl Compiler {
     pub fn find(project: &Project) -> Result<Compiler> {
         let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang-19".into());
-        // `clang-19` and `/folder/clang-19` alike have `llvm-strip-19` beside them.
+        // `llvm-strip-19` is in the same folder as `clang-19`, also if CLANG is a path.
         let (folder, name) = clang.split_at(clang.rfind('/').map_or(0, |slash| slash + 1));
         let strip = format!("{folder}{}", name.replace("clang", "llvm-strip"));
         let shell = &project.shell;
         let banner = cmd!(shell, "{clang} --version").quiet().read().with_context(|| {
-            format!(
-                "{clang} does not run; `ci/install-packages bpf` installs what `make bpf` needs"
-            )
+            format!("{clang} does not run; install the compiler with `ci/install-packages bpf`")
         })?;
         let version = banner
             .split_whitespace()
             .skip_while(|word| *word != "version")
             .nth(1)
             .and_then(|version| version.split(['-', '+', '~']).next())
-            .with_context(|| format!("{clang} --version names no version: {banner}"))?;
+            .with_context(|| format!("no version in the output of {clang} --version: {banner}"))?;
         let version = version.to_string();
         let machine = cmd!(shell, "cc -print-multiarch").quiet().read().unwrap_or_default();
         let machine_includes = (!machine.is_empty()).then(|| format!("-I/usr/include/{machine}"));
         Ok(Compiler { clang, strip, version, machine_includes })
     }
 
-    /// The compiler as a manifest names it.
+    /// The compiler's name and version for the manifest.
     pub fn name(&self) -> String {
         format!("clang {}", self.version)
     }
 
-    /// The flags that shape the output, as a manifest lists them.
+    /// The flags that change the output, for the manifest too.
     pub fn flags(target: &Target, byte_order: ByteOrder) -> Vec<String> {
         let mut flags = vec![
             format!("--target={byte_order}"),
-            // Left to its default, the instruction set changes with the compiler.
+            // The default instruction set depends on the compiler's version.
             format!("-mcpu={}", target.instruction_set),
             "-O2".into(),
-            // BTF, which libbpf needs for the maps; the DWARF is stripped again.
+            // libbpf needs BTF for the maps. llvm-strip removes the DWARF again.
             "-g".into(),
-            // Paths stay relative to the checkout, so that a verifier log shows
-            // source lines and no folder of the machine that compiled.
+            // Paths are relative to the checkout. So a verifier log shows source lines, but
+            // no folder of the build machine.
             "-fdebug-compilation-dir=.".into(),
-            // Only linkers of native code read that table.
+            // Only linkers of native code read the address-significance table.
             "-fno-addrsig".into(),
             "-Wall".into(),
             "-Wextra".into(),

@@ -1,16 +1,15 @@
-//! Whether there is anything to do: a digest over all that goes into the artifact
-//! and over the manifest that came out, kept in that manifest.
+//! Decides whether a build is necessary. The manifest holds a digest over all inputs of the
+//! artifact and over the manifest itself.
 
 use anyhow::Result;
 use laminar_xdp_prebuilt::{Manifest, sha256_hex};
 
 use crate::project::Project;
-use crate::set::manifest_path;
 
-/// Whether `bpf-prebuilt/` is what the sources as they are would give.
+/// Whether a build of the current sources would leave `bpf-prebuilt/` unchanged.
 pub fn is_current(project: &Project) -> Result<bool> {
-    let read = |path: &str| project.read_if_there(path);
-    let (Some(text), Some(embedded)) = (read(&manifest_path())?, read(Project::EMBEDDED)?) else {
+    let read = |path: &str| project.read_if_exists(path);
+    let (Some(text), Some(embedded)) = (read(Project::MANIFEST)?, read(Project::EMBEDDED)?) else {
         return Ok(false);
     };
     let Ok(manifest) = Manifest::parse(&String::from_utf8_lossy(&text)) else { return Ok(false) };
@@ -27,8 +26,8 @@ pub fn is_current(project: &Project) -> Result<bool> {
         && manifest.sources_sha256 == of(project, &manifest, &embedded)?)
 }
 
-/// SHA-256 over the sources (the compiler's version is one of them), the producer
-/// with its dependencies, the artifact's crate, and the manifest without digest.
+/// SHA-256 over the sources (`targets.toml` names the compiler's version), the producer and
+/// its dependencies, the artifact's crate, and the manifest without the digest.
 pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<String> {
     let mut digests = String::new();
     let mut files = project.files(Project::SOURCES, &["c", "h", "toml"])?;
@@ -36,7 +35,7 @@ pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<Stri
     files.extend(project.files(Project::ARTIFACT_CRATE, &["rs"])?);
     files.push("Cargo.lock".into());
     for path in files {
-        // Not written yet when the digest is first made.
+        // `embedded` is the new text. The file may hold the former one.
         if path.ends_with(Project::EMBEDDED) {
             continue;
         }

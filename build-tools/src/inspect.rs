@@ -1,4 +1,4 @@
-//! What an object really contains, read out of its ELF file and its BTF.
+//! Reads the content of an object from its ELF file and its BTF.
 
 use anyhow::{Context, Result, bail};
 use laminar_xdp_prebuilt::{ByteOrder, MapFacts, ProgramFacts, abi};
@@ -15,11 +15,11 @@ pub struct ElfFacts {
     pub license: String,
     /// Ordered by name.
     pub programs: Vec<ProgramFacts>,
-    /// Ordered by name; global data comes last.
+    /// Ordered by name. Global data comes last.
     pub maps: Vec<MapFacts>,
     /// The programs' instructions with their relocations, for comparison.
     pub instructions: Vec<u8>,
-    /// The initial content of global data, empty without any.
+    /// The initial content of global data; empty if there is none.
     pub global_data: Vec<u8>,
     pub sections: Vec<String>,
     pub undefined_symbols: Vec<String>,
@@ -28,12 +28,13 @@ pub struct ElfFacts {
 type Elf<'data> = ElfFile64<'data, Endianness>;
 
 pub fn inspect(elf: &[u8]) -> Result<ElfFacts> {
-    let byte_order = ByteOrder::of_elf(elf).context("not a 64-bit ELF file for the BPF machine")?;
+    let byte_order = ByteOrder::of_elf(elf).context("not a 64-bit ELF file for BPF")?;
     let file = Elf::parse(elf).context("not an ELF file")?;
 
     let (mut programs, mut instructions) = (Vec::new(), Vec::new());
     for function in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        let section = file.section_by_index(function.section_index().context("no code")?)?;
+        let section = file
+            .section_by_index(function.section_index().context("a function without a section")?)?;
         if section.size() != function.size() {
             bail!("section {:?} holds more than one function", section.name());
         }
@@ -80,7 +81,7 @@ fn section_data<'data>(file: &Elf<'data>, name: &str) -> Result<&'data [u8]> {
     Ok(section.data()?)
 }
 
-/// A section's bytes, and which symbol each of its relocations names.
+/// A section's bytes, then the offset and the symbol of each relocation.
 fn relocatable_code<'data>(
     file: &Elf<'data>,
     section: &impl ObjectSection<'data>,

@@ -1,7 +1,8 @@
-//! The producer: compile -> inspect -> verify -> describe, a file a step.
+//! The producer of `bpf-prebuilt/`. Its steps are compile, inspect, verify and describe, each
+//! in its own file.
 //!
-//! `bpf` brings `bpf-prebuilt/` up to date with `bpf-src/`; `check` builds the
-//! same into a scratch folder and compares.
+//! `bpf` brings `bpf-prebuilt/` up to date with `bpf-src/`. `check` builds the same objects
+//! in a scratch folder and compares.
 
 mod bindings;
 mod check;
@@ -33,7 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the Rust side of the ABI header, which the other steps are built with
+    /// Write the Rust bindings of the ABI header; the other commands are compiled with them
     Bindings,
     /// Compile what changed in bpf-src/ and write bpf-prebuilt/
     Bpf,
@@ -69,8 +70,8 @@ fn bpf(project: &Project, targets: &Targets) -> Result<()> {
     let compiler = Compiler::find(project)?;
     ensure!(
         compiler.version == targets.compiler,
-        "{} is version {}, but the objects are built with clang {} only (bpf-src/targets.toml); \
-         install clang-19, or name another with CLANG= and `make check` to compare instructions",
+        "{} is version {}, but only clang {} builds the objects (bpf-src/targets.toml); install \
+         clang-19, or compare instructions with `make check`, where CLANG= names the compiler",
         compiler.clang,
         compiler.version,
         targets.compiler

@@ -1,13 +1,13 @@
-//! Where things are.
+//! The checkout and the paths in it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use xshell::Shell;
 
-/// The checkout. Every path in it is relative, because paths reach the objects.
+/// The checkout. All paths are relative to its root, because compilers write paths into objects.
 pub struct Project {
-    /// A shell that stands at the checkout's root.
+    /// A shell whose current folder is the checkout's root.
     pub shell: Shell,
 }
 
@@ -17,10 +17,11 @@ impl Project {
     pub const TARGETS: &str = "bpf-src/targets.toml";
     pub const PRODUCER: &str = "build-tools/src";
     pub const ARTIFACT: &str = "bpf-prebuilt";
+    pub const MANIFEST: &str = "bpf-prebuilt/manifest.toml";
     pub const ARTIFACT_CRATE: &str = "bpf-prebuilt/src";
     pub const BINDINGS: &str = "bpf-prebuilt/src/abi.rs";
     pub const EMBEDDED: &str = "bpf-prebuilt/src/embedded.rs";
-    /// Compiled here first; nothing reaches `ARTIFACT` before it is verified.
+    /// Objects are compiled here. Only verified objects reach `ARTIFACT`.
     pub const SCRATCH: &str = "target/bpf";
 
     pub fn find() -> Result<Project> {
@@ -41,20 +42,20 @@ impl Project {
         self.shell.current_dir()
     }
 
-    /// The files directly in a folder that end in one of `extensions`, by name:
-    /// an editor's files and folders are not among them.
+    /// The files in a folder that end in one of `extensions`, ordered by name. Hidden files are
+    /// left out, because editors create some. So are folders.
     pub fn files(&self, folder: &str, extensions: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files = self.shell.read_dir(folder)?;
         files.retain(|path| {
             let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] == b'.');
-            let wanted = path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x));
-            wanted && !hidden && path.is_file()
+            let matches = path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x));
+            matches && !hidden && path.is_file()
         });
         Ok(files)
     }
 
-    /// A file's bytes, or none if it is not there.
-    pub fn read_if_there(&self, path: &str) -> Result<Option<Vec<u8>>> {
+    /// A file's bytes; `None` if there is no such file.
+    pub fn read_if_exists(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.shell.path_exists(path) {
             true => Ok(Some(self.shell.read_binary_file(path)?)),
             false => Ok(None),

@@ -1,4 +1,4 @@
-//! The whole artifact: objects, manifest and the generated Rust beside them.
+//! The artifact: the objects, their manifest and the generated Rust code.
 
 use anyhow::{Context, Result};
 use laminar_xdp_prebuilt::{Manifest, ObjectEntry, abi, sha256_hex};
@@ -13,13 +13,14 @@ use crate::verify::verify;
 
 pub struct ArtifactSet {
     pub manifest: Manifest,
-    /// In the manifest's order.
+    /// In the order of the manifest.
     pub objects: Vec<Vec<u8>>,
-    /// Content of `embedded.rs`.
+    /// The text of `embedded.rs`.
     pub embedded: String,
 }
 
 impl ArtifactSet {
+    /// Compiles and verifies every object of `targets`. Writes nothing to `bpf-prebuilt/`.
     pub fn build(project: &Project, targets: &Targets, compiler: &Compiler) -> Result<ArtifactSet> {
         bindings::check_abi(project)?;
         let mut manifest = Manifest {
@@ -63,13 +64,13 @@ impl ArtifactSet {
         Ok(ArtifactSet { manifest, objects, embedded })
     }
 
-    /// The manifest's text.
+    /// The text of the manifest.
     pub fn manifest_text(&self) -> Result<String> {
-        let header = "# Written by `make bpf`. MANIFEST.md says what each field means.\n\n";
+        let header = "# Written by `make bpf`. MANIFEST.md describes each field.\n\n";
         Ok(header.to_string() + &self.manifest.to_toml()?)
     }
 
-    /// Replaces what `bpf-prebuilt/` holds.
+    /// Replaces the content of `bpf-prebuilt/`, stale objects included.
     pub fn write(&self, project: &Project) -> Result<()> {
         let shell = &project.shell;
         for stale in project.files(Project::ARTIFACT, &["o"])? {
@@ -79,11 +80,7 @@ impl ArtifactSet {
             shell.write_file(format!("{}/{}", Project::ARTIFACT, entry.file), object)?;
         }
         shell.write_file(Project::EMBEDDED, &self.embedded)?;
-        shell.write_file(manifest_path(), self.manifest_text()?)?;
+        shell.write_file(Project::MANIFEST, self.manifest_text()?)?;
         Ok(())
     }
-}
-
-pub fn manifest_path() -> String {
-    format!("{}/{}", Project::ARTIFACT, Manifest::FILE_NAME)
 }

@@ -34,11 +34,11 @@ pub use header::LaminarHeader;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 pub use ingest::{HandOverError, Ingest, Offer, Receiver};
 pub use ipnet::IpNet;
-pub use laminar_xdp_prebuilt::{ByteOrder, Feature, IntegrityError, ManifestError};
+pub use laminar_xdp_prebuilt::{ByteOrder, Feature, IntegrityError, Layer, ManifestError};
 pub use report::{
     AttachRefusal, Candidate, Datagram, DropSample, FeatureAnswer, IngestMode, IngestStats,
-    Outcome, PcapngWriter, PortHolder, ProgramIdentity, Received, Selection, Support, VerifierLog,
-    XdpCounter, XdpError, XdpReason, XdpStats,
+    Outcome, PcapngWriter, PortHolder, ProgramIdentity, Received, Selection, Support,
+    UnknownReason, VerifierLog, XdpCounter, XdpError, XdpReason, XdpStats, XdpVerdict,
 };
 #[cfg(all(unix, not(all(target_os = "linux", not(laminar_xdp_unsupported)))))]
 pub use unsupported::Offer;

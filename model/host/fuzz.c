@@ -41,11 +41,7 @@ static void check(const struct host_answer *answer)
 	__u32 verdict = PASS;
 
 	switch (answer->reason) {
-	case LAMINAR_REASON_DROPPED_SHORT:
-	case LAMINAR_REASON_DROPPED_MAGIC:
-	case LAMINAR_REASON_DROPPED_LENGTH:
-	case LAMINAR_REASON_DROPPED_DENIED:
-	case LAMINAR_REASON_DROPPED_RATE:
+	case LAMINAR_FIRST_DROP_REASON ... LAMINAR_FIRST_REDIRECT_REASON - 1:
 		verdict = DROP;
 		break;
 	case LAMINAR_REASON_REDIRECTED:
@@ -87,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const __u16 queues[3] = {1, 0, 9};
 	struct host_config config = {
-		.settings = {.partitions = 3},
+		.settings = {.partitions = 3, .interface_slot = 15},
 		/* Fuzzing runs on little-endian machines only. */
 		.controls = {.ports = {__builtin_bswap16(9999)},
 			     .interval = 1000},

@@ -10,23 +10,11 @@ static const struct host_layout layout[] = {
 	VALUE(HOST_MAX_SOURCES),
 	VALUE(HOST_NO_REASON),
 
+	/* bindgen wrote assertions for the offsets in these. */
 	VALUE(sizeof(struct laminar_settings)),
-	VALUE(offsetof(struct laminar_settings, partitions)),
-	VALUE(offsetof(struct laminar_settings, features)),
-
 	VALUE(sizeof(struct laminar_controls)),
-	VALUE(offsetof(struct laminar_controls, ports)),
-	VALUE(offsetof(struct laminar_controls, interval)),
-	VALUE(offsetof(struct laminar_controls, tolerance)),
-	VALUE(offsetof(struct laminar_controls, sample_every)),
-
 	VALUE(sizeof(struct laminar_source)),
-	VALUE(offsetof(struct laminar_source, family)),
-	VALUE(offsetof(struct laminar_source, address)),
-
 	VALUE(sizeof(struct laminar_prefix)),
-	VALUE(offsetof(struct laminar_prefix, length)),
-	VALUE(offsetof(struct laminar_prefix, source)),
 
 	VALUE(sizeof(struct host_bucket)),
 	VALUE(offsetof(struct host_bucket, source)),

@@ -59,7 +59,7 @@ struct xdp_md {
 static _Thread_local struct {
 	const struct host_config *config;
 	struct laminar_owner owner;
-	struct laminar_count counters[LAMINAR_REASON_COUNT];
+	struct laminar_count counters[LAMINAR_MAX_REASONS];
 	struct laminar_sample sample;
 	__u32 cpu, sampled, faults;
 } now;
@@ -119,9 +119,12 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 		return index == 0 ? (void *)&config->settings : NULL;
 	if (map == &controls)
 		return index == 0 ? (void *)&config->controls : NULL;
-	if (map == &stats)
-		return index < LAMINAR_REASON_COUNT ? &now.counters[index]
-						    : NULL;
+	if (map == &stats) {
+		/* Only the counters of the configured interface slot exist. */
+		index -= config->settings.interface_slot * LAMINAR_MAX_REASONS;
+		return index < LAMINAR_MAX_REASONS ? &now.counters[index]
+						   : NULL;
+	}
 	if (map != &steering || index >= config->settings.partitions)
 		return NULL;
 	now.owner.queue = config->queues[index];
@@ -203,6 +206,13 @@ static void check_sample(const struct host_answer *answer,
 		now.faults |= HOST_FAULT_SAMPLE_FIELDS;
 }
 
+#ifndef LAMINAR_FRAGS
+int host_verdict_of(__u32 reason)
+{
+	return verdict_of(reason);
+}
+#endif
+
 void HOST_JUDGE(const struct host_packet *packet,
 		const struct host_config *config, struct host_answer *answer)
 {
@@ -219,7 +229,7 @@ void HOST_JUDGE(const struct host_packet *packet,
 	answer->verdict = config->settings.features ? laminar_guarded(&ctx)
 						    : laminar_ingress(&ctx);
 	answer->cpu = now.cpu;
-	for (__u32 reason = 0; reason < LAMINAR_REASON_COUNT; reason++) {
+	for (__u32 reason = 0; reason < LAMINAR_MAX_REASONS; reason++) {
 		answer->counted += now.counters[reason].packets;
 		answer->bytes += now.counters[reason].bytes;
 		if (now.counters[reason].packets)

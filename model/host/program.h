@@ -82,6 +82,9 @@ typedef void host_judge_function(const struct host_packet *packet,
 /* The program for packets in one buffer, and for packets in several. */
 host_judge_function host_judge, host_judge_frags;
 
+/* The program's verdict_of(). */
+int host_verdict_of(__u32 reason);
+
 /* A size, an offset or a constant, by the expression that gives it. */
 struct host_layout {
 	const char *expression;

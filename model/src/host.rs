@@ -8,9 +8,15 @@ use laminar_xdp_prebuilt::abi;
 
 use self::ffi::{
     HOST_NO_REASON, HostAnswer, HostConfig, HostPacket, HostSources, Judge, check_layout,
-    host_judge, host_judge_frags,
+    host_judge, host_judge_frags, host_verdict_of,
 };
 use crate::model::{Answer, Limit, Model, Reason, Verdict};
+
+/// The number of the verdict that the program gives for a reason's number.
+pub fn verdict_of(reason: u32) -> i32 {
+    // SAFETY: the C function accepts every number and reads no memory.
+    unsafe { host_verdict_of(reason) }
+}
 
 /// The program with the configuration of a model. Each of its two forms has its own
 /// buckets.
@@ -124,7 +130,9 @@ impl Program {
             (self.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
         ];
         let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
-        abi::laminar_settings { partitions: self.queues.len() as u32, features }
+        // The last slot, so that a program that ignores its slot counts nothing.
+        let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
+        abi::laminar_settings { partitions: self.queues.len() as u32, features, interface_slot }
     }
 
     fn controls(&self) -> abi::laminar_controls {

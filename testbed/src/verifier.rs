@@ -28,10 +28,9 @@ pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<Verifi
         let object = Object::open(path)?;
         for mut map in object.maps() {
             if map.name().to_bytes().ends_with(b".rodata") {
-                // `struct laminar_settings`: partitions, features.
-                if let Some([_, _, _, _, settings @ ..]) = map.initial_value()
-                    && settings.len() == size_of_val(&features)
-                {
+                // `struct laminar_settings`: partitions, features, and more.
+                let settings = map.initial_value().and_then(|settings| settings.get_mut(4..8));
+                if let Some(settings) = settings {
                     settings.copy_from_slice(&features.to_ne_bytes());
                 }
             }

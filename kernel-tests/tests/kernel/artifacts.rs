@@ -206,8 +206,8 @@ fn maps_of_another_size_are_refused() -> Result<()> {
         .context("no section .BTF")?;
     let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
     // BTF states the number of entries as the length of an array type, in its last word.
-    let seven = abi::LAMINAR_REASON_COUNT.to_ne_bytes();
-    let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&seven));
+    let entries = abi::LAMINAR_STATS_ENTRIES.to_ne_bytes();
+    let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&entries));
     let mut refused = 0;
     for at in words {
         let mut bad = ours.clone();

@@ -174,7 +174,7 @@ impl XdpConfig {
     /// Largest number of partitions.
     pub const MAX_PARTITIONS: u32 = 65_536;
     /// Largest number of ports that can be filtered, [`XdpConfig::port`] included.
-    pub const MAX_PORTS: usize = abi::LAMINAR_MOST_PORTS as usize;
+    pub const MAX_PORTS: usize = abi::LAMINAR_MAX_PORTS as usize;
     /// Largest number of sources that can be remembered.
     pub const MAX_SOURCES: u32 = 1 << 24;
     /// Largest number of prefixes that a list can hold.

@@ -1,138 +1,52 @@
-//! What an object of each layer looks like. Whatever is not our programs with our
-//! maps is refused before it reaches the kernel: other maps could be pinned ones of
-//! somebody else.
+//! Checks that an object has the programs and maps of the schema, before the kernel sees it.
+//! An object with other maps could use pinned maps of another application.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use laminar_xdp_prebuilt::schema::{Layout, MapSchema};
 use laminar_xdp_prebuilt::{Layer, abi};
-use libbpf_sys as libbpf;
 
 use crate::sys::libbpf::{MapDefinition, Object, ProgramDefinition};
 use crate::sys::map::Map;
 
-/// A map that an object has.
-struct KnownMap {
-    name: &'static CStr,
-    kind: libbpf::bpf_map_type,
-    key_size: usize,
-    value_sizes: &'static [usize],
-    /// Where nobody sets others: the loader does, and libbpf makes a ring buffer as large as
-    /// a page of this machine.
-    entries: Option<u32>,
-}
-
-const fn array(name: &'static CStr, value_sizes: &'static [usize], entries: u32) -> KnownMap {
-    let kind = libbpf::BPF_MAP_TYPE_ARRAY;
-    KnownMap { name, kind, key_size: 4, value_sizes, entries: Some(entries) }
-}
-
-const SETTINGS_SIZE: &[usize] = &[size_of::<abi::laminar_settings>()];
-const CONTROLS_SIZE: &[usize] = &[size_of::<abi::laminar_controls>()];
-const SOURCE_SIZE: usize = size_of::<abi::laminar_source>();
-const PREFIX_SIZE: usize = size_of::<abi::laminar_prefix>();
-
-const CPU_MAP: KnownMap = KnownMap {
-    kind: libbpf::BPF_MAP_TYPE_CPUMAP,
-    entries: None,
-    ..array(abi::LAMINAR_MAP_CPU, &[4, 8], 0)
+// `lookup_per_cpu` reads a counter as two numbers: packets, then bytes.
+const _: () = {
+    assert!(size_of::<abi::laminar_count>() == size_of::<[u64; 2]>());
+    assert!(std::mem::offset_of!(abi::laminar_count, packets) == 0);
+    assert!(std::mem::offset_of!(abi::laminar_count, bytes) == size_of::<u64>());
 };
-const SOCKETS: KnownMap = KnownMap {
-    kind: libbpf::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
-    entries: None,
-    ..array(abi::LAMINAR_MAP_SOCKETS, &[4], 0)
-};
-const STATS: KnownMap = KnownMap {
-    kind: libbpf::BPF_MAP_TYPE_PERCPU_ARRAY,
-    ..array(abi::LAMINAR_MAP_STATS, &[size_of::<abi::laminar_count>()], abi::LAMINAR_REASON_COUNT)
-};
-const STEERING: KnownMap = KnownMap {
-    entries: None,
-    ..array(abi::LAMINAR_MAP_STEERING, &[size_of::<abi::laminar_owner>()], 0)
-};
-/// The settings are in exactly one of two places.
-const SETTINGS: [KnownMap; 2] = [
-    array(abi::LAMINAR_MAP_SETTINGS, SETTINGS_SIZE, 1),
-    array(abi::LAMINAR_MAP_RODATA, SETTINGS_SIZE, 1),
-];
-/// So are the controls, in XDP objects.
-const CONTROLS: [KnownMap; 2] = [
-    array(abi::LAMINAR_MAP_CONTROLS, CONTROLS_SIZE, 1),
-    array(abi::LAMINAR_MAP_DATA, CONTROLS_SIZE, 1),
-];
-/// What an object with features has besides; as small as can be, until the loader knows
-/// what is wanted.
-const FEATURES: [KnownMap; 4] = [
-    KnownMap {
-        kind: libbpf::BPF_MAP_TYPE_LRU_HASH,
-        key_size: SOURCE_SIZE,
-        ..array(abi::LAMINAR_MAP_SOURCES, &[8], 1)
-    },
-    KnownMap {
-        kind: libbpf::BPF_MAP_TYPE_LPM_TRIE,
-        key_size: PREFIX_SIZE,
-        ..array(abi::LAMINAR_MAP_DENY, &[1], 1)
-    },
-    KnownMap {
-        kind: libbpf::BPF_MAP_TYPE_LPM_TRIE,
-        key_size: PREFIX_SIZE,
-        ..array(abi::LAMINAR_MAP_ALLOW, &[1], 1)
-    },
-    KnownMap {
-        kind: libbpf::BPF_MAP_TYPE_RINGBUF,
-        key_size: 0,
-        entries: None,
-        ..array(abi::LAMINAR_MAP_SAMPLES, &[0], 0)
-    },
-];
 
-/// A map that another process made, if it is what one of this name is.
+/// Takes a map that another process created, if it matches the schema of maps with this name.
 pub fn foreign_map(name: &CStr, descriptor: OwnedFd) -> io::Result<Map> {
-    let known = [CPU_MAP, SOCKETS, STATS, STEERING].into_iter().find(|known| known.name == name);
-    let known = known.ok_or(io::ErrorKind::InvalidInput)?;
-    Map::from_foreign(descriptor, known.kind, known.value_sizes)
+    let cpumap_program = Layout { has_cpumap_program: true, ..Layout::new(Layer::Xdp) };
+    let layouts = [cpumap_program, Layout::new(Layer::Xdp), Layout::new(Layer::Sockets)];
+    let known: Vec<MapSchema> = layouts.iter().flat_map(Layout::maps).collect();
+    let known: Vec<_> = known.iter().filter(|known| known.name == name).collect();
+    let kind = known.first().ok_or(io::ErrorKind::InvalidInput)?.kind.number();
+    let value_sizes: Vec<_> = known.iter().map(|known| known.value_size as usize).collect();
+    Map::from_foreign(descriptor, kind, &value_sizes)
 }
 
-/// Gives the object's programs, or what is wrong with it.
+/// Returns the object's programs, or the difference to the schema.
 pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, String> {
-    let xdp = |name| (name, libbpf::BPF_PROG_TYPE_XDP);
-    let (programs, also) = match layer {
-        Layer::Xdp => (vec![xdp(abi::LAMINAR_PROGRAM)], Some(xdp(abi::LAMINAR_PROGRAM_GUARDED))),
-        Layer::Sockets => (
-            vec![
-                (abi::LAMINAR_PROGRAM_FILTER, libbpf::BPF_PROG_TYPE_SOCKET_FILTER),
-                (abi::LAMINAR_PROGRAM_SELECT, libbpf::BPF_PROG_TYPE_SK_REUSEPORT),
-            ],
-            None,
-        ),
-    };
-    let found = object.programs();
-    let is_there = |(name, kind): &(&CStr, libbpf::bpf_prog_type)| {
-        found.iter().any(|program| program.kind == *kind && *program.name == **name)
-    };
-    let has_features = also.is_some_and(|also| is_there(&also));
-    let count = programs.len() + usize::from(has_features);
-    if found.len() != count || !programs.iter().all(is_there) {
-        let names: Vec<_> = programs.iter().map(|(name, _)| name).collect();
-        return Err(format!("its programs are not {names:?}, but {found:?}"));
+    let (programs, maps) = (object.programs(), object.maps());
+    let layout = layout_of(layer, &programs, &maps);
+
+    let expected = layout.programs();
+    let all_match = expected.iter().all(|expected| {
+        let same = |found: &&ProgramDefinition| *found.name == *expected.name;
+        programs.iter().find(same).is_some_and(|found| found.kind == expected.kind.number())
+    });
+    if programs.len() != expected.len() || !all_match {
+        let names: Vec<_> = expected.iter().map(|program| program.name).collect();
+        return Err(format!("its programs are not {names:?}, but {programs:?}"));
     }
 
-    let mut required = match layer {
-        Layer::Xdp => vec![CPU_MAP, STATS, STEERING],
-        Layer::Sockets => vec![SOCKETS, STATS, STEERING],
-    };
-    if has_features {
-        required.extend(FEATURES);
-    }
-    let mut places = vec![SETTINGS];
-    if layer == Layer::Xdp {
-        places.push(CONTROLS);
-    }
-    let maps = object.maps();
+    let expected = layout.maps();
     for map in &maps {
-        let known = required.iter().chain(places.iter().flatten()).any(|known| is(map, known));
-        if map.pinned || !known {
+        if map.pinned || !expected.iter().any(|expected| is(map, expected)) {
             return Err(format!(
                 "its map {:?} (type {}, {} byte keys, {} byte values, {} entries, pinned: {}) is \
                  none of ours",
@@ -140,30 +54,66 @@ pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, St
             ));
         }
     }
-    let has = |known: &&KnownMap| maps.iter().any(|map| *map.name == *known.name);
-    if let Some(missing) = required.iter().find(|known| !has(known)) {
-        return Err(format!("it has no map {:?}", missing.name));
-    }
-    match places.iter().all(|place| place.iter().filter(has).count() == 1) {
-        true => Ok(found),
-        false => Err("it has no place for the settings or the controls, or two".into()),
+    let is_missing = |expected: &&MapSchema| !maps.iter().any(|map| *map.name == *expected.name);
+    match expected.iter().find(is_missing) {
+        Some(missing) => Err(format!("it has no map {:?}", missing.name)),
+        None => Ok(programs),
     }
 }
 
-fn is(map: &MapDefinition, known: &KnownMap) -> bool {
-    *map.name == *known.name
-        && map.kind == known.kind
-        && map.key_size as usize == known.key_size
-        && known.value_sizes.contains(&(map.value_size as usize))
-        && known.entries.is_none_or(|entries| map.entries == entries)
+/// The layout that the object claims to have: each property follows from one program or map.
+fn layout_of(layer: Layer, programs: &[ProgramDefinition], maps: &[MapDefinition]) -> Layout {
+    let has_program = |name: &CStr| programs.iter().any(|program| *program.name == *name);
+    let map = |name: &CStr| maps.iter().find(|map| *map.name == *name);
+    Layout {
+        layer,
+        has_global_data: map(abi::LAMINAR_MAP_RODATA).is_some(),
+        has_features: layer == Layer::Xdp && has_program(abi::LAMINAR_PROGRAM_GUARDED),
+        has_cpumap_program: map(abi::LAMINAR_MAP_CPU).is_some_and(|map| map.value_size == 8),
+        has_frags: programs.iter().any(|program| *program.section == *c"xdp.frags"),
+    }
+}
+
+fn is(map: &MapDefinition, schema: &MapSchema) -> bool {
+    *map.name == *schema.name
+        && map.kind == schema.kind.number()
+        && map.key_size == schema.key_size
+        && map.value_size == schema.value_size
+        && (schema.is_resizable || map.entries == schema.max_entries)
 }
 
 #[cfg(test)]
 mod tests {
+    use laminar_xdp_prebuilt::schema::{MapKind, ProgramKind};
+    use libbpf_sys as libbpf;
+
     use super::*;
 
     #[test]
-    fn a_ring_buffer_is_as_large_as_the_machines_pages() {
+    fn the_schema_uses_the_kernels_numbers() {
+        for (kind, number) in [
+            (MapKind::Array, libbpf::BPF_MAP_TYPE_ARRAY),
+            (MapKind::PercpuArray, libbpf::BPF_MAP_TYPE_PERCPU_ARRAY),
+            (MapKind::LruHash, libbpf::BPF_MAP_TYPE_LRU_HASH),
+            (MapKind::LpmTrie, libbpf::BPF_MAP_TYPE_LPM_TRIE),
+            (MapKind::Cpumap, libbpf::BPF_MAP_TYPE_CPUMAP),
+            (MapKind::ReuseportSockarray, libbpf::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY),
+            (MapKind::Ringbuf, libbpf::BPF_MAP_TYPE_RINGBUF),
+        ] {
+            assert_eq!(MapKind::from_number(number), Some(kind));
+        }
+        for (kind, number) in [
+            (ProgramKind::SocketFilter, libbpf::BPF_PROG_TYPE_SOCKET_FILTER),
+            (ProgramKind::Xdp, libbpf::BPF_PROG_TYPE_XDP),
+            (ProgramKind::SkReuseport, libbpf::BPF_PROG_TYPE_SK_REUSEPORT),
+        ] {
+            assert_eq!(kind.number(), number);
+        }
+    }
+
+    #[test]
+    fn a_ring_buffer_may_have_the_size_of_any_page() {
+        let layout = Layout { has_features: true, ..Layout::new(Layer::Xdp) };
         for page in [4096, 16_384, 65_536] {
             let map = MapDefinition {
                 name: abi::LAMINAR_MAP_SAMPLES.into(),
@@ -173,7 +123,7 @@ mod tests {
                 entries: page,
                 pinned: false,
             };
-            assert!(FEATURES.iter().any(|known| is(&map, known)), "{page}");
+            assert!(layout.maps().iter().any(|schema| is(&map, schema)), "{page}");
         }
     }
 }

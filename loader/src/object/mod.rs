@@ -69,7 +69,9 @@ pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<Loade
         let mut object = OpenObject::open(elf, Layer::Xdp)?;
         let features = features(config);
         let program = object.select_program(features, config)?;
-        let settings = settings::settings_bytes(sizing.partitions, features);
+        let partitions = sizing.partitions;
+        let settings = abi::laminar_settings { partitions, features, interface_slot: 0 };
+        let settings = settings::settings_bytes(settings);
         let controls = ControlValues::initial(config).to_bytes();
         object.load(abi::LAMINAR_MAP_CPU, sizing, &settings, &controls)?;
 
@@ -91,7 +93,9 @@ pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<Loade
 pub fn load_sockets(elf: &[u8], sizing: &Sizing) -> Result<LoadedSockets, LoadFailure> {
     with_libbpf_output(|| {
         let mut object = OpenObject::open(elf, Layer::Sockets)?;
-        let settings = settings::settings_bytes(sizing.partitions, 0);
+        let partitions = sizing.partitions;
+        let settings = abi::laminar_settings { partitions, features: 0, interface_slot: 0 };
+        let settings = settings::settings_bytes(settings);
         object.load(abi::LAMINAR_MAP_SOCKETS, sizing, &settings, &[])?;
         let loaded = || {
             Ok(LoadedSockets {

@@ -36,12 +36,15 @@ pub fn features(config: &XdpConfig) -> u32 {
     wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, bit)| bit).sum()
 }
 
-/// `struct laminar_settings` in memory.
-pub fn settings_bytes(partitions: u32, features: u32) -> [u8; size_of::<abi::laminar_settings>()] {
+/// `struct laminar_settings` in memory. The pattern names every field, so a new field that is
+/// missing here is a compile error.
+pub fn settings_bytes(settings: abi::laminar_settings) -> [u8; size_of::<abi::laminar_settings>()] {
+    let abi::laminar_settings { partitions, features, interface_slot } = settings;
     let mut bytes = [0; size_of::<abi::laminar_settings>()];
     for (offset, value) in [
         (offset_of!(abi::laminar_settings, partitions), partitions),
         (offset_of!(abi::laminar_settings, features), features),
+        (offset_of!(abi::laminar_settings, interface_slot), interface_slot),
     ] {
         bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
     }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Sub;
 
-use laminar_xdp_prebuilt::abi;
 use serde::Serialize;
 
 use crate::config::XdpAttachMode;
-use crate::report::{XdpError, XdpStats};
+use crate::report::XdpError;
+use crate::report::stats::{Counters, XdpStats, XdpVerdict};
 
 /// How the datagrams of each partition reach the CPU that owns it. They reach it in every mode.
 #[derive(Debug, Clone)]
@@ -81,39 +81,33 @@ pub struct IngestStats {
 }
 
 impl IngestStats {
+    /// Combines both layers: `by_reason` holds the counters of the sockets' object, and
+    /// `dropped` all datagrams that the sockets did not take.
     pub(crate) fn new(
         xdp: Option<XdpStats>,
-        by_reason: Option<[u64; abi::LAMINAR_REASON_COUNT as usize]>,
+        by_reason: Option<Counters>,
         dropped: u64,
         misplaced: u64,
     ) -> IngestStats {
-        let mut stats =
-            IngestStats { verdicts: xdp.unwrap_or_default(), misplaced, ..Default::default() };
-        let verdicts = &mut stats.verdicts;
+        let verdicts = xdp.unwrap_or_default();
+        let mut stats = IngestStats { verdicts, misplaced, ..Default::default() };
         let Some(by_reason) = by_reason else {
-            verdicts.dropped_unsorted = dropped;
-            verdicts.dropped += dropped;
+            stats.verdicts.dropped_unsorted += dropped;
+            stats.verdicts.dropped += dropped;
             return stats;
         };
-        let count = |reason: u32| by_reason[reason as usize];
-        let mut invalid = 0;
-        for (total, reason) in [
-            (&mut verdicts.dropped_short, abi::LAMINAR_REASON_DROPPED_SHORT),
-            (&mut verdicts.dropped_magic, abi::LAMINAR_REASON_DROPPED_MAGIC),
-            (&mut verdicts.dropped_length, abi::LAMINAR_REASON_DROPPED_LENGTH),
-            (&mut verdicts.dropped_multicast, abi::LAMINAR_REASON_DROPPED_MULTICAST),
-        ] {
-            *total += count(reason);
-            invalid += count(reason);
-        }
-        verdicts.dropped += invalid;
-        let accepted = count(abi::LAMINAR_REASON_ACCEPTED);
+        let sockets = XdpStats::of(&by_reason);
+        stats.verdicts = stats.verdicts + sockets;
         if xdp.is_none() {
-            verdicts.passed_no_queue = accepted;
-            verdicts.passed = accepted;
+            stats.verdicts.passed_no_queue += sockets.accepted;
+            stats.verdicts.passed += sockets.accepted;
         }
-        stats.accepted = Some(accepted);
-        stats.overflowed = Some(dropped.saturating_sub(invalid));
+        stats.accepted = Some(sockets.accepted);
+        // The filter's drops, also those for a reason that this library does not know.
+        let is_drop = |number| XdpVerdict::of_number(number) == XdpVerdict::Dropped;
+        let filtered = (0..).zip(by_reason).filter(|(number, _)| is_drop(*number));
+        let filtered = filtered.map(|(_, datagrams)| datagrams).sum();
+        stats.overflowed = Some(dropped.saturating_sub(filtered));
         stats
     }
 }
@@ -202,10 +196,12 @@ pub struct Received {
 
 #[cfg(test)]
 mod tests {
+    use laminar_xdp_prebuilt::abi;
+
     use super::*;
 
-    fn by_reason() -> [u64; abi::LAMINAR_REASON_COUNT as usize] {
-        let mut by_reason = [0; abi::LAMINAR_REASON_COUNT as usize];
+    fn by_reason() -> Counters {
+        let mut by_reason = [0; abi::LAMINAR_MAX_REASONS as usize];
         for (reason, count) in [
             (abi::LAMINAR_REASON_DROPPED_SHORT, 1),
             (abi::LAMINAR_REASON_DROPPED_MAGIC, 2),
@@ -231,6 +227,15 @@ mod tests {
     fn sockets_alone_count_accepted_datagrams_as_passed() {
         let sockets = IngestStats::new(None, Some(by_reason()), 10, 0);
         assert_eq!((sockets.verdicts.passed, sockets.verdicts.total()), (100, 110));
+    }
+
+    #[test]
+    fn an_unknown_drop_of_a_filter_is_not_an_overflow() {
+        let mut by_reason = [0; abi::LAMINAR_MAX_REASONS as usize];
+        by_reason[abi::LAMINAR_FIRST_REDIRECT_REASON as usize - 1] = 6;
+        let stats = IngestStats::new(None, Some(by_reason), 8, 0);
+        assert_eq!((stats.verdicts.unknown_reason, stats.verdicts.dropped), (6, 0));
+        assert_eq!(stats.overflowed, Some(2));
     }
 
     #[test]

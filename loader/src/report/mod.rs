@@ -16,5 +16,7 @@ pub use ingest::{Datagram, IngestMode, IngestStats, Received};
 pub use pcapng::PcapngWriter;
 pub use sample::DropSample;
 pub use selection::{AttachRefusal, Candidate, FeatureAnswer, Outcome, Selection, Support};
-pub use stats::{XdpCounter, XdpReason, XdpStats};
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+pub(crate) use stats::Counters;
+pub use stats::{UnknownReason, XdpCounter, XdpReason, XdpStats, XdpVerdict};
 pub use verifier_log::VerifierLog;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::sync::OnceLock;
 
 use libbpf_sys as ffi;
 
@@ -11,6 +12,10 @@ use super::check;
 /// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes a value
 /// for each possible CPU of the kernel, whatever a file in /sys says.
 const MAX_CPUS: usize = 16_384;
+
+/// The number of values that the kernel writes for one key of a per-CPU map. A reader of
+/// counters sums only these. The number of possible CPUs does not change while the kernel runs.
+static VALUES_PER_KEY: OnceLock<usize> = OnceLock::new();
 
 /// A loaded map. Its sizes are the kernel's own, so that buffers of these sizes hold what
 /// the kernel reads and writes.
@@ -112,12 +117,14 @@ impl Map {
     }
 
     /// Reads the values of a `u32` key in a per-CPU map whose values are `N` numbers: one
-    /// value for each possible CPU in the kernel's order, then zeros.
+    /// value for each possible CPU in the kernel's order.
     pub fn lookup_per_cpu<const N: usize>(&self, key: u32) -> io::Result<Vec<[u64; N]>> {
         if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<[u64; N]>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let mut values = vec![[0u64; N]; MAX_CPUS];
+        // The first call learns from the unchanged rest how many values the kernel writes.
+        let fill = if VALUES_PER_KEY.get().is_some() { 0 } else { u64::MAX };
+        let mut values = vec![[fill; N]; MAX_CPUS];
         let (fd, key, to) =
             (self.fd.as_raw_fd(), ptr::from_ref(&key).cast(), values.as_mut_ptr().cast());
         // SAFETY: the map is open. `key` points to the 4 bytes that the kernel reads. For
@@ -125,6 +132,9 @@ impl Map {
         // `[u64; N]` is already; `to` has room for more CPUs than a kernel can have. Both
         // outlive the call.
         check(unsafe { ffi::bpf_map_lookup_elem(fd, key, to) })?;
+        let written = || values.iter().position(|value| *value == [fill; N]).unwrap_or(MAX_CPUS);
+        let written = *VALUES_PER_KEY.get_or_init(written);
+        values.truncate(written);
         Ok(values)
     }
 }

@@ -303,7 +303,7 @@ fn parse_sample(
     let packet = bytes(offset_of!(abi::laminar_sample, packet), captured)?;
     Some(DropSample::new(
         wall_clock(Duration::from_nanos(u64::from_ne_bytes(time))),
-        XdpReason::of_number(number(offset_of!(abi::laminar_sample, reason))?)?,
+        XdpReason::from_number(number(offset_of!(abi::laminar_sample, reason))?)?,
         number(offset_of!(abi::laminar_sample, length))?,
         packet.to_vec(),
     ))

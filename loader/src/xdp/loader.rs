@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use laminar_xdp_prebuilt::schema::stats_key;
 use laminar_xdp_prebuilt::{Layer, abi};
 
 use crate::artifact::Artifact;
@@ -172,7 +173,7 @@ impl XdpLoader {
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
     pub fn stats(&self) -> Result<XdpStats, XdpError> {
-        XdpStats::read(|reason| Ok(self.counts(reason)?.iter().map(|[packets, _]| packets).sum()))
+        XdpStats::read(|number| Ok(self.counts(number)?.iter().map(|[packets, _]| packets).sum()))
     }
 
     /// Reads the counters for each CPU, with bytes. Counters that are 0 are left out.
@@ -183,7 +184,7 @@ impl XdpLoader {
         let mut counters = Vec::new();
         let cpus = cpus::possible().map_err(|error| XdpError::kernel("list the CPUs", error))?;
         for &reason in XdpReason::ALL {
-            let counts = cpus.iter().zip(self.counts(reason)?);
+            let counts = cpus.iter().zip(self.counts(reason.number())?);
             let counted = counts.filter(|(_, [packets, _])| *packets > 0);
             counters.extend(counted.map(|(cpu, [packets, bytes])| XdpCounter {
                 reason,
@@ -196,8 +197,8 @@ impl XdpLoader {
     }
 
     /// Packets and bytes for each CPU.
-    fn counts(&self, reason: XdpReason) -> Result<Vec<[u64; 2]>, XdpError> {
-        let counts = self.interface.program.loaded.stats.lookup_per_cpu(reason.number());
+    fn counts(&self, number: u32) -> Result<Vec<[u64; 2]>, XdpError> {
+        let counts = self.interface.program.loaded.stats.lookup_per_cpu(stats_key(0, number));
         counts.map_err(|error| XdpError::kernel("read the statistics", error))
     }
 

@@ -73,6 +73,7 @@ pub type Judge = unsafe extern "C" fn(*const HostPacket, *const HostConfig, *mut
 unsafe extern "C" {
     pub fn host_judge(_: *const HostPacket, _: *const HostConfig, _: *mut HostAnswer);
     pub fn host_judge_frags(_: *const HostPacket, _: *const HostConfig, _: *mut HostAnswer);
+    pub fn host_verdict_of(reason: u32) -> i32;
     /// Returns an array whose last entry has no expression.
     fn host_layout() -> *const HostLayout;
 }
@@ -103,10 +104,11 @@ macro_rules! layout {
 /// The values of `model/host/layout.c` in Rust.
 fn rust_layout() -> Vec<Value> {
     let mut values = layout! {
-        "laminar_settings" laminar_settings { partitions features }
-        "laminar_controls" laminar_controls { ports interval tolerance sample_every }
-        "laminar_source" laminar_source { family address }
-        "laminar_prefix" laminar_prefix { length source }
+        // The compiler checks the offsets in these four: bindgen wrote assertions for them.
+        "laminar_settings" laminar_settings {}
+        "laminar_controls" laminar_controls {}
+        "laminar_source" laminar_source {}
+        "laminar_prefix" laminar_prefix {}
         "host_bucket" HostBucket { source full_at }
         "host_sources" HostSources { count buckets }
         "host_config" HostConfig {
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn c_and_rust_agree_about_the_layout() {
-        assert!(c_layout().len() > 40);
+        assert!(c_layout().len() > 30);
         check_layout();
     }
 

@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use laminar_xdp_prebuilt::abi;
+use laminar_xdp_prebuilt::schema::stats_key;
 
 use crate::ingest::sockets::selector::Selector;
 use crate::object::LoadedSockets;
 use crate::partitions::Partitions;
-use crate::report::XdpError;
+use crate::report::{Counters, XdpError};
 use crate::sync::lock;
 use crate::sys::map::Map;
 use crate::sys::socket;
@@ -42,7 +43,7 @@ struct Drops {
 #[derive(Debug, Default)]
 pub struct SocketCounts {
     /// By reason; `None` if no loaded program counts.
-    pub by_reason: Option<[u64; abi::LAMINAR_REASON_COUNT as usize]>,
+    pub by_reason: Option<Counters>,
     /// Every datagram that a socket did not take.
     pub dropped: u64,
 }
@@ -133,9 +134,9 @@ impl SocketGroup {
         }
         // Read after the drops, so that the filter's counters are never behind them.
         if let Some(loaded) = self.loaded() {
-            let mut by_reason = [0; abi::LAMINAR_REASON_COUNT as usize];
+            let mut by_reason = [0; abi::LAMINAR_MAX_REASONS as usize];
             for (reason, count) in (0..).zip(&mut by_reason) {
-                let per_cpu = loaded.stats.lookup_per_cpu(reason)?;
+                let per_cpu = loaded.stats.lookup_per_cpu(stats_key(0, reason))?;
                 *count = per_cpu.iter().map(|[packets, _]| packets).sum();
             }
             counts.by_reason = Some(by_reason);
