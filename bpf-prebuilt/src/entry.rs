@@ -1,12 +1,11 @@
-//! One object as its manifest describes it.
+//! The manifest's entry of one object.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The byte order that an object was compiled for, named as clang names its
-/// BPF targets.
+/// The byte order of an object. The names are those of clang's BPF targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ByteOrder {
@@ -17,12 +16,12 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The byte order of the machine that this code runs on.
+    /// The byte order of the machine on which this code runs.
     pub const HOST: ByteOrder =
         if cfg!(target_endian = "little") { ByteOrder::Bpfel } else { ByteOrder::Bpfeb };
 
-    /// The byte order that an ELF file states in its header; `None` if `object`
-    /// does not begin as a 64-bit ELF file for the BPF machine.
+    /// Reads the byte order from the header of an ELF file. `None` if `object` does not
+    /// start like a 64-bit ELF file for BPF.
     pub fn of_elf(object: &[u8]) -> Option<ByteOrder> {
         const ELFCLASS64: u8 = 2;
         const EM_BPF: u16 = 247;
@@ -53,9 +52,9 @@ impl fmt::Display for ByteOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
-    /// In front of the network stack, on an interface.
+    /// On an interface, before the network stack.
     Xdp,
-    /// Behind it, on a group of sockets.
+    /// On a group of sockets, behind the network stack.
     Sockets,
 }
 
@@ -71,86 +70,83 @@ impl fmt::Display for Layer {
 /// One `[[object]]` of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectEntry {
-    /// Plain name of the file, which lies beside the manifest.
+    /// The plain name of a file in the manifest's folder.
     pub file: String,
     /// SHA-256 of the file, 64 lower-case hexadecimal digits.
     pub sha256: String,
-    /// Where its programs run; objects of different layers do not stand in for
-    /// each other.
+    /// Where the programs run. An object cannot replace an object of the other layer.
     pub layer: Layer,
-    /// The kernel target that the object was built for, as in `targets.toml`.
+    /// The kernel target of the object, as in `targets.toml`.
     pub target: String,
-    /// Byte order of the machines that can run it.
+    /// The byte order of the machines that can load the object.
     pub byte_order: ByteOrder,
-    /// Version of the agreement between program and user space
-    /// ([`crate::abi::LAMINAR_ABI_VERSION`] when it was built).
+    /// The version of the agreement between programs and user space:
+    /// [`crate::abi::LAMINAR_ABI_VERSION`] at the time of the build.
     pub abi_version: u32,
-    /// The oldest kernel release that has all of `requires`. For people only:
-    /// distributions backport, so a loader probes.
+    /// The oldest kernel release that has every feature in `requires`. For people only: a
+    /// loader must probe, because distributions backport features.
     pub since: String,
-    /// Names of the kernel features ([`crate::Feature`]) without which the object
-    /// must not be loaded. A reader that does not know a name must not load the
-    /// object.
+    /// The names of the kernel features ([`crate::Feature`]) that the object needs. A reader
+    /// that does not know a name must not load the object.
     pub requires: Vec<String>,
     /// The compiler and its version.
     pub compiler: String,
-    /// The compiler's flags, as far as they do not depend on the machine.
+    /// The compiler's flags, without those that depend on the machine.
     pub flags: Vec<String>,
     /// The licence that the object declares to the kernel.
     pub license: String,
-    /// The programs, as found in the ELF file, ordered by name.
+    /// The programs in the ELF file, ordered by name.
     #[serde(rename = "program")]
     pub programs: Vec<ProgramFacts>,
-    /// The maps, as found in the ELF file, ordered by name.
+    /// The maps in the ELF file, ordered by name. Global data comes last.
     #[serde(rename = "map")]
     pub maps: Vec<MapFacts>,
 }
 
-/// A program as found in an ELF file.
+/// A program in an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramFacts {
-    /// Its symbol.
+    /// The program's symbol.
     pub name: String,
-    /// The section that holds it.
+    /// The section that holds the program.
     pub section: String,
-    /// Its length in BPF instructions of 8 bytes.
+    /// The program's length in BPF instructions of 8 bytes.
     pub instructions: u32,
 }
 
-/// A map as found in an ELF file.
+/// A map in an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapFacts {
-    /// Its symbol, or the section's name for global data.
+    /// The map's symbol, or the section's name for global data.
     pub name: String,
-    /// The kernel's name of its type, in lower case: `cpumap`, `array`,
-    /// `percpu_array`, `reuseport_sockarray`, `lru_hash`, `lpm_trie`, `ringbuf`.
+    /// The kernel's name of the map's type, in lower case ([`crate::schema::MapKind::name`]).
     #[serde(rename = "type")]
     pub kind: String,
     /// Bytes of a key.
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// Entries when nobody resizes it before loading.
+    /// The number of entries, if no loader resizes the map.
     pub max_entries: u32,
 }
 
-/// An object's bytes are not the ones that its manifest vouches for.
+/// The bytes of an object differ from those that the manifest lists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{file} is not the object that its manifest vouches for: its SHA-256 is {found}, \
-     the manifest says {expected}; reinstall the objects"
+    "{file} is not the object that its manifest lists: its SHA-256 is {found} instead of \
+     {expected}; reinstall the objects"
 )]
 pub struct IntegrityError {
     /// The file's name.
     pub file: String,
-    /// What the manifest says.
+    /// The digest in the manifest.
     pub expected: String,
-    /// What the bytes give.
+    /// The digest of the bytes.
     pub found: String,
 }
 
 impl ObjectEntry {
-    /// Checks that `object` is, byte for byte, what this entry describes.
+    /// Checks that `object` has the bytes that this entry lists.
     ///
     /// # Errors
     /// [`IntegrityError`] if the SHA-256 differs.
@@ -173,20 +169,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sha256_is_the_published_one() {
+    fn sha256_gives_the_published_digest() {
         // The one-block test vector of FIPS 180-4.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_hex(b"abc"), expected);
     }
 
     #[test]
-    fn byte_order_is_read_from_the_elf_header() {
+    fn byte_order_comes_from_the_elf_header() {
         let mut elf = [0u8; 64];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         elf[18] = 247;
         assert_eq!(ByteOrder::of_elf(&elf), Some(ByteOrder::Bpfel));
         elf[5] = 2;
-        assert_eq!(ByteOrder::of_elf(&elf), None, "the machine is stored in that order too");
+        assert_eq!(
+            ByteOrder::of_elf(&elf),
+            None,
+            "the field `machine` has the file's byte order too"
+        );
         elf[18..20].copy_from_slice(&247u16.to_be_bytes());
         assert_eq!(ByteOrder::of_elf(&elf), Some(ByteOrder::Bpfeb));
         elf[4] = 1;

@@ -1,4 +1,4 @@
-//! What a kernel can be asked for by name.
+//! The kernel features that an object can require.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 
 macro_rules! features {
     ($($(#[$doc:meta])* $feature:ident $name:literal $since:literal $what:literal;)*) => {
-        /// A kernel feature that an object can require. A manifest names it; a
-        /// loader asks the running kernel for it, and never goes by `since`.
+        /// A kernel feature that an object can require. The manifest contains the name. A
+        /// loader probes the running kernel for the feature and never relies on `since`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Feature {
@@ -19,18 +19,18 @@ macro_rules! features {
             /// Every feature, oldest first.
             pub const ALL: &[Feature] = &[$(Feature::$feature),*];
 
-            /// The name by which manifests require it.
+            /// The feature's name in manifests.
             pub fn name(self) -> &'static str {
                 match self { $(Feature::$feature => $name,)* }
             }
 
-            /// The first kernel release that has it, as in `5.18`. For people:
-            /// distributions backport.
+            /// The first kernel release with the feature, for example `5.18`. For people,
+            /// because distributions backport features.
             pub fn since(self) -> &'static str {
                 match self { $(Feature::$feature => $since,)* }
             }
 
-            /// What a kernel with it can do, in a few words.
+            /// A short description for messages.
             pub fn description(self) -> &'static str {
                 match self { $(Feature::$feature => $what,)* }
             }
@@ -41,9 +41,9 @@ macro_rules! features {
 features! {
     /// CPU maps with 4-byte values.
     Cpumap "cpumap" "4.15" "CPU maps";
-    /// Programs that choose a socket of a group, and the arrays that they choose from.
-    SkReuseport "sk_reuseport" "4.19" "programs that choose a socket";
-    /// Jumps that compare 32 bits, the core of instruction set v3.
+    /// Programs that select a socket of a group, and arrays of sockets.
+    SkReuseport "sk_reuseport" "4.19" "programs that select a socket";
+    /// Jumps that compare 32 bits, the main part of instruction set v3.
     Jmp32 "jmp32" "5.1" "32-bit jumps";
     /// Programs that address a map's value directly.
     GlobalData "global_data" "5.2" "constants in programs";
@@ -53,7 +53,7 @@ features! {
     Ringbuf "ringbuf" "5.8" "ring buffers";
     /// CPU maps with 8-byte values, which have room for a second-stage program.
     CpumapProgram "cpumap_program" "5.9" "CPU maps with programs";
-    /// XDP programs for packets that lie in several buffers.
+    /// XDP programs for packets in several buffers.
     Frags "frags" "5.18" "packets in several buffers";
 }
 
@@ -78,9 +78,9 @@ impl Serialize for Feature {
     }
 }
 
-/// A name that no feature has.
+/// No feature has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no kernel feature is called {0:?}")]
+#[error("no kernel feature has the name {0:?}")]
 pub struct UnknownFeature(pub String);
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_no_others() {
+    fn only_names_of_features_are_parsed() {
         for &feature in Feature::ALL {
             assert_eq!(feature.name().parse(), Ok(feature));
         }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifests_description_names_each_feature() {
+    fn manifest_md_has_a_row_for_each_feature() {
         let text = include_str!("../MANIFEST.md");
         for &feature in Feature::ALL {
             let row = format!("| `{feature}` |");

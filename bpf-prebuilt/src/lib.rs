@@ -1,10 +1,9 @@
-//! The artifact of laminar-xdp: prebuilt BPF objects, the manifest that
-//! describes them, and what that manifest means.
+//! The artifact of laminar-xdp: prebuilt BPF objects, the manifest that describes them, and
+//! the schema of their programs and maps.
 //!
-//! `build-tools` writes what this crate defines and `laminar-xdp` reads it, so
-//! that the meaning of a manifest stands in one place. Reading needs no kernel
-//! and no compiler; nothing in here touches the file system. The same meaning
-//! in prose, with the version rules, is in `MANIFEST.md` beside the objects.
+//! `build-tools` writes manifests and `laminar-xdp` reads them, both through this crate. The
+//! crate needs no kernel and no compiler, and does not access files. `MANIFEST.md`, in the
+//! folder of the objects, describes the manifest and the version rules.
 
 #[allow(missing_docs, non_camel_case_types, dead_code)]
 #[rustfmt::skip]

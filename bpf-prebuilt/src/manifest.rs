@@ -1,4 +1,4 @@
-//! The manifest as a whole: reading, checking, writing.
+//! The manifest: reading, checking, writing.
 
 use std::collections::HashSet;
 
@@ -6,78 +6,77 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{ByteOrder, Layer, ObjectEntry};
 
-/// What `manifest.toml` says about the objects beside it.
+/// The content of `manifest.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of the manifest's own format: [`Manifest::FORMAT_VERSION`].
+    /// The version of the format: [`Manifest::FORMAT_VERSION`].
     pub format_version: u32,
-    /// The target that suits most kernels. Packages offer its object, in the
-    /// byte order of the machine, as [`Manifest::DEFAULT_OBJECT`].
+    /// The target that works on most kernels. Packages install its object in the machine's
+    /// byte order as [`Manifest::DEFAULT_OBJECT`].
     pub default_target: String,
-    /// SHA-256 over everything that the objects were built from and the rest of
-    /// this manifest, by which the producer knows that there is nothing to do.
+    /// SHA-256 over all inputs of the objects and the rest of this manifest. The producer
+    /// compares it to decide whether a build is necessary.
     pub sources_sha256: String,
     /// The objects, best first in each layer.
     #[serde(rename = "object")]
     pub objects: Vec<ObjectEntry>,
 }
 
-/// Why a text is not a manifest that can be trusted.
+/// Why a text is not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Not TOML, or not the fields of a manifest.
+    /// The text is not TOML, or a field is missing or has another type.
     #[error("the manifest is malformed: {0}; reinstall the objects")]
     Malformed(String),
-    /// Another version of the format.
+    /// The format has another version.
     #[error(
-        "the manifest has format version {found}, this library reads version {}; \
+        "the manifest has format version {found}, but this library reads version {}; \
          install objects and library of the same release",
         Manifest::FORMAT_VERSION
     )]
     FormatVersion {
-        /// The version that the manifest states.
+        /// The version in the manifest.
         found: i64,
     },
-    /// Well-formed, but a field has a value that it cannot have.
-    #[error("the manifest's entry {file:?} cannot be used: {problem}; reinstall the objects")]
+    /// A field of an entry has an invalid value.
+    #[error("the manifest's entry {file:?} is invalid: {problem}; reinstall the objects")]
     Entry {
         /// The entry's `file`.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
 
 impl Manifest {
-    /// The version of the format that this crate reads and writes.
+    /// The format version that this crate reads and writes.
     pub const FORMAT_VERSION: u32 = 2;
-    /// The manifest's name in the folder of the objects.
+    /// The manifest's file name.
     pub const FILE_NAME: &'static str = "manifest.toml";
-    /// The name under which a package offers the default target's object.
+    /// The file name under which a package installs the default target's object.
     pub const DEFAULT_OBJECT: &'static str = "laminar_xdp.o";
 
-    /// Reads and checks a manifest. Every file name in an accepted manifest is
-    /// the plain name of a file beside it, and no two entries share one.
+    /// Parses and checks a manifest. Every file name in the result is the plain name of a
+    /// file in the manifest's folder, and no two entries have the same name.
     ///
     /// # Errors
-    /// [`ManifestError`], in which the format version is judged before any
-    /// field that another version might have changed.
+    /// [`ManifestError`]. The format version is checked before any other field, because
+    /// another version may have changed the fields.
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let malformed = |e: toml::de::Error| ManifestError::Malformed(e.to_string());
         let table: toml::Table = text.parse().map_err(malformed)?;
         match table.get("format_version").and_then(toml::Value::as_integer) {
             Some(version) if version == i64::from(Self::FORMAT_VERSION) => {}
             Some(found) => return Err(ManifestError::FormatVersion { found }),
-            None => return Err(ManifestError::Malformed("it has no format_version".into())),
+            None => return Err(ManifestError::Malformed("there is no format_version".into())),
         }
         let manifest: Manifest = table.try_into().map_err(malformed)?;
         manifest.check()?;
         Ok(manifest)
     }
 
-    /// The object that stands for `name` in a folder with this manifest: the
-    /// one listed under that name, or the host's default for
-    /// [`Manifest::DEFAULT_OBJECT`].
+    /// Finds the object with the file name `name`. For [`Manifest::DEFAULT_OBJECT`] this is
+    /// the default target's object in the host's byte order.
     pub fn find(&self, name: &str) -> Option<&ObjectEntry> {
         if name == Self::DEFAULT_OBJECT {
             return self.default_object(ByteOrder::HOST);
@@ -85,14 +84,14 @@ impl Manifest {
         self.objects.iter().find(|object| object.file == name)
     }
 
-    /// The default target's object for machines of `byte_order`.
+    /// The default target's object for `byte_order`.
     pub fn default_object(&self, byte_order: ByteOrder) -> Option<&ObjectEntry> {
         self.objects
             .iter()
             .find(|object| object.target == self.default_target && object.byte_order == byte_order)
     }
 
-    /// The manifest as the text that [`Manifest::parse`] reads.
+    /// Writes the manifest as text that [`Manifest::parse`] reads.
     #[cfg(feature = "write")]
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
@@ -100,7 +99,7 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         if self.objects.is_empty() {
-            return Err(ManifestError::Malformed("it lists no object".into()));
+            return Err(ManifestError::Malformed("there is no object".into()));
         }
         let is_default = |o: &ObjectEntry| o.layer == Layer::Xdp && o.target == self.default_target;
         if !self.objects.iter().any(is_default) {
@@ -111,9 +110,9 @@ impl Manifest {
         let mut files = HashSet::new();
         for object in &self.objects {
             let problem = if !is_plain_name(&object.file) {
-                "its name is not that of a file in the manifest's own folder"
+                "its name is not a plain file name in the manifest's folder"
             } else if object.file == Self::DEFAULT_OBJECT || !files.insert(&object.file) {
-                "its name is taken"
+                "its name is reserved, or another entry has it"
             } else if !is_sha256(&object.sha256) {
                 "its sha256 is not 64 lower-case hexadecimal digits"
             } else {

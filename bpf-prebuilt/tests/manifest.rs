@@ -1,16 +1,16 @@
-//! The checked-in manifest, and texts that are not quite one.
+//! The checked-in manifest, and manifests with errors.
 
 use std::io::Write;
 
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, ManifestError, abi, embedded};
 
-fn good() -> Manifest {
+fn checked_in() -> Manifest {
     Manifest::parse(embedded::MANIFEST).unwrap()
 }
 
 #[test]
-fn the_checked_in_set_is_intact() {
-    let manifest = good();
+fn checked_in_objects_match_their_manifest() {
+    let manifest = checked_in();
     for object in &manifest.objects {
         let bytes = embedded::object(&object.file).expect("embedded");
         object.verify(bytes).unwrap();
@@ -24,31 +24,31 @@ fn the_checked_in_set_is_intact() {
 }
 
 #[test]
-fn the_default_name_stands_for_the_hosts_default() {
-    let manifest = good();
+fn default_name_finds_the_default_target_of_the_host() {
+    let manifest = checked_in();
     let default = manifest.find(Manifest::DEFAULT_OBJECT).unwrap();
     assert_eq!(default.byte_order, ByteOrder::HOST);
     assert_eq!(default.target, manifest.default_target);
     for object in &manifest.objects {
         assert_eq!(manifest.find(&object.file), Some(object));
     }
-    assert_eq!(manifest.find("somebody_elses.o"), None);
+    assert_eq!(manifest.find("unlisted.o"), None);
 }
 
 #[test]
-fn what_is_written_is_what_is_read() {
-    let manifest = good();
+fn written_manifests_are_read_back() {
+    let manifest = checked_in();
     assert_eq!(Manifest::parse(&manifest.to_toml().unwrap()).unwrap(), manifest);
 }
 
 #[test]
-fn unknown_fields_are_for_newer_readers() {
+fn unknown_fields_are_ignored() {
     let text = format!("comment = \"new in a later release\"\n{}", embedded::MANIFEST);
-    assert_eq!(Manifest::parse(&text).unwrap(), good());
+    assert_eq!(Manifest::parse(&text).unwrap(), checked_in());
 }
 
 #[test]
-fn the_format_version_is_judged_first() {
+fn format_version_is_checked_before_other_fields() {
     for found in [1, 3] {
         let other = format!("format_version = {found}\nobjects = \"of another shape\"");
         assert_eq!(Manifest::parse(&other), Err(ManifestError::FormatVersion { found }));
@@ -60,9 +60,9 @@ fn the_format_version_is_judged_first() {
 }
 
 #[test]
-fn the_default_target_has_an_xdp_object() {
+fn default_target_must_have_an_xdp_object() {
     for other in ["x", "linux-4.19"] {
-        let text = good()
+        let text = checked_in()
             .to_toml()
             .unwrap()
             .replace("default_target = \"linux-5.9\"", &format!("default_target = \"{other}\""));
@@ -71,9 +71,9 @@ fn the_default_target_has_an_xdp_object() {
 }
 
 #[test]
-fn entries_that_cannot_be_used_are_named() {
+fn invalid_entries_are_named() {
     let refused = |change: fn(&mut Manifest)| {
-        let mut manifest = good();
+        let mut manifest = checked_in();
         change(&mut manifest);
         match Manifest::parse(&manifest.to_toml().unwrap()) {
             Err(ManifestError::Entry { file, problem }) => (file, problem),
@@ -83,17 +83,17 @@ fn entries_that_cannot_be_used_are_named() {
     let (file, problem) = refused(|m| m.objects[1].file = "../x.o".into());
     assert!(file == "../x.o" && problem.contains("folder"), "{file}: {problem}");
     let (_, problem) = refused(|m| m.objects[1].file = m.objects[0].file.clone());
-    assert!(problem.contains("taken"), "{problem}");
+    assert!(problem.contains("reserved"), "{problem}");
     let (_, problem) = refused(|m| m.objects[0].file = Manifest::DEFAULT_OBJECT.into());
-    assert!(problem.contains("taken"), "{problem}");
+    assert!(problem.contains("reserved"), "{problem}");
     let (_, problem) = refused(|m| m.objects[0].sha256.make_ascii_uppercase());
     assert!(problem.contains("sha256"), "{problem}");
     let (_, problem) = refused(|m| m.objects[0].sha256.truncate(63));
     assert!(problem.contains("sha256"), "{problem}");
 }
 
-/// Whatever one wrong byte or an early end does to a manifest, reading it ends
-/// with a value or an error, and an accepted one names only plain files.
+/// Reading a manifest with one wrong byte or an early end gives a value or an error, and an
+/// accepted manifest names only plain files.
 #[test]
 fn damaged_manifests_never_panic() {
     let text = embedded::MANIFEST.as_bytes();
@@ -112,7 +112,7 @@ fn damaged_manifests_never_panic() {
             read(&bytes);
         }
     }
-    // Not by a macro, which would show it only after a failure.
+    // Not by `eprintln!`: the test harness shows its output only after a failure.
     writeln!(std::io::stderr(), "{tried} damaged manifests were read").expect("stderr");
     assert!(tried > 2000, "{tried}");
 }

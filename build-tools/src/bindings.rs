@@ -49,7 +49,7 @@ fn abi(project: &Project) -> Result<String> {
         .no_default("laminar_sample")
         .use_core()
         .generate()?;
-    let module = "//! Names, layouts and constants that the program and user space share.\n\n";
+    let module = "//! Names, layouts and constants that the programs and user space share.\n\n";
     let bindings = bindings.to_string();
     let reasons = reasons(&bindings)?;
     Ok(format!("{GENERATED}\n{module}{bindings}{reasons}"))
@@ -79,7 +79,7 @@ pub fn embedded(manifest: &Manifest) -> Result<String> {
     }
     Ok(format!(
         "{GENERATED}
-//! The objects and their manifest as part of the library.
+//! The embedded objects and their manifest.
 
 /// The manifest of the embedded objects.
 pub const MANIFEST: &str = include_str!(\"../manifest.toml\");
@@ -87,7 +87,7 @@ pub const MANIFEST: &str = include_str!(\"../manifest.toml\");
 static OBJECTS: &[(&str, &[u8])] = &[
 {list}];
 
-/// The bytes of an embedded object.
+/// The bytes of an embedded object; `None` if no object has this file name.
 pub fn object(file: &str) -> Option<&'static [u8]> {{
     OBJECTS.iter().find(|(name, _)| *name == file).map(|(_, object)| *object)
 }}

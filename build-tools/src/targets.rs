@@ -9,6 +9,16 @@ use serde::Deserialize;
 
 use crate::project::Project;
 
+/// The defines that `bpf-src/laminar_ingress.c` describes. A misspelled define would compile to
+/// an object that lacks what the define stands for.
+const DEFINES: [&str; 5] = [
+    "LAMINAR_GLOBAL_DATA",
+    "LAMINAR_REDIRECT_VERDICT",
+    "LAMINAR_CPUMAP_PROGRAM",
+    "LAMINAR_FRAGS",
+    "LAMINAR_FEATURES",
+];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Targets {
@@ -57,6 +67,8 @@ impl Targets {
                 "target {} has an empty `reason`",
                 target.name
             );
+            let unknown = target.defines.iter().find(|define| !DEFINES.contains(&define.as_str()));
+            ensure!(unknown.is_none(), "target {}: no define {unknown:?}", target.name);
             target.check_since()?;
         }
         Ok(targets)

@@ -24,8 +24,8 @@ struct Budget {
     target: String,
     name: String,
     features: u32,
-    most_instructions: u32,
-    most_states: u32,
+    max_instructions: u32,
+    max_states: u32,
 }
 
 fn every_program_stays_within_its_verifier_budget() -> Result<()> {
@@ -55,7 +55,7 @@ fn every_program_stays_within_its_verifier_budget() -> Result<()> {
                 "verifier, {} {}: {} instructions in the object, {} processed, {} states",
                 object.target, program.name, program.instructions, cost.instructions, cost.states
             ));
-            if cost.instructions > budget.most_instructions || cost.states > budget.most_states {
+            if cost.instructions > budget.max_instructions || cost.states > budget.max_states {
                 beyond.push(format!("{} of {}: {cost:?}", program.name, object.target));
             }
         }
