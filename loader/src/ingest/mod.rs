@@ -38,7 +38,7 @@ pub use receiver::Receiver;
 /// also while a partition moves ([`Ingest::move_partition`]) and while a new process
 /// takes over ([`Ingest::take_over`]). There is no order between senders, and none
 /// between a sender's whole and fragmented datagrams if XDP steers: XDP passes fragments
-/// by the CPU queues. The README of the crate says what else is and is not promised.
+/// by the CPU queues. `docs/order-and-guarantees.md` in the repository lists the exceptions.
 ///
 /// Dropping the ingest detaches XDP. The port is free once the receivers are dropped too.
 /// An ingest can be shared between threads.
