@@ -1,0 +1,20 @@
+//! Rules for the source code of this repository. The tests of this crate apply them, and
+//! name the file and the line of each violation.
+//!
+//! | module | knows |
+//! |---|---|
+//! | `workspace` | the crates of the workspace, from cargo |
+//! | `tokens` | the modules, `use` declarations and paths of one source file |
+//! | `modules` | the modules of one crate, and where a path leads |
+//! | `circles` | modules of one folder that need each other |
+//! | `layers` | modules that need a module above them |
+//! | `lint` | attributes that change a lint |
+//! | `api` | the public API of the loader |
+
+pub mod api;
+pub mod circles;
+pub mod layers;
+pub mod lint;
+pub mod modules;
+mod tokens;
+pub mod workspace;
