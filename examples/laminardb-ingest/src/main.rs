@@ -71,7 +71,7 @@ fn ingest(database: &Database) -> Result<()> {
         .partitions(PARTITIONS)
         .fallback_on_error(false)
         .build()?;
-    let config = IngestConfig::new(&cpus[..]);
+    let config = IngestConfig::new(cpus.clone());
     let start = || {
         ThreadPerCoreRuntime::with_xdp(&config, &xdp_config, |partition| feeds.handler(partition))
     };
