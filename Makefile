@@ -39,7 +39,7 @@ PLATFORM ?= $(shell uname -s)
 ifeq ($(PLATFORM),Linux)
 CRATES = --workspace
 else
-CRATES = $(addprefix --package ,build-tools kernel-matrix laminar-xdp laminar-xdp-prebuilt)
+CRATES = $(addprefix --package ,build-tools generated-docs kernel-matrix laminar-xdp laminar-xdp-prebuilt)
 endif
 
 .PHONY: test
