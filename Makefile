@@ -39,7 +39,8 @@ PLATFORM ?= $(shell uname -s)
 ifeq ($(PLATFORM),Linux)
 CRATES = --workspace
 else
-CRATES = $(addprefix --package ,build-tools kernel-matrix laminar-xdp laminar-xdp-prebuilt source-checks)
+CRATES = $(addprefix --package ,build-tools generated-docs kernel-matrix laminar-xdp \
+	laminar-xdp-prebuilt source-checks)
 endif
 
 .PHONY: test

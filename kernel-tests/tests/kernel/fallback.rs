@@ -10,7 +10,7 @@ use testbed::frame::datagram;
 
 use crate::support::{
     ObjectSet, PORT, all_at_owners, capture_warnings, config, drain, keep_only, load, loopback,
-    open, receivers, sockets_only, tests, two_cpus, wait_until,
+    open, open_again, receivers, sockets_only, tests, two_cpus, wait_until,
 };
 
 tests! {
@@ -36,11 +36,11 @@ fn missing_interface_is_the_reason_for_sockets_alone() -> Result<()> {
     drop(ingest);
 
     let strict = missing.fallback_on_error(false).build()?;
-    let error = open(&net.receiver, &strict).unwrap_err();
+    let error = open_again(&net.receiver, &strict).unwrap_err();
     assert!(matches!(error, XdpError::InterfaceNotFound { .. }), "{error}");
     // The failed start has closed its port.
     let off = config().enabled(false).fallback_on_error(false).build()?;
-    let ingest = open(&net.receiver, &off)?;
+    let ingest = open_again(&net.receiver, &off)?;
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::Disabled)));
     Ok(())
 }
@@ -103,7 +103,6 @@ fn check_warning(net: &TestNet, config: &XdpConfig, restrict: fn(), reason: &str
 }
 
 fn every_reason_against_xdp_is_one_warning() -> Result<()> {
-    let net = TestNet::new()?;
     let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
     let untrusted = config().bpf_object_path(tampered.path(""));
@@ -112,33 +111,33 @@ fn every_reason_against_xdp_is_one_warning() -> Result<()> {
         (untrusted, "manifest.toml"),
         (config().enabled(false), ""),
     ] {
-        check_warning(&net, &config.build()?, || {}, reason)?;
+        check_warning(&TestNet::new()?, &config.build()?, || {}, reason)?;
     }
     // XDP runs, and only the object for sockets is missing.
     let objects = ObjectSet::without_sockets_object()?;
     let classic = config().bpf_object_path(objects.path("")).build()?;
-    let (_, warnings) = open_with_warnings(&net, &classic, || {})?;
+    let (_, warnings) = open_with_warnings(&TestNet::new()?, &classic, || {})?;
     ensure!(warnings.len() == 1 && warnings[0].contains("no object for sockets"), "{warnings:#?}");
     // Another program stays attached.
-    let config = config().build()?;
+    let (net, config) = (TestNet::new()?, config().build()?);
     let other = load(&net, &config, &two_cpus())?;
     check_warning(&net, &config, || {}, &format!("id {}", other.program_id()?))
 }
 
 fn without_capabilities_only_enabled_xdp_is_worth_a_warning() -> Result<()> {
-    let net = TestNet::new()?;
-    let without_capabilities = || keep_only(&[]);
-    check_warning(&net, &config().build()?, without_capabilities, "lacks CAP_BPF")?;
-    check_warning(&net, &config().enabled(false).build()?, without_capabilities, "")
+    for (config, reason) in [(config(), "lacks CAP_BPF"), (config().enabled(false), "")] {
+        check_warning(&TestNet::new()?, &config.build()?, || keep_only(&[]), reason)?;
+    }
+    Ok(())
 }
 
 /// Ingest loads neither the objects of such a set nor the embedded ones.
 fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
-    let net = TestNet::new()?;
     let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
     let config = config().bpf_object_path(tampered.path(""));
     for enabled in [true, false] {
+        let net = TestNet::new()?;
         let ingest = open(&net.receiver, &config.clone().enabled(enabled).build()?)?;
         assert!(ingest.classic_bpf_reason().is_some(), "the embedded object is loaded instead");
         assert!(!net.carries_xdp()?);
@@ -147,7 +146,7 @@ fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
         assert_eq!(reason, enabled, "{mode}");
     }
     let strict = config.fallback_on_error(false).build()?;
-    let error = open(&net.receiver, &strict).unwrap_err();
+    let error = open(&loopback()?, &strict).unwrap_err();
     assert!(matches!(error, XdpError::Artifact(_)), "{error}");
     Ok(())
 }

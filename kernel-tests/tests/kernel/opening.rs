@@ -12,8 +12,8 @@ use testbed::TestNet;
 use testbed::frame::datagram;
 
 use crate::support::{
-    Arrivals, OWN, PORT, capture_warnings, config, drain, keep_only, loopback, open, receivers,
-    sockets_only, tests, two_cpus,
+    Arrivals, OWN, PORT, capture_warnings, config, drain, keep_only, loopback, open, open_again,
+    receivers, sockets_only, tests, two_cpus,
 };
 
 tests! {
@@ -31,8 +31,8 @@ tests! {
 
 /// Also if the other process shares its port. Nothing is attached.
 fn taken_port_is_reported_with_its_holder() -> Result<()> {
-    let net = TestNet::new()?;
     for shared in [false, true] {
+        let net = TestNet::new()?;
         let _other = net.receiver.enter(|| -> Result<Socket> {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
             socket.set_reuse_port(shared)?;
@@ -58,7 +58,7 @@ fn second_ingest_is_refused_and_the_first_keeps_its_program() -> Result<()> {
     assert!(matches!(error, XdpError::PortTaken { .. }), "{error}");
     assert!(net.carries_xdp()?, "the first program is detached");
     drop(first);
-    drop(open(&net.receiver, &config)?);
+    drop(open_again(&net.receiver, &config)?);
     Ok(())
 }
 

@@ -73,7 +73,6 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
 
 /// A given address receives its own IP version only.
 fn unspecified_address_receives_both_ip_versions() -> Result<()> {
-    let namespace = loopback()?;
     let unspecified = "::";
     for (address, classic, senders) in [
         (unspecified, false, &["[::1]:0", "127.0.0.1:0"][..]),
@@ -81,7 +80,7 @@ fn unspecified_address_receives_both_ip_versions() -> Result<()> {
         ("0.0.0.0", false, &["127.0.0.1:0"]),
         ("::1", false, &["[::1]:0"]),
     ] {
-        let mut to = IngestConfig::new(two_cpus());
+        let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
         to.address = address.parse()?;
         let config = sockets_only()?;
         let ingest = namespace.enter(|| {
@@ -108,9 +107,9 @@ fn unspecified_address_receives_both_ip_versions() -> Result<()> {
     Ok(())
 }
 
-fn xdp_judges_and_steers_ipv6() -> Result<()> {
+/// A test network with these addresses at the receiver and the sender.
+fn net_with_ipv6(here: &str, there: &str) -> Result<TestNet> {
     let net = TestNet::new()?;
-    let (here, there) = ("2001:db8::1", "2001:db8::2");
     for (namespace, interface, address) in
         [(&net.receiver, TestNet::INTERFACE, here), (&net.sender, TestNet::PEER, there)]
     {
@@ -119,7 +118,13 @@ fn xdp_judges_and_steers_ipv6() -> Result<()> {
             testbed::ip(&format!("address add {address}/64 dev {interface} nodad\n"))
         })?;
     }
+    Ok(net)
+}
+
+fn xdp_judges_and_steers_ipv6() -> Result<()> {
+    let (here, there) = ("2001:db8::1", "2001:db8::2");
     for mode in steering_modes() {
+        let net = net_with_ipv6(here, there)?;
         let ingest = open(&net.receiver, &config().attach_mode(*mode).build()?)?;
         let sender = net.sender.enter(|| UdpSocket::bind((there, 0)))?;
         for key in 0..20u32 {

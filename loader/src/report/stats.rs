@@ -12,7 +12,8 @@ use std::str::FromStr;
 use laminar_xdp_prebuilt::{Layer, abi};
 
 /// The decision about a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum XdpVerdict {
     /// The packet goes on: to the kernel's network stack, or into the socket.
@@ -34,6 +35,16 @@ impl XdpVerdict {
             }
             abi::LAMINAR_FIRST_REDIRECT_REASON.. => XdpVerdict::Redirected,
         }
+    }
+}
+
+impl fmt::Display for XdpVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            XdpVerdict::Passed => "passed",
+            XdpVerdict::Dropped => "dropped",
+            XdpVerdict::Redirected => "redirected",
+        })
     }
 }
 

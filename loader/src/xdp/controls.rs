@@ -191,7 +191,8 @@ impl XdpControls {
     }
 
     /// Returns the samples that wait, oldest first. If none waits, blocks until one comes
-    /// or the timeout ends; then the result may be empty. A timeout of zero never blocks.
+    /// or the timeout ends; then the result may be empty. With a timeout of zero this does
+    /// not wait for samples.
     ///
     /// Each sample is returned once. Concurrent callers are serialized. About 1,600
     /// samples can wait; packets that are dropped beyond that are counted but not sampled.

@@ -1,6 +1,6 @@
 //! Ingest in a network namespace, read without a runtime.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use laminar_xdp::{Ingest, IngestConfig, Receiver, XdpConfig, XdpError};
@@ -28,6 +28,21 @@ pub fn sockets_only() -> Result<XdpConfig> {
 /// Opens ingest on two CPUs in a namespace.
 pub fn open(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
     namespace.enter(|| Ingest::open(&IngestConfig::new(two_cpus()), config))
+}
+
+/// Opens ingest where an earlier one was closed, and waits up to five seconds for its port. A
+/// process that a test starts meanwhile has copies of all descriptors until it calls exec, so
+/// the port can stay in use for a moment.
+pub fn open_again(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
+    let begin = Instant::now();
+    loop {
+        match open(namespace, config) {
+            Err(XdpError::PortTaken { .. }) if begin.elapsed() < Duration::from_secs(5) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The receivers of both CPUs.

@@ -23,7 +23,9 @@ use anyhow::Result;
 pub use arrivals::{Arrivals, PARTITIONS};
 pub use child::{HOLD, MOVED, OWN, run_as_child};
 pub use config::{config, load};
-pub use ingest::{PORT, all_at_owners, drain, loopback, open, owner_of, receivers, sockets_only};
+pub use ingest::{
+    PORT, all_at_owners, drain, loopback, open, open_again, owner_of, receivers, sockets_only,
+};
 pub use machine::{online_cpus, two_cpus, with_cpu_offline};
 pub use objects::{
     BASELINE, ObjectSet, best, best_in_generic_mode, object_of, picked, prebuilt, targets,

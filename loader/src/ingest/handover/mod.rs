@@ -165,11 +165,11 @@ impl Ingest {
         xdp_config: &XdpConfig,
         running: &UnixStream,
     ) -> Result<Ingest, XdpError> {
-        config.validate()?;
-        xdp_config.validate()?;
-        let partitions = Partitions::new(xdp_config.partitions, &config.cpus)?;
         let channel = Channel::new(running)?;
         let take_over = || {
+            config.validate()?;
+            xdp_config.validate()?;
+            let partitions = Partitions::new(xdp_config.partitions, &config.cpus)?;
             let prepared = Self::prepare(config, xdp_config, partitions, &channel)?;
             channel.send("ready")?;
             channel.expect("yours")?;
