@@ -39,7 +39,7 @@ PLATFORM ?= $(shell uname -s)
 ifeq ($(PLATFORM),Linux)
 CRATES = --workspace
 else
-CRATES = $(addprefix --package ,build-tools kernel-matrix laminar-xdp laminar-xdp-prebuilt)
+CRATES = $(addprefix --package ,build-tools kernel-matrix laminar-xdp laminar-xdp-prebuilt source-checks)
 endif
 
 .PHONY: test
@@ -55,6 +55,10 @@ ifeq ($(PLATFORM),Linux)
 		RUSTDOCFLAGS="--cfg laminar_xdp_unsupported" \
 		$(CARGO) test --locked --target-dir $(TARGET)/unsupported --package laminar-xdp
 endif
+
+.PHONY: api
+api: packages ## Write loader/public-api.txt after an intended change of the public API
+	$(CARGO) run --quiet --locked --package source-checks -- api
 
 .PHONY: check
 check: packages-bpf ## Fail if the objects are not what the sources give, or claim too much

@@ -9,7 +9,9 @@
 //! | `circles` | modules of one folder that need each other |
 //! | `layers` | modules that need a module above them |
 //! | `lint` | attributes that change a lint |
+//! | `api` | the public API of the loader |
 
+pub mod api;
 pub mod circles;
 pub mod layers;
 pub mod lint;

@@ -12,6 +12,8 @@ pub struct Workspace {
     /// Its folder.
     #[serde(rename = "workspace_root")]
     pub root: PathBuf,
+    /// The folder of everything that cargo builds.
+    pub target_directory: PathBuf,
     /// Its packages.
     pub packages: Vec<Package>,
 }
@@ -40,8 +42,7 @@ impl Workspace {
     /// Asks cargo for the workspace of the working folder, which is this crate's folder in its
     /// tests. Needs no network.
     pub fn read() -> Result<Workspace> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
+        let output = cargo()
             .args(["metadata", "--no-deps", "--format-version=1"])
             .output()
             .context("cargo metadata")?;
@@ -49,4 +50,9 @@ impl Workspace {
         ensure!(output.status.success(), "cargo metadata: {errors}");
         serde_json::from_slice(&output.stdout).context("the answer of cargo metadata")
     }
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -1,0 +1,232 @@
+//! The public API of the loader, as a text with one line for each item. It is checked in, so
+//! that a change of the API is a visible change of that file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use public_api::{Builder, PublicApi};
+
+use crate::workspace::{Workspace, cargo};
+
+/// The version of Rust that makes the listing. The JSON of rustdoc differs between versions,
+/// and a version of the crate `public-api` reads one format only.
+pub const RUST_VERSION: &str = "1.95";
+
+/// The listing, relative to the workspace.
+pub const FILE: &str = "loader/public-api.txt";
+
+const HEADER: &str = "\
+# The public API of laminar-xdp on Linux with all features, written by `make api`.
+# Left out are the methods of implemented traits, blanket implementations, and the
+# automatic traits except Send and Sync.
+";
+
+/// The traits that the compiler implements, and that say nothing to users of a type.
+const UNLISTED_TRAITS: [&str; 6] =
+    ["Freeze", "RefUnwindSafe", "StructuralPartialEq", "Unpin", "UnsafeUnpin", "UnwindSafe"];
+
+/// Fails unless this machine makes the same listing as every other one.
+pub fn check_machine() -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "needs Linux: other platforms have no XDP");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("--version").output().context("rustc --version")?;
+    let version = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = version.split(' ').nth(1).unwrap_or_default();
+    ensure!(
+        number.starts_with(&format!("{RUST_VERSION}.")),
+        "needs Rust {RUST_VERSION}, and this is {}",
+        version.trim()
+    );
+    Ok(())
+}
+
+/// Makes the listing from the source code.
+pub fn listing(workspace: &Workspace) -> Result<String> {
+    check_machine()?;
+    let loader = public_api(workspace, "laminar-xdp")?;
+    let prebuilt = public_api(workspace, "laminar-xdp-prebuilt")?;
+    let mut lines = lines_of(&loader);
+    // Types of the other crate that the loader exports. Its remaining API is no promise.
+    let exported: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("pub use laminar_xdp::"))
+        .map(|name| format!("laminar_xdp_prebuilt::{name}"))
+        .collect();
+    let is_exported = |line: &String| exported.iter().any(|path| is_about(line, path));
+    lines.extend(lines_of(&prebuilt).into_iter().filter(is_exported));
+    Ok(format!("{HEADER}{}\n", lines.join("\n")))
+}
+
+/// Writes the listing.
+pub fn write(workspace: &Workspace) -> Result<()> {
+    let file = workspace.root.join(FILE);
+    std::fs::write(&file, listing(workspace)?).with_context(|| file.display().to_string())
+}
+
+/// Fails with the lines that differ unless the checked-in listing is right.
+pub fn check(workspace: &Workspace) -> Result<()> {
+    let file = workspace.root.join(FILE);
+    let old = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let new = listing(workspace)?;
+    ensure!(
+        old == new,
+        "the public API is not what {FILE} lists; if the change is intended, run `make api` and \
+         commit the file:\n{}",
+        difference(&old, &new)
+    );
+    Ok(())
+}
+
+/// The lines that only one of the texts has.
+fn difference(old: &str, new: &str) -> String {
+    let only = |text: &str, other: &str, sign: char| -> Vec<String> {
+        let lines = text.lines().filter(|line| !other.lines().any(|other| other == *line));
+        lines.map(|line| format!("{sign} {line}")).collect()
+    };
+    let lines = [only(old, new, '-'), only(new, old, '+')].concat();
+    if lines.is_empty() { "the order of the lines".into() } else { lines.join("\n") }
+}
+
+/// Has rustdoc describe a library, and reads its answer.
+fn public_api(workspace: &Workspace, package: &str) -> Result<PublicApi> {
+    let json = rustdoc_json(&workspace.target_directory, package)?;
+    let api = Builder::from_rustdoc_json(&json).omit_blanket_impls(true).build();
+    api.with_context(|| json.display().to_string())
+}
+
+fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
+    // Build scripts see RUSTC_BOOTSTRAP, and would rebuild what the other commands of cargo
+    // have built.
+    let folder = target.join("public-api");
+    let mut command = cargo();
+    command.args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"]);
+    command.args(["--package", package]).arg("--target-dir").arg(&folder);
+    command.args(["--", "-Zunstable-options", "--output-format=json", "--cap-lints=allow"]);
+    // The stable compiler has the JSON behind this variable.
+    command.env("RUSTC_BOOTSTRAP", "1");
+    // What the caller sets for its own build may change the API or the place of the JSON.
+    for variable in [
+        "RUSTFLAGS",
+        "RUSTDOCFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_ENCODED_RUSTDOCFLAGS",
+        "CARGO_BUILD_TARGET",
+    ] {
+        command.env_remove(variable);
+    }
+    let status = command.status().context("cargo rustdoc")?;
+    ensure!(status.success(), "cargo rustdoc fails for {package}");
+    Ok(folder.join("doc").join(package.replace('-', "_")).with_extension("json"))
+}
+
+/// A line for each item, without those that the header of the listing names. The lines do not
+/// depend on the `impl` blocks into which the methods of a type are divided.
+fn lines_of(api: &PublicApi) -> Vec<String> {
+    let shown: HashMap<_, _> = api.items().map(|item| (item.id(), item.to_string())).collect();
+    let mut lines = Vec::new();
+    for item in api.items() {
+        let line = item.to_string();
+        let parent = item.parent_id().and_then(|parent| shown.get(&parent));
+        let in_impl = parent.map_or(ImplBlock::None, |parent| ImplBlock::of(parent));
+        let is_trait_method = in_impl == ImplBlock::Trait && line.contains("fn ");
+        let is_block = ImplBlock::of(&line) == ImplBlock::Inherent;
+        if !is_trait_method && !is_block && !is_unlisted(&line) {
+            lines.push((in_impl, line));
+        }
+    }
+    let both_inherent = |a: &(ImplBlock, String), b: &(ImplBlock, String)| {
+        a.0 == ImplBlock::Inherent && b.0 == ImplBlock::Inherent
+    };
+    for methods in lines.chunk_by_mut(both_inherent) {
+        methods.sort_by(|(_, a), (_, b)| a.cmp(b));
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// What kind of `impl` block a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ImplBlock {
+    None,
+    Inherent,
+    Trait,
+}
+
+impl ImplBlock {
+    fn of(line: &str) -> ImplBlock {
+        match (line.starts_with("impl"), line.contains(" for ")) {
+            (false, _) => ImplBlock::None,
+            (true, false) => ImplBlock::Inherent,
+            (true, true) => ImplBlock::Trait,
+        }
+    }
+}
+
+fn is_unlisted(line: &str) -> bool {
+    let implemented = line.starts_with("impl").then(|| line.split_once(" for ")).flatten();
+    implemented.is_some_and(|(implementation, _)| {
+        let name = implementation.rsplit("::").next();
+        name.is_some_and(|name| UNLISTED_TRAITS.contains(&name))
+    })
+}
+
+/// Whether a line declares a type of the other crate, a part of it, or a trait that it
+/// implements.
+fn is_about(line: &str, path: &str) -> bool {
+    let subject = match line.split_once(" for ") {
+        Some((implementation, subject)) if implementation.starts_with("impl") => subject,
+        _ => line,
+    };
+    // The item's own path comes first, those of arguments and fields later.
+    let own = subject.find("laminar_xdp_prebuilt::").map(|start| &subject[start..]);
+    let rest = own.and_then(|own| own.strip_prefix(path));
+    rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_about_the_item_that_they_declare() {
+        let path = "laminar_xdp_prebuilt::Feature";
+        for line in [
+            "pub enum laminar_xdp_prebuilt::Feature",
+            "pub fn laminar_xdp_prebuilt::Feature::name(self) -> &'static str",
+            "impl laminar_xdp_prebuilt::Feature",
+            "impl core::convert::From<u8> for laminar_xdp_prebuilt::Feature",
+        ] {
+            assert!(is_about(line, path), "{line}");
+        }
+        for line in [
+            "pub enum laminar_xdp_prebuilt::FeatureSet",
+            "pub laminar_xdp_prebuilt::Entry::needs: laminar_xdp_prebuilt::Feature",
+            "impl core::convert::From<laminar_xdp_prebuilt::Feature> for laminar_xdp_prebuilt::Entry",
+            "pub fn laminar_xdp::f()",
+        ] {
+            assert!(!is_about(line, path), "{line}");
+        }
+    }
+
+    #[test]
+    fn traits_without_information_are_unlisted() {
+        assert!(is_unlisted("impl core::marker::Freeze for a::B"));
+        assert!(is_unlisted("impl !core::panic::unwind_safe::UnwindSafe for a::B"));
+        assert!(!is_unlisted("impl core::marker::Send for a::B"));
+        assert!(!is_unlisted("pub fn a::Freeze(&self) for "));
+    }
+
+    #[test]
+    fn blocks_with_and_without_trait_are_told_apart() {
+        assert_eq!(ImplBlock::of("impl<'a> a::B<'a>"), ImplBlock::Inherent);
+        assert_eq!(ImplBlock::of("impl<'a> core::fmt::Debug for a::B<'a>"), ImplBlock::Trait);
+        assert_eq!(ImplBlock::of("pub struct a::B<'a>"), ImplBlock::None);
+    }
+
+    #[test]
+    fn differences_show_both_sides() {
+        assert_eq!(difference("a\nb\n", "b\nc\n"), "- a\n+ c");
+        assert_eq!(difference("a\nb\n", "b\na\n"), "the order of the lines");
+    }
+}

@@ -1,0 +1,19 @@
+//! The public API of the loader is the one that the checked-in file lists. With another
+//! version of Rust than the one that makes the listing, the test is ignored and says so.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use source_checks::api;
+use source_checks::workspace::Workspace;
+
+fn main() -> ExitCode {
+    let unusable = api::check_machine().err().map(|error| error.to_string());
+    let trial = Trial::test("public_api_is_the_listed_one", || {
+        let checked = Workspace::read().and_then(|workspace| api::check(&workspace));
+        checked.map_err(|error| format!("{error:#}").into())
+    });
+    let trial = trial.with_ignored_flag(unusable.is_some());
+    let trial = trial.with_kind(unusable.unwrap_or_default());
+    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+}
