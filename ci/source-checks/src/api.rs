@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use public_api::{Builder, PublicApi, PublicItem};
+use public_api::{Builder, PublicApi};
 
 use crate::workspace::{Workspace, cargo};
 
@@ -121,16 +121,46 @@ fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
     Ok(folder.join("doc").join(package.replace('-', "_")).with_extension("json"))
 }
 
-/// A line for each item, without those that the header of the listing names.
+/// A line for each item, without those that the header of the listing names. The lines do not
+/// depend on the `impl` blocks into which the methods of a type are divided.
 fn lines_of(api: &PublicApi) -> Vec<String> {
     let shown: HashMap<_, _> = api.items().map(|item| (item.id(), item.to_string())).collect();
-    let is_trait_method = |item: &PublicItem| {
+    let mut lines = Vec::new();
+    for item in api.items() {
+        let line = item.to_string();
         let parent = item.parent_id().and_then(|parent| shown.get(&parent));
-        parent.is_some_and(|parent| parent.starts_with("impl") && parent.contains(" for "))
-            && item.to_string().contains("fn ")
+        let in_impl = parent.map_or(ImplBlock::None, |parent| ImplBlock::of(parent));
+        let is_trait_method = in_impl == ImplBlock::Trait && line.contains("fn ");
+        let is_block = ImplBlock::of(&line) == ImplBlock::Inherent;
+        if !is_trait_method && !is_block && !is_unlisted(&line) {
+            lines.push((in_impl, line));
+        }
+    }
+    let both_inherent = |a: &(ImplBlock, String), b: &(ImplBlock, String)| {
+        a.0 == ImplBlock::Inherent && b.0 == ImplBlock::Inherent
     };
-    let items = api.items().filter(|item| !is_trait_method(item)).map(ToString::to_string);
-    items.filter(|line| !is_unlisted(line)).collect()
+    for methods in lines.chunk_by_mut(both_inherent) {
+        methods.sort_by(|(_, a), (_, b)| a.cmp(b));
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// What kind of `impl` block a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ImplBlock {
+    None,
+    Inherent,
+    Trait,
+}
+
+impl ImplBlock {
+    fn of(line: &str) -> ImplBlock {
+        match (line.starts_with("impl"), line.contains(" for ")) {
+            (false, _) => ImplBlock::None,
+            (true, false) => ImplBlock::Inherent,
+            (true, true) => ImplBlock::Trait,
+        }
+    }
 }
 
 fn is_unlisted(line: &str) -> bool {
@@ -185,6 +215,13 @@ mod tests {
         assert!(is_unlisted("impl !core::panic::unwind_safe::UnwindSafe for a::B"));
         assert!(!is_unlisted("impl core::marker::Send for a::B"));
         assert!(!is_unlisted("pub fn a::Freeze(&self) for "));
+    }
+
+    #[test]
+    fn blocks_with_and_without_trait_are_told_apart() {
+        assert_eq!(ImplBlock::of("impl<'a> a::B<'a>"), ImplBlock::Inherent);
+        assert_eq!(ImplBlock::of("impl<'a> core::fmt::Debug for a::B<'a>"), ImplBlock::Trait);
+        assert_eq!(ImplBlock::of("pub struct a::B<'a>"), ImplBlock::None);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Workspace {
 pub struct Package {
     /// Its name.
     pub name: String,
+    /// The oldest Rust that it declares to compile with.
+    pub rust_version: Option<String>,
     /// Its crates: a library, programs, examples, tests, a build script.
     pub targets: Vec<Target>,
 }
