@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{Ingest, IngestConfig, IngestStats};
+use laminar_xdp::{Ingest, IngestConfig, IngestStats, Layer, XdpReason};
 use socket2::SockRef;
 use testbed::frame::{datagram, udp_to};
 use testbed::{TestNet, kernel};
@@ -16,7 +16,8 @@ use crate::support::{
 
 tests! {
     Root:
-        xdp_judges_and_steers_ipv6;
+        xdp_judges_and_steers_ipv6,
+        sockets_count_every_reason_of_their_layer_and_no_other;
     Namespaces:
         junk_is_counted_alike_in_every_mode,
         unspecified_address_receives_both_ip_versions,
@@ -67,6 +68,37 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
                 assert_eq!((stats.accepted, stats.overflowed), (Some(11), Some(0)));
             }
         }
+    }
+    Ok(())
+}
+
+/// A new reason has to say in its row whether sockets count it.
+fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
+    let net = TestNet::new()?;
+    let objects = ObjectSet::without_sockets_object()?;
+    let mut to = IngestConfig::new(two_cpus());
+    to.address = "0.0.0.0".parse()?;
+    let ingest = Way::Sockets.open(&net.receiver, &to, &objects)?;
+    let valid = datagram(1, b"four");
+    let wrong_magic = [b"IMAL", &valid[4..]].concat();
+    let sender = net.sending_socket()?;
+    sender.set_broadcast(true)?;
+    for (bytes, destination) in [
+        (&valid[..], TestNet::destination(PORT)),
+        (&valid[..11], TestNet::destination(PORT)),
+        (&valid[..15], TestNet::destination(PORT)),
+        (&wrong_magic, TestNet::destination(PORT)),
+        (&valid, "192.0.2.255:9999".parse()?),
+    ] {
+        sender.send_to(bytes, destination)?;
+    }
+    assert_eq!(drain(&mut receivers(&ingest)?)?.len(), 1);
+    let verdicts = ingest.stats()?.verdicts;
+    // Without XDP this counter repeats the accepted datagrams.
+    assert_eq!(verdicts.passed_no_queue, verdicts.accepted);
+    for &reason in XdpReason::ALL.iter().filter(|reason| **reason != XdpReason::PassedNoQueue) {
+        let is_counted = reason.layers().contains(&Layer::Sockets);
+        assert_eq!(verdicts.get(reason) > 0, is_counted, "{reason}: {verdicts}");
     }
     Ok(())
 }

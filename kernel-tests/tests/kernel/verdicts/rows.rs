@@ -1,29 +1,27 @@
 //! The rows of the verdict table.
 
-use laminar_xdp::XdpStats;
+use laminar_xdp::XdpReason;
 use testbed::frame::{self, IP, PAYLOAD, UDP, datagram};
 
 use crate::support::{DROP, PASS, REDIRECT};
 
-/// A counter: its name, and how to read it.
-pub type Counter = (&'static str, fn(&XdpStats) -> u64);
-const INVALID: Option<Counter> = Some(("invalid", |s| s.invalid));
-const SHORT: Option<Counter> = Some(("dropped_short", |s| s.dropped_short));
-const MAGIC: Option<Counter> = Some(("dropped_magic", |s| s.dropped_magic));
-const LENGTH: Option<Counter> = Some(("dropped_length", |s| s.dropped_length));
-const FRAGMENT: Option<Counter> = Some(("passed_fragment", |s| s.passed_fragment));
-const REDIRECTED: Option<Counter> = Some(("redirected", |s| s.redirected));
+const INVALID: Option<XdpReason> = Some(XdpReason::Invalid);
+const SHORT: Option<XdpReason> = Some(XdpReason::DroppedShort);
+const MAGIC: Option<XdpReason> = Some(XdpReason::DroppedMagic);
+const LENGTH: Option<XdpReason> = Some(XdpReason::DroppedLength);
+const FRAGMENT: Option<XdpReason> = Some(XdpReason::PassedFragment);
+const REDIRECTED: Option<XdpReason> = Some(XdpReason::Redirected);
 
-/// A frame, the verdict on it, and the counter that moves.
+/// A frame, the verdict on it, and the reason whose counter moves.
 pub struct Row {
     pub what: &'static str,
     pub frame: Vec<u8>,
     pub verdict: u32,
-    pub counter: Option<Counter>,
+    pub reason: Option<XdpReason>,
 }
 
-fn row(what: &'static str, frame: Vec<u8>, verdict: u32, counter: Option<Counter>) -> Row {
-    Row { what, frame, verdict, counter }
+fn row(what: &'static str, frame: Vec<u8>, verdict: u32, reason: Option<XdpReason>) -> Row {
+    Row { what, frame, verdict, reason }
 }
 
 /// Sets one byte.
