@@ -139,8 +139,8 @@ static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 	/*
 	 * The next comparison must use this pointer, not the former one plus a
 	 * sum. Otherwise the verifier of Linux 6.1 follows an impossible path,
-	 * on which a pointer beyond the end is within it, and rejects the
-	 * program.
+	 * where a pointer is beyond the end and a later one is not, and rejects
+	 * the program.
 	 */
 	if (MULTI_BUFFER)
 		barrier_var(cursor->pos);

@@ -69,7 +69,7 @@
 #define EMPTY_SLOT 0
 #endif
 
-/* Objects without features have the one that costs next to nothing. */
+/* Objects without features compare all ports: it costs next to nothing. */
 #ifdef LAMINAR_FEATURES
 #define ALWAYS_ON 0
 #else

@@ -27,7 +27,7 @@
 
 #define WHOLE_DATAGRAM 0xffffffff
 
-/* In `stats` sockets have no interface. */
+/* Sockets belong to no interface, and count in the first slot. */
 #define SOCKETS_SLOT 0
 
 struct {
@@ -52,9 +52,9 @@ int laminar_select(struct sk_reuseport_md *ctx)
 		return SK_PASS;
 
 	/*
-	 * If XDP put the packet into the queue of this CPU, this CPU's socket
-	 * receives it. So packets from before and after a move reach the old
-	 * and the new owner, each in order.
+	 * If this is the CPU of XDP's queue, its own socket receives the
+	 * packet. So packets that XDP redirected before and after a move reach
+	 * the old and the new owner, each in order.
 	 */
 	if (owner->queue != cpu + 1)
 		cpu = owner->socket - 1;

@@ -12,7 +12,8 @@ use testbed::{TestNet, bpf, kernel};
 use verdict_model::{Answer, Limit, Lists, Model, Packets, Reason, Verdict, describe};
 
 use crate::support::{
-    BASELINE, config, datagrams, load, note, online_cpus, program_of, targets, tests,
+    BASELINE, config, datagrams, load, note, online_cpus, program_of, targets,
+    targets_with_features, tests,
 };
 
 tests! {
@@ -33,7 +34,7 @@ const BATCH: usize = 200;
 fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let packets = datagrams() / 4;
     let runs = targets().iter().flat_map(|target| {
-        let has_features = ["linux-5.9", "linux-5.18"].contains(target);
+        let has_features = targets_with_features().any(|with| with == *target);
         let ways = [(0, false), (1, false), (1, true)];
         ways.into_iter()
             .filter(move |(_, guarded)| has_features || !guarded)

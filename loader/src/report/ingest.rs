@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::config::XdpAttachMode;
 use crate::report::XdpError;
-use crate::report::stats::{Counters, XdpStats, XdpVerdict};
+use crate::report::reason::XdpVerdict;
+use crate::report::stats::{Counters, XdpStats};
 
 /// How the datagrams of each partition reach the CPU that owns it. They reach it in every mode.
 #[derive(Debug, Clone)]

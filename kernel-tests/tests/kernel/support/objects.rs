@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{Outcome, XdpError, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest};
+use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry, embedded};
 use tempfile::TempDir;
 use testbed::{TestNet, kernel};
 
@@ -15,17 +16,36 @@ use super::machine::online_cpus;
 /// The target for the oldest kernels.
 pub const BASELINE: &str = "linux-4.15";
 
-/// The targets whose objects the running kernel has to accept, best first.
+/// The targets whose objects the running kernel has to accept, best first. They come from the
+/// manifest, so the tests of every object run for a new target too.
 pub fn targets() -> &'static [&'static str] {
-    match kernel::has_multi_buffer() {
-        true => &["linux-5.9", "linux-5.18", "linux-5.3", BASELINE],
-        false => &["linux-5.9", "linux-5.3", BASELINE],
-    }
+    static TARGETS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let accepted = |object: &&ObjectEntry| {
+            kernel::has_multi_buffer() || !object.requires.iter().any(|name| name == "frags")
+        };
+        xdp_objects().iter().filter(accepted).map(|object| object.target.as_str()).collect()
+    });
+    &TARGETS
 }
 
 /// The targets among them whose objects have lists, limits and samples.
 pub fn targets_with_features() -> impl Iterator<Item = &'static str> {
-    targets().iter().copied().filter(|target| ["linux-5.9", "linux-5.18"].contains(target))
+    let has_features = |object: &&ObjectEntry| object.programs.len() > 1;
+    let with_features = xdp_objects().iter().filter(has_features);
+    let with_features: Vec<_> = with_features.map(|object| object.target.as_str()).collect();
+    targets().iter().copied().filter(move |target| with_features.contains(target))
+}
+
+/// The entries of the XDP objects for this machine's byte order.
+fn xdp_objects() -> &'static [ObjectEntry] {
+    static OBJECTS: LazyLock<Vec<ObjectEntry>> = LazyLock::new(|| {
+        let objects = Manifest::parse(embedded::MANIFEST).expect("the embedded manifest").objects;
+        let is_ours = |object: &ObjectEntry| {
+            object.layer == Layer::Xdp && object.byte_order == ByteOrder::HOST
+        };
+        objects.into_iter().filter(is_ours).collect()
+    });
+    &OBJECTS
 }
 
 /// The file of the best object for the running kernel, for packets in one buffer.
