@@ -1,4 +1,4 @@
-//! Datagrams: reading one from bytes, and keeping one outside of a socket.
+//! Parsing a datagram, and storing one that was read from a socket.
 
 use std::net::SocketAddr;
 
@@ -6,8 +6,8 @@ use crate::header::LaminarHeader;
 use crate::ids::Partition;
 use crate::report::Datagram;
 
-/// Reads a datagram. `None` for bytes without a valid header, which the socket's filter
-/// drops before.
+/// Parses a datagram. `None` for bytes without a valid header; the socket's filter drops
+/// such datagrams, so this is not expected.
 pub fn parse(sender: SocketAddr, bytes: &[u8], partitions: u32) -> Option<Datagram<'_>> {
     let header = LaminarHeader::from_bytes(bytes).filter(LaminarHeader::validate)?;
     let payload = bytes.get(LaminarHeader::SIZE..)?;
@@ -15,7 +15,7 @@ pub fn parse(sender: SocketAddr, bytes: &[u8], partitions: u32) -> Option<Datagr
     Some(Datagram::new(partition_key % partitions, partition_key, sender, payload))
 }
 
-/// A datagram outside of a socket, parsed once.
+/// A parsed datagram that owns its payload.
 #[derive(Debug)]
 pub struct OwnedDatagram {
     pub partition: Partition,

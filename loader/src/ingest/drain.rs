@@ -1,4 +1,4 @@
-//! Waiting until packets that were under way have arrived.
+//! Waiting until the kernel has delivered the packets that it was processing.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,49 +18,49 @@ const ETHER_TYPE: u16 = 0x88b5;
 const FRAME: usize = 60;
 const HEADER: usize = 14;
 
-/// How long a CPU's queue is waited for when the kernel cannot tell that it is drained.
-/// A queue holds some thousand packets, which take milliseconds.
+/// How long to wait for a CPU's queue if the kernel cannot report that it is drained. A
+/// queue holds some thousand packets, which a CPU processes in milliseconds.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(200);
-/// How long one marker frame is waited for before another is sent.
+/// How long to wait for one marker frame before sending another.
 const RESEND_AFTER: Duration = Duration::from_millis(20);
-/// How long markers are tried. A queue that takes longer is stuck.
+/// How long to send markers in all. A queue that takes longer is stuck.
 const MARKER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until every program that was running has ended, so that what it redirected lies
-/// in its queue.
+/// Waits until every program that was running has ended. The packets that it redirected are
+/// then in their queues.
 pub fn running_programs() {
     if thread::wait_for_running_programs().is_err() {
-        // With CPUs that run without a tick the kernel cannot tell. A card's poll takes
-        // some milliseconds.
+        // The kernel refuses membarrier(2) if CPUs run without a tick (`nohz_full`). One poll
+        // of a network card, with its programs, takes some milliseconds.
         std::thread::sleep(QUEUE_PATIENCE);
     }
 }
 
-/// Waits until a CPU has processed what lay in its queue; false if it does not within the
-/// patience.
+/// Waits until a CPU has processed the packets in its queue. Returns false if that takes
+/// longer than `MARKER_PATIENCE`.
 pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
     // The CPU may reorder within one batch, so the marker is sent twice.
     match send_marker(loaded, cpu).and_then(|()| send_marker(loaded, cpu)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => false,
         Err(error) => {
-            // An old kernel, or no right to open a packet socket.
-            tracing::debug!(%cpu, %error, "waiting for a queue by time");
+            // The kernel is older than 5.18, or the process lacks CAP_NET_RAW.
+            tracing::debug!(%cpu, %error, "cannot check a queue with a marker; waiting instead");
             std::thread::sleep(QUEUE_PATIENCE);
             true
         }
     }
 }
 
-/// Puts a marker frame at the end of the queue and waits until it comes out: a packet
-/// socket sees every frame that the CPU has taken. Needs Linux 5.18 and CAP_NET_RAW. The
-/// frame belongs to the loopback interface and reaches no network.
+/// Puts a marker frame at the end of the queue and waits until the CPU has taken it out:
+/// a packet socket then receives it. Needs Linux 5.18 and CAP_NET_RAW. The frame belongs to
+/// the loopback interface and reaches no network.
 fn send_marker(loaded: &LoadedXdp, cpu: CpuId) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
 
     let protocol = Protocol::from(i32::from(ETHER_TYPE.to_be()));
     let listener = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
-    // The process id keeps apart markers of processes that drain at the same time.
+    // Several processes may drain at once; the process id tells their markers apart.
     let number = u64::from(std::process::id()) << 32 | NUMBER.fetch_add(1, Ordering::Relaxed);
     socket::set_classic_filter(listener.as_fd(), &classic_bpf::marker_frame(number))?;
     listener.set_read_timeout(Some(RESEND_AFTER))?;
@@ -70,14 +70,14 @@ fn send_marker(loaded: &LoadedXdp, cpu: CpuId) -> io::Result<()> {
     let program = redirect_program(&loaded.cpu_map, cpu, loaded.multi_buffer)?;
     let deadline = Instant::now() + MARKER_PATIENCE;
     while Instant::now() < deadline {
-        // Sent repeatedly, because a full queue drops it.
+        // Sent repeatedly, because a full queue drops the frame.
         if !bpf::run_live(program.as_fd(), &frame)? {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let mut seen = [0; FRAME];
         match io::Read::read(&mut &listener, &mut seen) {
             Ok(8..) if seen[..8] == frame[HEADER..HEADER + 8] => return Ok(()),
-            Ok(_) => {} // a frame from before the filter was set
+            Ok(_) => {} // a frame that arrived before the filter was set
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -1,5 +1,5 @@
-//! How receivers reach each other: datagrams that one leaves for another, requests to
-//! drain a socket, and a descriptor that wakes a receiver which waits.
+//! Messages to a receiver from other threads: datagrams that another receiver hands on,
+//! requests to drain the socket, and a descriptor that wakes a waiting receiver.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,10 +13,10 @@ use crate::report::XdpError;
 use crate::sync::lock;
 use crate::sys::poll::EventFd;
 
-/// The most datagrams that wait in one mailbox.
+/// The most datagrams that one mailbox holds.
 pub const MAX_MAIL: usize = 65_536;
 
-/// The mailbox of each CPU's receiver, and what went through them.
+/// The mailbox of each CPU's receiver, and counters of the datagrams handed on.
 #[derive(Debug)]
 pub struct Mailboxes {
     boxes: Vec<Mailbox>,
@@ -39,8 +39,8 @@ impl Mailboxes {
         &self.boxes[usize::from(cpu.get())]
     }
 
-    /// Leaves a datagram for another CPU's receiver. If its mailbox is full, the datagram
-    /// is dropped and counted.
+    /// Puts a datagram into the mailbox of another CPU's receiver. If that mailbox is full,
+    /// the datagram is dropped and counted.
     pub fn hand_on(&self, from: CpuIndex, to: CpuIndex, datagram: OwnedDatagram) {
         self.handed_on.fetch_add(1, Ordering::Relaxed);
         let initial_owner = datagram.partition.get() as usize % self.boxes.len();
@@ -52,34 +52,34 @@ impl Mailboxes {
         }
     }
 
-    /// Datagrams that receivers handed on.
+    /// The number of datagrams that receivers handed on, including dropped ones.
     pub fn handed_on(&self) -> u64 {
         self.handed_on.load(Ordering::Relaxed)
     }
 
-    /// The part of [`Mailboxes::handed_on`] that arrived at another CPU than the one where
-    /// its partition starts.
+    /// How many of [`Mailboxes::handed_on`] were handed on by a CPU that is not the first
+    /// owner of their partition.
     pub fn misplaced(&self) -> u64 {
         self.misplaced.load(Ordering::Relaxed)
     }
 
-    /// The part of [`Mailboxes::handed_on`] that found the mailbox full.
+    /// How many of [`Mailboxes::handed_on`] were dropped because the mailbox was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// One receiver's mailbox. It outlives the receiver, so that the next one finds what was
-/// left.
+/// One CPU's mailbox. It outlives the CPU's receiver, so that the next receiver gets the
+/// datagrams that are left in it.
 #[derive(Debug)]
 pub struct Mailbox {
     in_use: AtomicBool,
-    /// Whether `mail` may hold something: saves the lock on each call of a receiver.
+    /// Whether `mail` may hold datagrams. Saves taking the lock on each call of a receiver.
     has_mail: AtomicBool,
     mail: Mutex<Vec<OwnedDatagram>>,
-    /// How many times somebody asked the receiver to drain its socket.
+    /// The number of requests so far to drain the socket.
     requested: AtomicU64,
-    /// The last of these requests that the receiver has met.
+    /// The number of the last of these requests that the receiver has met.
     drained: Mutex<u64>,
     met: Condvar,
     /// Whether `wake_fd` is signalled: saves a system call for each further wake-up.
@@ -101,8 +101,9 @@ impl Mailbox {
         })
     }
 
-    /// Makes the caller the mailbox's receiver; false if it has one. Mail and requests that
-    /// an earlier receiver left wake the new one, which may wait before it looks for them.
+    /// Makes the caller the mailbox's receiver; false if another receiver holds it. If an
+    /// earlier receiver left mail or drain requests, this wakes the new receiver, because it
+    /// may wait for the descriptor before it looks for them.
     pub fn claim(&self) -> bool {
         if self.in_use.swap(true, Ordering::AcqRel) {
             return false;
@@ -113,8 +114,8 @@ impl Mailbox {
         true
     }
 
-    /// Ends the receiver's claim. What it took and did not handle comes before the mail
-    /// that waits already.
+    /// Ends the receiver's claim. Puts back the datagrams that it took and did not handle,
+    /// ahead of newer mail.
     pub fn release(&self, mut unhandled: Vec<OwnedDatagram>) {
         let mut mail = lock(&self.mail);
         unhandled.append(&mut mail);
@@ -153,14 +154,14 @@ impl Mailbox {
         std::mem::take(&mut lock(&self.mail))
     }
 
-    /// Wakes the receiver if it waits, or keeps its next wait from blocking.
+    /// Wakes the receiver. If it is not waiting, its next wait returns at once.
     pub fn wake(&self) {
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             self.wake_fd.signal();
         }
     }
 
-    /// Readable while the receiver is woken.
+    /// A descriptor that is readable from [`Mailbox::wake`] until [`Mailbox::clear_wake`].
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake_fd.as_fd()
     }
@@ -169,8 +170,9 @@ impl Mailbox {
         self.is_woken.load(Ordering::Acquire)
     }
 
-    /// Ends the wake-up. Call it before looking for work. The order matters: a wake-up
-    /// between the two lines is either seen together with its work, or wakes once more.
+    /// Ends the wake-up. Call it before looking for work. The order of the two lines matters:
+    /// if `wake` runs between them, the caller finds the work, or the descriptor becomes
+    /// readable once more.
     pub fn clear_wake(&self) {
         self.wake_fd.clear();
         self.is_woken.swap(false, Ordering::AcqRel);
@@ -181,14 +183,14 @@ impl Mailbox {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Tells that everything that waited in the socket at that request is handled.
+    /// Reports that the datagrams that waited in the socket at that request are handled.
     pub fn meet_drain_request(&self, request: u64) {
         *lock(&self.drained) = request;
         self.met.notify_all();
     }
 
-    /// Asks the receiver to handle everything that waits in its socket now, and waits for
-    /// it; false if that takes longer than the patience.
+    /// Asks the receiver to handle all datagrams that wait in its socket now, and waits until
+    /// it has. Returns false if that takes longer than `patience`.
     pub fn drain(&self, patience: Duration) -> bool {
         let request = self.requested.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
     use crate::sys::poll::Poller;
 
-    /// Two threads wake while a third waits, clears and looks, all as fast as they can.
+    /// Two threads call `wake` while a third waits, clears and reads, all as fast as possible.
     #[test]
     fn no_wake_up_is_missed() {
         const EACH: u64 = 100_000;

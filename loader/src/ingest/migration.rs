@@ -1,14 +1,14 @@
 //! Moving a partition from one CPU to another without losing or reordering datagrams.
 //!
-//! The steps, in their order. Each is safe to repeat, so a move that failed goes on where
-//! it stopped:
+//! A move has five steps. Each is safe to repeat, so repeating a failed move continues
+//! where it stopped:
 //!
-//! 1. Announce: the new owner's receiver holds back what arrives for the partition.
+//! 1. Announce: the new owner's receiver holds back the partition's datagrams.
 //! 2. Redirect the queue (only if XDP steers), and wait until the old CPU's queue is
-//!    drained. What comes out of the old queue still goes to the old socket.
-//! 3. Redirect the socket. From here on nothing new reaches the old one.
+//!    drained. Packets from the old queue still go to the old socket.
+//! 3. Redirect the socket. From now on no new datagram reaches the old socket.
 //! 4. Drain the old socket.
-//! 5. Complete: the new owner handles what it held, then what arrives.
+//! 5. Complete: the new owner handles the held datagrams, then new ones.
 
 use std::time::Duration;
 
@@ -23,37 +23,39 @@ use crate::sys::cpus;
 use crate::sys::map::Map;
 use crate::xdp::RunningProgram;
 
-/// How long a receiver may take to handle what waits in its socket.
+/// How long a receiver may take to handle the datagrams that wait in its socket.
 const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ingest {
-    /// Moves a partition to another of the CPUs, and returns when that CPU owns it.
-    /// Traffic goes on: no datagram is lost, and no sender's datagrams are reordered.
+    /// Moves a partition to another of the configured CPUs, and returns when that CPU owns
+    /// it. Traffic continues meanwhile: no datagram is lost, and no sender's datagrams are
+    /// reordered.
     ///
-    /// The new owner holds back what arrives until the former owner has handled what was
-    /// under way: in its CPU's queue and in its socket. With Linux 5.18 and CAP_NET_RAW
-    /// the queue is known to be drained; otherwise the call waits 200 ms for it. Blocks
-    /// for some tens of milliseconds, at most for about 10 seconds. Both CPUs' receivers
-    /// must be at work, on other threads than this one; they handle other partitions
-    /// meanwhile. Concurrent moves are serialized.
+    /// The new owner holds back the datagrams that it gets until the former owner has handled
+    /// those in its CPU's queue and in its socket. With Linux 5.18 and CAP_NET_RAW the call
+    /// can check that the queue is drained; otherwise it waits 200 ms. The call blocks for
+    /// some tens of milliseconds, and for at most about 10 seconds. Other threads must run
+    /// the receivers of both CPUs during the call; they handle other partitions meanwhile.
+    /// Concurrent moves are serialized.
     ///
-    /// Order is kept for packets from the interface that carries XDP. While a partition
-    /// moves, the datagrams of senders on this machine or behind another interface may be
-    /// reordered, because the kernel processes their packets on changing CPUs. The same
-    /// holds for all senders if one of the two CPUs goes offline during the move.
+    /// The order is kept for packets from the interface that carries XDP. During a move, the
+    /// datagrams of senders on this machine or behind another interface may be reordered,
+    /// because the kernel may process each of their packets on a different CPU. If one of the
+    /// two CPUs goes offline during the move, the datagrams of every sender may be reordered.
     ///
     /// # Errors
     /// [`XdpError::UnknownPartition`], [`XdpError::UnknownCpu`].
     /// [`XdpError::MoveInProgress`] while the partition moves to another CPU,
     /// [`XdpError::HandOverInProgress`] while another process takes over.
     /// [`XdpError::NotMoved`] if order could not be kept (XDP steers, and a CPU is offline
-    /// or receive packet steering is on), or if the former owner does not handle what
-    /// waits there within seconds. The new owner then holds the datagrams back until the
-    /// same call is repeated and succeeds. [`XdpError::Kernel`] if the kernel refuses.
+    /// or receive packet steering is on), or if the former owner does not handle its waiting
+    /// datagrams within seconds. If the move has started by then, the new owner holds back the
+    /// datagrams that it gets until the same call is repeated and succeeds.
+    /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
         let partition = self.partitions.partition(partition)?;
         let to = self.partitions.index_of(cpu)?;
-        // Held until the move ends: it serializes moves, and keeps hand-overs away.
+        // Locked until the move ends, so that moves are serialized and no hand-over starts.
         let stage = lock(&self.stage);
         if *stage != Stage::Serving {
             return Err(XdpError::HandOverInProgress);
@@ -92,8 +94,8 @@ impl<'a> Migration<'a> {
             Some(table) => self.redirect_in_kernel(table)?,
             None => self.redirect_in_receivers()?,
         }
-        // Twice: since Linux 6.18 one CPU may queue a datagram to a socket on behalf of
-        // another CPU, whose own processing has ended.
+        // Called twice: since Linux 6.18 a CPU may put a datagram into a socket for another
+        // CPU, whose own processing has ended already.
         drain::running_programs();
         drain::running_programs();
         self.drain_socket(self.from)?;
@@ -121,9 +123,9 @@ impl<'a> Migration<'a> {
         Ok(())
     }
 
-    /// Classic BPF keeps choosing the socket where the partition started, and that CPU's
-    /// receiver hands on what it does not own. Nothing changes in the kernel, but what
-    /// that receiver is about to hand to the old owner has to arrive there first.
+    /// Classic BPF always selects the socket of the partition's first owner, and that CPU's
+    /// receiver hands the datagrams on. Nothing changes in the kernel, but the datagrams that
+    /// the first owner is handing to the old owner must arrive before the move completes.
     fn redirect_in_receivers(&mut self) -> Result<(), XdpError> {
         self.reach(Step::Announced);
         let start = self.ingest.partitions.initial_owner(self.partition);
@@ -141,7 +143,7 @@ impl<'a> Migration<'a> {
             if !cpus::is_online(cpu) {
                 return Err(self.not_moved(format!(
                     "CPU {cpu} is offline, so other CPUs process its queue; call this again when \
-                     it is back"
+                     it is online"
                 )));
             }
         }
@@ -149,8 +151,8 @@ impl<'a> Migration<'a> {
         if interface.has_receive_packet_steering() {
             let name = &interface.name;
             return Err(self.not_moved(format!(
-                "receive packet steering moves packets that XDP has steered; switch it off (write \
-                 0 to /sys/class/net/{name}/queues/rx-*/rps_cpus), then call this again"
+                "receive packet steering would move packets that XDP has steered; switch it off \
+                 (write 0 to /sys/class/net/{name}/queues/rx-*/rps_cpus), then call this again"
             )));
         }
         Ok(())
@@ -160,7 +162,7 @@ impl<'a> Migration<'a> {
         partitions::write_entry(table, self.partition, entry).inspect_err(|_| self.call_off())
     }
 
-    /// Ends a move that has changed nothing in the kernel.
+    /// Cancels the move if it has changed nothing in the kernel.
     fn call_off(&self) {
         if self.step == Some(Step::Announced) {
             self.ingest.ownership.set(self.partition, PartitionState::Owned(self.from));
@@ -178,8 +180,8 @@ impl<'a> Migration<'a> {
             return Ok(());
         }
         Err(self.not_moved(format!(
-            "that CPU has not processed what waits in its queue for 2 s; see what keeps it busy, \
-             then call this again; until then CPU {new} holds back what arrives"
+            "that CPU has not drained its queue within 2 s; find out what keeps it busy, then \
+             call this again; until then CPU {new} holds back the datagrams that it gets"
         )))
     }
 
@@ -189,8 +191,9 @@ impl<'a> Migration<'a> {
         }
         let (cpu, patience) = (self.cpu(index), RECEIVER_PATIENCE.as_secs());
         Err(self.not_moved(format!(
-            "the receiver of CPU {cpu} has not handled what waits in its socket for {patience} s; \
-             if its thread is gone take `Ingest::receiver({cpu})`, then call this again"
+            "the receiver of CPU {cpu} has not handled the datagrams in its socket within \
+             {patience} s; if its thread has ended, take `Ingest::receiver({cpu})`; then call this \
+             again"
         )))
     }
 
@@ -199,7 +202,7 @@ impl<'a> Migration<'a> {
         self.ingest.mailboxes.of(self.to).wake();
     }
 
-    /// Records a step, unless an earlier call came further.
+    /// Records a step, unless an earlier call has reached it already.
     fn reach(&mut self, step: Step) {
         if self.step >= Some(step) {
             return;

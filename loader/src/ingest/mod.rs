@@ -1,5 +1,5 @@
-//! The datagrams of each partition at the CPU that owns it: sockets, with XDP in front of
-//! them where possible.
+//! Delivers the datagrams of each partition to the CPU that owns it: through one socket for
+//! each CPU, and through XDP before them if the kernel and the interface support it.
 
 mod datagram;
 mod drain;
@@ -30,18 +30,19 @@ use crate::xdp::{XdpControls, XdpLoader};
 pub use handover::{HandOverError, Offer};
 pub use receiver::Receiver;
 
-/// Brings each partition's datagrams to the thread of the CPU that owns it, with XDP or
-/// without.
+/// Delivers each partition's datagrams to the thread of the CPU that owns the partition,
+/// with or without XDP.
 ///
 /// Each CPU's thread takes its [`Receiver`]. Every partition has an owner at all times. No
-/// datagram is lost or doubled, and those of one sender and partition keep their order,
-/// also while a partition moves ([`Ingest::move_partition`]) and while a new process
-/// takes over ([`Ingest::take_over`]). There is no order between senders, and none
-/// between a sender's whole and fragmented datagrams if XDP steers: XDP passes fragments
-/// by the CPU queues. `docs/order-and-guarantees.md` in the repository lists the exceptions.
+/// datagram is lost or duplicated, and the datagrams of one sender and partition keep their
+/// order. Both also hold while a partition moves ([`Ingest::move_partition`]) and while a
+/// new process takes over ([`Ingest::take_over`]). Datagrams of different senders have no
+/// order. If XDP steers, a sender's whole and fragmented datagrams have no order either: XDP
+/// passes fragments to the stack, so they bypass the CPU queues.
+/// `docs/order-and-guarantees.md` in the repository lists the exceptions.
 ///
-/// Dropping the ingest detaches XDP. The port is free once the receivers are dropped too.
-/// An ingest can be shared between threads.
+/// Dropping the ingest detaches XDP. The port is free once the receivers are dropped as
+/// well. An ingest can be shared between threads.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -71,20 +72,20 @@ pub use receiver::Receiver;
 #[derive(Debug)]
 #[must_use = "dropping the ingest closes its sockets and detaches XDP"]
 pub struct Ingest {
-    // Dropped first, so that no packet is steered to a socket that is closed.
+    // Dropped first, so that XDP never steers a packet to a closed socket.
     xdp: Option<XdpLoader>,
     mode: IngestMode,
     sockets: Arc<SocketGroup>,
     ownership: Arc<Ownership>,
     mailboxes: Arc<Mailboxes>,
     partitions: Arc<Partitions>,
-    /// Locked during a move.
+    /// Locked while a partition moves, so that moves and hand-overs exclude each other.
     stage: Arc<Mutex<Stage>>,
-    /// What another process must be configured for to take over.
+    /// The configuration that another process must have in order to take over.
     terms: String,
 }
 
-/// Everything of an ingest but XDP.
+/// All parts of an ingest except XDP.
 struct Parts {
     sockets: SocketGroup,
     ownership: Arc<Ownership>,
@@ -95,28 +96,29 @@ struct Parts {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // An offer that is dropped later must not put programs back.
+        // An offer that outlives the ingest must not attach its programs again.
         *lock(&self.stage) = Stage::Closed;
     }
 }
 
 impl Ingest {
-    /// Opens a socket for each CPU, has them selected by partition, and attaches XDP in
-    /// front of them.
+    /// Opens a socket for each CPU, installs a program that selects the socket by partition,
+    /// and attaches XDP.
     ///
-    /// If XDP cannot be used, sockets alone serve: [`IngestMode::Sockets`] holds the reason
-    /// and one warning is logged, unless XDP is switched off in the configuration. With
-    /// [`XdpConfig::fallback_on_error`] off, this is an error instead.
+    /// If XDP cannot be used, the ingest works with sockets alone. [`IngestMode::Sockets`]
+    /// then holds the reason. One warning is logged, unless the configuration disables XDP.
+    /// If [`XdpConfig::fallback_on_error`] is false, a failure of XDP is an error instead.
     ///
-    /// With CAP_BPF and from Linux 4.19 on, programs of the same set of objects select and
-    /// filter; otherwise classic BPF does, which cannot count by reason. XDP needs the
-    /// rights that [`XdpLoader::load_and_attach`] names; sockets alone need none. Acts in
-    /// the network namespace of the calling thread. Blocks for some tens of milliseconds.
+    /// With CAP_BPF and Linux 4.19 or later, eBPF programs from the same set of objects
+    /// select and filter sockets. Otherwise classic BPF programs do, which cannot count by
+    /// reason. XDP needs the capabilities that [`XdpLoader::load_and_attach`] names; sockets
+    /// alone need none. Acts in the network namespace of the calling thread. Blocks for some
+    /// tens of milliseconds.
     ///
     /// # Errors
     /// [`XdpError::Config`] for a value out of range, [`XdpError::PortTaken`],
     /// [`XdpError::TooManySockets`] and [`XdpError::Socket`]; without fallback also every
-    /// error of [`XdpLoader::load_and_attach`]. Nothing is left behind then.
+    /// error of [`XdpLoader::load_and_attach`]. After an error nothing stays open or attached.
     pub fn open(config: &IngestConfig, xdp_config: &XdpConfig) -> Result<Ingest, XdpError> {
         config.validate()?;
         xdp_config.validate()?;
@@ -147,7 +149,7 @@ impl Ingest {
         Ok(ingest)
     }
 
-    /// Joins the parts, with XDP or with the reason why there is none.
+    /// Builds the ingest from its parts and XDP, or from its parts and the error of XDP.
     fn assemble(
         loader: Result<XdpLoader, XdpError>,
         parts: Parts,
@@ -177,8 +179,8 @@ impl Ingest {
         Ok(Ingest { xdp, mode, sockets, ownership, mailboxes, partitions, stage, terms })
     }
 
-    /// Warns that reasons are not counted. Not a second time if the warning about XDP has
-    /// said so, and not to users who lack the right anyway.
+    /// Warns that the sockets' filters do not count reasons. Does not warn if the warning
+    /// about XDP has said so already, or if the process lacks the capability to change it.
     fn warn_of_classic_bpf(&self) {
         let is_warned = match &self.mode {
             IngestMode::Sockets(error) => !matches!(error, XdpError::Disabled),
@@ -191,13 +193,13 @@ impl Ingest {
         }
     }
 
-    /// Takes the receiver of one CPU. After a receiver is dropped, the next call returns a
-    /// new one, which gets what the former one left.
+    /// Takes the receiver of one CPU. After that receiver is dropped, the next call returns a
+    /// new one, which gets the datagrams that the former one did not handle.
     ///
     /// # Errors
-    /// [`XdpError::UnknownCpu`] if the CPU was not named at opening,
-    /// [`XdpError::ReceiverInUse`] if its receiver is in use, [`XdpError::Socket`] if no
-    /// descriptor is left.
+    /// [`XdpError::UnknownCpu`] if [`IngestConfig::cpus`] does not contain the CPU,
+    /// [`XdpError::ReceiverInUse`] if its receiver is in use, [`XdpError::Socket`] if the
+    /// process cannot open more descriptors.
     pub fn receiver(&self, cpu: u32) -> Result<Receiver, XdpError> {
         let index = self.partitions.index_of(cpu)?;
         let cpu = self.partitions.cpu(index);
@@ -205,28 +207,30 @@ impl Ingest {
         Receiver::new(cpu, index, socket, self.ownership.clone(), self.mailboxes.clone())
     }
 
-    /// How datagrams reach their owners.
+    /// How datagrams reach the CPUs that own their partitions.
     pub fn mode(&self) -> &IngestMode {
         &self.mode
     }
 
-    /// The XDP program in front of the sockets, with its interfaces; `None` without XDP.
+    /// The XDP program and its interfaces; `None` without XDP.
     pub fn xdp(&self) -> Option<&XdpLoader> {
         self.xdp.as_ref()
     }
 
-    /// Which XDP object was selected, and why not the others; `None` without XDP.
+    /// Which XDP object the loader selected, and why it did not select the others; `None`
+    /// without XDP.
     pub fn selection(&self) -> Option<&Selection> {
         self.xdp.as_ref().map(XdpLoader::selection)
     }
 
-    /// Why classic BPF selects the sockets; `None` if a loaded program does, which counts
-    /// by reason.
+    /// Why classic BPF selects the sockets; `None` if a loaded eBPF program does, which
+    /// counts by reason.
     ///
-    /// With classic BPF, a partition that has moved still arrives at the socket where it
-    /// started, and that CPU's receiver hands it on. So its datagrams wait while that
-    /// CPU's thread is gone. The reason: the kernel frees a classic program that is
-    /// replaced under traffic while packets are in it (seen on 6.18, which crashed).
+    /// With classic BPF, the datagrams of a partition that has moved still arrive at the
+    /// socket of the partition's first owner. The receiver of that CPU hands them on, so they
+    /// wait while that CPU has no receiver. The classic program is not replaced at a move,
+    /// because the kernel frees a replaced program while packets still run through it (Linux
+    /// 6.18 crashed).
     pub fn classic_bpf_reason(&self) -> Option<&str> {
         self.sockets.classic_bpf_reason()
     }
@@ -260,7 +264,8 @@ impl Ingest {
             counts.map_err(|error| XdpError::socket("read the counters of the sockets", error))?;
         let misplaced = match self.sockets.loaded() {
             Some(_) => self.mailboxes.handed_on(),
-            // With classic BPF, moved partitions are handed on from where they start.
+            // With classic BPF, the first owner's receiver hands on the datagrams of moved
+            // partitions. These are not misplaced.
             None => self.mailboxes.misplaced(),
         };
         let mut stats = IngestStats::new(xdp, counts.by_reason, counts.dropped, misplaced);
@@ -283,8 +288,9 @@ impl Ingest {
         Ok(counters)
     }
 
-    /// What can be changed and read while XDP runs; `None` without XDP. Limits and source
-    /// lists exist in XDP alone: with sockets alone every source may send.
+    /// The controls of the XDP program: ports, limits, source lists and drop samples; `None`
+    /// without XDP. Only XDP enforces limits and source lists: with sockets alone every
+    /// source may send.
     pub fn controls(&self) -> Option<&XdpControls> {
         self.xdp.as_ref().map(XdpLoader::controls)
     }

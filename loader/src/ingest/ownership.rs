@@ -1,5 +1,6 @@
-//! Which CPU owns each partition, and how far a move has come. This is the one place that
-//! knows; the table in the kernel is written from it.
+//! Which CPU owns each partition, and which step a move has reached. Receivers read it for
+//! each datagram. `migration` changes it step by step together with the table in the kernel,
+//! so that the two agree.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,8 @@ use crate::ids::{CpuIndex, Partition};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionState {
     Owned(CpuIndex),
-    /// On its way. `from` still handles it, and `to` holds back what arrives there.
+    /// The partition is moving. The receiver of `from` still handles its datagrams; the
+    /// receiver of `to` holds back those that it gets.
     Moving {
         from: CpuIndex,
         to: CpuIndex,
@@ -17,14 +19,14 @@ pub enum PartitionState {
     },
 }
 
-/// How far a move has come. A move that failed goes on after the last step it reached.
+/// The last step that a move has reached. Repeating a failed move continues after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Receivers know of the move. Nothing has changed in the kernel.
     Announced = 1,
     /// XDP redirects to the new CPU's queue; the old CPU's queue may still hold packets.
     QueueMoved = 2,
-    /// Nothing new reaches the old socket; datagrams may still wait in it.
+    /// No new datagram reaches the old socket; some may still wait in it.
     SocketMoved = 3,
 }
 
@@ -33,17 +35,17 @@ pub enum Step {
 pub enum Role {
     /// It handles them.
     Owner,
-    /// It holds them back until the former owner has finished.
+    /// It holds them back until the present owner has handled all earlier ones.
     NextOwner,
-    /// It hands them on to this CPU's receiver.
+    /// It hands them on to the receiver of this CPU.
     Other(CpuIndex),
 }
 
-/// The state of every partition. Reading a receiver's role is one atomic load.
+/// The state of every partition. [`Ownership::role`] is one atomic load.
 #[derive(Debug)]
 pub struct Ownership {
-    /// Bits 0 to 15: the present owner. Bits 16 to 31: the next one, or the same. Bits 32
-    /// and up: the step of a move, 0 if there is none.
+    /// Bits 0 to 15: the present owner. Bits 16 to 31: the next owner during a move,
+    /// otherwise the present one again. Bits 32 and up: the step of the move, 0 without one.
     states: Vec<AtomicU64>,
 }
 
@@ -88,12 +90,12 @@ impl Ownership {
         owners(self.load(partition)).0
     }
 
-    /// The CPU that handles each partition now, in their order.
+    /// The CPU that handles each partition now, ordered by partition.
     pub fn owners(&self) -> Vec<CpuIndex> {
         (0..self.count()).map(|partition| self.owner(Partition::new(partition))).collect()
     }
 
-    /// A partition that is moving, if there is one.
+    /// The first partition that is moving; `None` if no partition is.
     pub fn moving(&self) -> Option<Partition> {
         let is_moving = |p: &Partition| matches!(self.state(*p), PartitionState::Moving { .. });
         (0..self.count()).map(Partition::new).find(is_moving)

@@ -1,4 +1,5 @@
-//! One CPU's end of ingest: a socket, and what keeps the order when partitions move.
+//! The receiver of one CPU: it reads the CPU's socket, and keeps the order of datagrams
+//! while partitions move.
 
 mod drain_progress;
 mod held;
@@ -23,14 +24,15 @@ use crate::sys::datagrams::Batch;
 use crate::sys::poll::Poller;
 use crate::sys::thread;
 
-/// Receives the datagrams of the partitions that one CPU owns, each once. Datagrams of one
-/// sender and partition keep the order in which the kernel got them, also while
+/// Receives each datagram of the partitions that one CPU owns exactly once. The datagrams of
+/// one sender and partition keep the order in which the kernel received them, even while
 /// partitions move.
 ///
-/// Each CPU has at most one receiver at a time ([`crate::Ingest::receiver`]). It belongs
-/// on a thread that is bound to that CPU. Dropping it, also by a panic, loses only the
-/// datagram at which its handler panicked: the next receiver of that CPU gets the rest,
-/// and new datagrams wait in the socket until its buffer is full.
+/// Each CPU has at most one receiver at a time ([`crate::Ingest::receiver`]). Run it on a
+/// thread that is bound to that CPU. If a panic of the handler drops the receiver, only the
+/// datagram of that call is lost. Otherwise dropping a receiver loses nothing: the next
+/// receiver of that CPU gets the datagrams that were not handled, and new datagrams wait in
+/// the socket until its buffer is full.
 ///
 /// ```no_run
 /// # use laminar_xdp::{Ingest, XdpError};
@@ -56,9 +58,9 @@ pub struct Receiver {
     /// Whether `poller` watches the socket.
     watches_socket: bool,
     batch: Batch,
-    /// The first datagram of the batch that is not handled yet.
+    /// The index in `batch` of the first datagram that is not handled yet.
     next: usize,
-    /// Mail that was taken and is not handled yet.
+    /// Datagrams that were taken from the mailbox and are not handled yet.
     mail: VecDeque<OwnedDatagram>,
     held: Held,
     drain: DrainProgress,
@@ -68,10 +70,11 @@ impl Receiver {
     /// The most datagrams that one call of [`Receiver::receive`] reads from the socket.
     pub const BATCH: usize = Batch::SIZE;
 
-    /// The number of held datagrams from which on the socket is not read until partitions
-    /// have moved. Datagrams are held while a partition moves here. What a receive buffer
-    /// holds may come on top, and datagrams from other receivers, up to the same number.
-    /// With the longest datagrams that fit into an Ethernet frame this is about 100 MB.
+    /// The number of held datagrams at which the receiver stops reading its socket until a
+    /// move completes. A receiver holds the datagrams of partitions that are moving to it.
+    /// It may hold more than this number: the content of one receive buffer in addition, and
+    /// up to this number of datagrams from other receivers. This many datagrams of the
+    /// greatest length that fits into an Ethernet frame take about 100 MB.
     pub const MAX_HELD: usize = MAX_MAIL;
 
     /// Fails with [`XdpError::ReceiverInUse`] if the CPU has a receiver.
@@ -110,7 +113,7 @@ impl Receiver {
         })
     }
 
-    /// The id of the CPU whose partitions arrive here.
+    /// The id of the CPU whose partitions this receiver handles.
     pub fn cpu(&self) -> u32 {
         self.cpu.get()
     }
@@ -123,8 +126,8 @@ impl Receiver {
     }
 
     /// Binds the calling thread to the receiver's CPU. If that CPU goes offline, the
-    /// kernel moves the thread to another one and leaves it there: call this again when
-    /// the CPU is back.
+    /// kernel moves the thread to another CPU and never moves it back: call this again when
+    /// the CPU is online.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel refuses, for example because the CPU is outside
@@ -134,10 +137,10 @@ impl Receiver {
             .map_err(|error| XdpError::kernel(format!("bind a thread to CPU {}", self.cpu), error))
     }
 
-    /// Handles the datagrams that wait, at most [`Receiver::BATCH`] of them from the
-    /// socket. If none waits, blocks until one arrives, another receiver or a move needs
-    /// this one, or the timeout ends. The timeout is rounded up to whole milliseconds;
-    /// zero never blocks.
+    /// Calls `handle` for each waiting datagram, for at most [`Receiver::BATCH`] from the
+    /// socket. If none waits, blocks until a datagram arrives, another receiver or a move
+    /// wakes this receiver, or the timeout ends. The timeout is rounded up to whole
+    /// milliseconds; zero never blocks.
     ///
     /// The call may return early with nothing handled, so call it in a loop. A caller
     /// that waits for the receiver's descriptor itself ([`AsFd`]) calls this with a zero
@@ -158,8 +161,9 @@ impl Receiver {
             if !timeout.is_zero() {
                 self.wait(timeout)?;
             }
-            // Without looking at `is_woken`: that may be set before the descriptor is
-            // signalled, and the signal would then stay.
+            // Cleared even if `is_woken` is false: `wake` signals the descriptor after it sets
+            // `is_woken`, so the descriptor may still be signalled. Every later wait would
+            // then return at once.
             self.mailbox().clear_wake();
             received = self.handle_available(&mut handle)?;
         }
@@ -175,8 +179,9 @@ impl Receiver {
         self.handle_mail(request, &mut handle) + self.handle_batch(&mut handle)
     }
 
-    /// Handles first the mail, then what waits in the socket. The drain request is read
-    /// before both: a request that comes meanwhile counts what arrives until then.
+    /// Handles first the mail, then the datagrams in the socket. The drain request is read
+    /// before both: a later request covers datagrams that arrive after these reads, so this
+    /// call cannot meet it.
     fn handle_available(
         &mut self,
         handle: &mut impl FnMut(Datagram<'_>),
@@ -193,7 +198,7 @@ impl Receiver {
             match self.ownership.role(partition, self.index) {
                 Role::Owner => handled += self.release_held(partition, handle),
                 Role::NextOwner => {}
-                // The move was called off.
+                // The move was cancelled.
                 Role::Other(_) => {
                     self.mail.extend(std::iter::from_fn(|| self.held.pop(partition)));
                 }
@@ -209,7 +214,7 @@ impl Receiver {
         handled
     }
 
-    /// Handles what was held for a partition that has arrived.
+    /// Handles the held datagrams of a partition whose move has completed.
     fn release_held(
         &mut self,
         partition: Partition,
@@ -229,10 +234,10 @@ impl Receiver {
         handle: &mut impl FnMut(Datagram<'_>),
     ) -> Result<Received, XdpError> {
         if self.is_paused(request) {
-            // Nothing can be done before a move ends, which wakes the receiver.
+            // There is nothing to do until a move ends, and its end wakes the receiver.
             return Ok(Received { handled: 0, drained: true });
         }
-        // A handler that panicked, and was caught, may have left a part of the last batch.
+        // If the caller caught a panic of the handler, a part of the last batch is left.
         if self.next >= self.batch.len() {
             self.next = 0;
             match self.batch.receive(self.socket.as_fd()) {
@@ -255,14 +260,14 @@ impl Receiver {
         Ok(Received { handled, drained: false })
     }
 
-    /// Handles the rest of the batch.
+    /// Handles the datagrams of the batch that are not handled yet.
     fn handle_batch(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
         let mut handled = 0;
         while self.next < self.batch.len() {
             let at = self.next;
             self.next += 1;
             let Some((sender, bytes)) = self.batch.get(at) else { continue };
-            // The socket's filter lets no other datagram through.
+            // The socket's filter drops invalid datagrams, so this does not skip any.
             let Some(datagram) = parse(sender, bytes, self.ownership.count()) else { continue };
             let partition = Partition::new(datagram.partition);
             if self.held.is_empty() && self.ownership.role(partition, self.index) == Role::Owner {
@@ -276,7 +281,8 @@ impl Receiver {
         handled
     }
 
-    /// Handles a datagram, holds it, or hands it on. Returns how many were handled.
+    /// Handles a datagram, holds it, or hands it on. Returns the number of datagrams
+    /// handled, including held ones that it released.
     fn dispatch(
         &mut self,
         datagram: OwnedDatagram,
@@ -284,7 +290,7 @@ impl Receiver {
     ) -> usize {
         let partition = datagram.partition;
         match self.ownership.role(partition, self.index) {
-            // The partition has just arrived: what was held for it comes first.
+            // The move has just completed: the held datagrams are older.
             Role::Owner if self.held.contains(partition) => {
                 self.held.push(datagram);
                 return self.release_held(partition, handle);
@@ -305,8 +311,8 @@ impl Receiver {
         }
     }
 
-    /// Whether so much is held that nothing more is read. An open drain request comes
-    /// first: what is held may be waiting for exactly that.
+    /// Whether too many datagrams are held to read more. False while a drain request is open:
+    /// the move that would release the held datagrams may wait for that request.
     fn is_paused(&self, request: u64) -> bool {
         self.held.len() >= Self::MAX_HELD && self.drain.is_met(request)
     }
@@ -319,7 +325,7 @@ impl Receiver {
         })
     }
 
-    /// Has the descriptor become readable by the socket too, or by wake-ups alone.
+    /// Sets whether datagrams in the socket make the descriptor readable. Wake-ups always do.
     fn watch_socket(&mut self, watch: bool) -> Result<(), XdpError> {
         if self.watches_socket != watch {
             self.poller.set_enabled(self.socket.as_fd(), watch).map_err(|error| {
@@ -336,8 +342,8 @@ impl Receiver {
 }
 
 /// The receiver's descriptor is readable when [`Receiver::receive`] has something to do:
-/// datagrams wait in the socket, other receivers left some, or a move needs this receiver.
-/// Wait for it with poll, epoll or an async runtime; do not read it.
+/// datagrams wait in the socket, other receivers handed some on, or a move needs this
+/// receiver. Wait for the descriptor with poll, epoll or an async runtime; do not read it.
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poller.as_fd()

@@ -1,7 +1,9 @@
-//! The Unix stream between two processes that hand over: messages, descriptors, deadlines.
-//! The process at the other end may be any process, and may stop answering.
+//! The Unix stream between two processes during a hand-over: messages, descriptors and
+//! deadlines. Nothing is assumed about the other process: it may send anything, and it may
+//! stop answering.
 //!
-//! A message is its length, 4 bytes big-endian, and that many bytes of UTF-8.
+//! A message is its length in bytes as a 4-byte big-endian number, followed by UTF-8 text of
+//! that length.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,11 +20,11 @@ use crate::sys::socket::peer_user;
 /// How long the other process may take for one step, such as loading its programs or
 /// finishing a batch.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than any message: 65,536 owners of 5 digits each.
+/// The largest message in bytes. The longest valid one lists 65,536 owners of 5 digits each.
 const MAX_MESSAGE: u32 = 1 << 20;
-/// Characters of the other process's text that an error quotes.
+/// The most characters of the other process's text that an error quotes.
 const MAX_QUOTED: usize = 400;
-/// Starts a message that refuses; the reason follows.
+/// The start of a message that refuses the hand-over; the reason follows.
 const REFUSED: &str = "refused: ";
 
 /// One end of the stream.
@@ -59,7 +61,7 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Receives a message. Fails with the reason if the other process refuses.
+    /// Receives a message. If the message is a refusal, fails with its reason.
     pub fn receive(&self) -> Result<String, XdpError> {
         let text = self.receive_raw()?;
         match text.strip_prefix(REFUSED) {
@@ -72,7 +74,7 @@ impl Channel<'_> {
         }
     }
 
-    /// Fails unless the next message is this one.
+    /// Receives a message, and fails unless it is `text`.
     pub fn expect(&self, text: &str) -> Result<(), XdpError> {
         let received = self.receive()?;
         if received == text {
@@ -97,7 +99,7 @@ impl Channel<'_> {
         };
         receive().map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => XdpError::hand_over(
-                "the other process closed the stream; its own messages may tell why",
+                "the other process closed the stream; look for the reason in its log",
             ),
             io::ErrorKind::TimedOut => XdpError::hand_over(format!(
                 "the other process did not answer within {} s; check whether it still runs",
@@ -107,7 +109,7 @@ impl Channel<'_> {
         })
     }
 
-    /// Fills the buffer, whether the bytes come together or one by one.
+    /// Reads until the buffer is full.
     fn read_exact(&self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.retry(deadline, |mut stream| stream.read(buffer))? {
@@ -118,8 +120,8 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Repeats an interrupted operation until the deadline, and once more after it: this
-    /// process may have been stopped while the answer arrived.
+    /// Repeats an interrupted operation until the deadline. Tries at least once, even after
+    /// the deadline: this process may have been suspended while the answer arrived.
     fn retry<T>(
         &self,
         deadline: Instant,
@@ -128,7 +130,7 @@ impl Channel<'_> {
         use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // A timeout of zero would mean none.
+            // `set_read_timeout` refuses a timeout of zero.
             let timeout = Some(left.max(Duration::from_millis(1)));
             self.0.set_read_timeout(timeout)?;
             self.0.set_write_timeout(timeout)?;
@@ -143,23 +145,24 @@ impl Channel<'_> {
         }
     }
 
-    /// Tells the other process why this one does not go on, and closes the stream. The
-    /// other process may be gone, so a failure to send is ignored.
+    /// Sends the other process the reason why this process ends the hand-over, and closes the
+    /// stream. The other process may have ended already, so a failure to send is ignored.
     pub fn refuse(&self, reason: impl fmt::Display) {
         self.send(&format!("{REFUSED}{reason}")).ok();
         self.close();
     }
 
-    /// Refuses because of an error.
+    /// Refuses with an error as the reason.
     pub fn refuse_for(&self, error: &XdpError) {
         match error {
-            // The other process adds the heading that this variant's message starts with.
+            // Without "the hand-over failed: ", because the other process puts these words
+            // before the reason itself.
             XdpError::HandOver { problem, source: None } => self.refuse(problem),
             error => self.refuse(error.with_causes()),
         }
     }
 
-    /// Closes the stream in both directions. What the other process has sent can still be
+    /// Closes the stream in both directions. Messages that have arrived already can still be
     /// received.
     pub fn close(&self) {
         self.0.shutdown(Shutdown::Both).ok();
@@ -191,7 +194,7 @@ impl Channel<'_> {
     }
 }
 
-/// Makes the error of an operation that failed.
+/// Converts an `io::Error` into the error "cannot `what`".
 pub fn failed_to(what: &'static str) -> impl Fn(io::Error) -> XdpError {
     move |error| XdpError::hand_over_io(format!("cannot {what}"), error)
 }
@@ -211,7 +214,7 @@ mod tests {
         here.expect("mine").unwrap_err();
     }
 
-    /// As after the process was stopped for long.
+    /// Reproduces a process that was suspended past its deadline.
     #[test]
     fn a_message_that_arrived_is_received_after_the_deadline() {
         let (here, there) = UnixStream::pair().unwrap();

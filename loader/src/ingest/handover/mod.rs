@@ -1,18 +1,18 @@
-//! One process takes over from another. The old process calls `offer` and `hand_over`,
-//! the new one `take_over`. Over a Unix stream they send:
+//! A new process takes over from an old one. The old process calls `offer` and `hand_over`;
+//! the new one calls `take_over`. They exchange these messages over a Unix stream:
 //!
 //! ```text
-//! new: terms                          what it is configured for
+//! new: terms                          its configuration
 //! old: its state, then descriptors    see `state`
-//! new: ready                          its own programs are in place
-//! old: yours                          it has stopped reading
-//! new: mine                           it starts to read
+//! new: ready                          its own programs are attached
+//! old: yours                          it has stopped reading the sockets
+//! new: mine                           it starts to read the sockets
 //! ```
 //!
-//! Either may send "refused" and a reason instead.
+//! Instead of any of these, each process may send "refused" and a reason.
 //!
-//! Until "mine" the old process can go on, whatever happens to the new one: both hold all
-//! descriptors, and the programs of both work on the same tables.
+//! Until the new process sends "mine", the old one can continue, even if the new one dies:
+//! both processes hold all descriptors, and the programs of both use the same tables.
 
 mod channel;
 mod state;
@@ -39,9 +39,10 @@ use crate::report::XdpError;
 use crate::sync::lock;
 use crate::xdp::{Reinstatement, RunningProgram, XdpLoader};
 
-/// Whether this process serves alone.
+/// How far a hand-over to another process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// No hand-over is in progress.
     Serving,
     /// Another process prepares to take over. No partition moves.
     Offered,
@@ -49,7 +50,7 @@ pub enum Stage {
     Closed,
 }
 
-/// What both processes must be configured for alike.
+/// The part of the configuration that must be equal in both processes.
 pub fn terms(address: IpAddr, port: u16, partitions: &Partitions) -> String {
     format!(
         "laminar-xdp hand-over 1, ABI {}, port {port} on {address}, {} partitions, CPUs {:?}",
@@ -59,10 +60,11 @@ pub fn terms(address: IpAddr, port: u16, partitions: &Partitions) -> String {
     )
 }
 
-/// A process that is ready to take over ([`Ingest::offer`]). Dropping the offer turns that
-/// process away: this process's programs are put back, and it goes on serving.
+/// A process that is ready to take over ([`Ingest::offer`]). Dropping the offer ends the
+/// hand-over: the other process is refused, this process's programs are attached again, and
+/// its ingest continues.
 #[derive(Debug)]
-#[must_use = "dropping the offer turns the successor away"]
+#[must_use = "dropping the offer refuses the other process"]
 pub struct Offer<'a> {
     channel: Channel<'a>,
     stage: Arc<Mutex<Stage>>,
@@ -70,8 +72,8 @@ pub struct Offer<'a> {
     is_accepted: bool,
 }
 
-/// This process's programs, with what it takes to put them back. The successor may have
-/// replaced them by its own.
+/// This process's programs, and the handles to attach them again. The other process may have
+/// replaced them with its own.
 #[derive(Debug)]
 struct OwnPrograms {
     sockets: Arc<SocketGroup>,
@@ -84,7 +86,7 @@ impl OwnPrograms {
         let sockets = self.sockets.reinstate(&self.partitions);
         let xdp = self.xdp.as_ref().map_or(Ok(()), Reinstatement::run);
         for error in [sockets.err(), xdp.err()].into_iter().flatten() {
-            tracing::warn!(%error, "a program that another process replaced was not put back");
+            tracing::warn!(%error, "cannot attach a program again that another process replaced");
         }
     }
 }
@@ -96,7 +98,7 @@ impl Drop for Offer<'_> {
         }
         self.channel.refuse("the offer was withdrawn");
         let mut stage = lock(&self.stage);
-        // A closed ingest has detached its program, and has nothing to put back.
+        // A closed ingest has detached its programs, and must not attach them again.
         if *stage == Stage::Offered {
             self.programs.put_back();
             *stage = Stage::Serving;
@@ -104,11 +106,11 @@ impl Drop for Offer<'_> {
     }
 }
 
-/// A hand-over that failed, with the ingest, which goes on serving.
+/// A hand-over that failed. It holds the ingest, which continues to work.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HandOverError {
-    /// The ingest. Take its receivers again to go on.
+    /// The ingest. Take its receivers again to continue.
     pub ingest: Box<Ingest>,
     /// Why the hand-over failed.
     pub error: XdpError,
@@ -116,7 +118,7 @@ pub struct HandOverError {
 
 impl fmt::Display for HandOverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the other process did not take over; this one can go on")
+        f.write_str("the other process did not take over; this process can continue")
     }
 }
 
@@ -126,7 +128,7 @@ impl Error for HandOverError {
     }
 }
 
-/// Drops the ingest, which ends it.
+/// Keeps the error and drops the ingest, which closes it.
 impl From<HandOverError> for XdpError {
     fn from(failed: HandOverError) -> XdpError {
         failed.error
@@ -134,32 +136,34 @@ impl From<HandOverError> for XdpError {
 }
 
 impl Ingest {
-    /// Takes over from a running process, which answers on the other end of the stream
-    /// with [`Ingest::offer`] and [`Ingest::hand_over`].
+    /// Takes over from a running process, which calls [`Ingest::offer`] and
+    /// [`Ingest::hand_over`] with the other end of the stream.
     ///
-    /// This process receives the other one's sockets with all datagrams that wait in them,
-    /// the owners, the counters and the place on the interface, where its own program
-    /// replaces the other's in one step. No datagram is lost or reordered. Both processes
-    /// must be configured for the same port, address, partitions and CPUs, and be built
-    /// with objects of the same ABI version. The other process must belong to root or to
-    /// this process's user.
+    /// This process receives the running process's sockets with all datagrams that wait in
+    /// them, its owners, its counters, and its attachment to the interface. The program of
+    /// this process replaces the running program in one step. No datagram is lost or
+    /// reordered. Both processes must be configured for the same port, address, partitions
+    /// and CPUs, and be built with objects of the same ABI version. The running process must
+    /// belong to root or to this process's user.
     ///
-    /// What exists is kept, whatever this configuration says: the sizes of the receive
-    /// buffers and CPU queues, XDP's mode, and whether it steers. If none of this
-    /// process's objects can replace the running program, and no limits, lists, samples
-    /// or further ports are configured, that program stays, with its port. Only whether
-    /// XDP is used follows this configuration. If it is off here, the former attachment
-    /// ends with its counters, and datagrams in its queues may be reordered. If only this
-    /// process uses XDP, it attaches as [`Ingest::open`] does before the running process
-    /// has handed over; many network cards lose packets for a moment then.
+    /// Some properties are kept even if this configuration differs: the sizes of the receive
+    /// buffers and CPU queues, XDP's mode, and whether XDP steers. If none of this process's
+    /// objects can replace the running program, and this configuration has no limits, lists,
+    /// samples or further ports, the running program and its port stay.
+    ///
+    /// This configuration decides whether XDP is used at all. If only the running process
+    /// uses XDP, its program is detached, its counters end, and datagrams in its CPU queues
+    /// may be reordered. If only this process uses XDP, it attaches as [`Ingest::open`] does,
+    /// before the running process has handed over; many network cards lose packets for a
+    /// moment then.
     ///
     /// Blocks until the other process has answered, at most 30 seconds for each step.
     ///
     /// # Errors
-    /// [`XdpError::HandOver`] if the processes do not agree or one of them fails, else
-    /// those of [`Ingest::open`]. There is no fallback here: if this process's objects
-    /// cannot be trusted or cannot replace the running ones, it does not take over. After
-    /// an error the running process goes on, and the stream is shut down.
+    /// [`XdpError::HandOver`] if the processes are configured differently or one of them
+    /// fails; otherwise the errors of [`Ingest::open`]. There is no fallback: if this
+    /// process's objects cannot be trusted or cannot replace the running ones, it does not
+    /// take over. After an error the running process continues, and the stream is shut down.
     pub fn take_over(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -186,9 +190,10 @@ impl Ingest {
         Ok(ingest)
     }
 
-    /// Makes everything ready. Dropping the result leaves the running process as it was.
-    /// The second value is the other process's XDP program, if this process does not use
-    /// XDP.
+    /// Receives the state and attaches this process's programs. Dropping the result attaches
+    /// the running process's XDP program again; the running process restores its socket
+    /// programs itself when it drops its offer. The second value is the running process's XDP
+    /// program if this process does not use XDP.
     fn prepare(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -216,8 +221,8 @@ impl Ingest {
                 let interface = &program.attachment.interface().name;
                 if *interface != xdp_config.interface {
                     return Err(XdpError::hand_over(format!(
-                        "the running process has XDP on {interface}, this one is configured for \
-                         {}; end that one and start anew",
+                        "the running process has XDP on {interface}, but this process is \
+                         configured for {}; stop the running process, then start this one",
                         xdp_config.interface
                     )));
                 }
@@ -235,16 +240,18 @@ impl Ingest {
         Ok((Self::assemble(loader, parts, xdp_config)?, unused))
     }
 
-    /// Offers a process that calls [`Ingest::take_over`] everything it needs, and waits
-    /// until it is ready, at most 30 seconds for each of its steps. This process goes on
-    /// serving meanwhile and afterwards, except that no partition moves.
+    /// Sends the state of this ingest to a process that calls [`Ingest::take_over`], and waits
+    /// until that process is ready, at most 30 seconds for each of its steps. This ingest
+    /// continues to work during the call and until [`Ingest::hand_over`], except that no
+    /// partition moves.
     ///
     /// Next, stop every receiver's thread, call [`crate::Receiver::drain`] on each
-    /// receiver, drop the receivers, and call [`Ingest::hand_over`]. The new process
-    /// receives what waits in the sockets. Until then, dropping the offer withdraws it.
+    /// receiver, drop the receivers, and call [`Ingest::hand_over`]. The new process then
+    /// receives the datagrams that wait in the sockets. Until that call, dropping the offer
+    /// withdraws it.
     ///
     /// # Errors
-    /// [`XdpError::HandOver`] if the other process is not configured alike, belongs to
+    /// [`XdpError::HandOver`] if the other process has a different configuration, belongs to
     /// another user, or fails. [`XdpError::HandOverInProgress`] while another process is
     /// taking over, [`XdpError::MoveInProgress`] while a partition moves.
     pub fn offer<'a>(&self, successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
@@ -252,7 +259,7 @@ impl Ingest {
         let wanted = channel.receive()?;
         let checked = self.check_offer(&wanted).and_then(|()| self.start_offer());
         let programs = checked.inspect_err(|error| channel.refuse_for(error))?;
-        // From here on, dropping the offer ends it.
+        // From now on an error drops the offer, which withdraws it.
         let stage = self.stage.clone();
         let offer = Offer { channel, stage, programs, is_accepted: false };
         let xdp = self.xdp.as_ref().map(XdpLoader::program);
@@ -269,7 +276,8 @@ impl Ingest {
         Err(XdpError::hand_over(format!("the other process wants {wanted:?}, this is {own:?}")))
     }
 
-    /// Enters the stage of an offer, and prepares its end.
+    /// Enters [`Stage::Offered`]. Returns the handles that attach this process's programs
+    /// again if the offer is withdrawn.
     fn start_offer(&self) -> Result<OwnPrograms, XdpError> {
         let mut stage = lock(&self.stage);
         if *stage != Stage::Serving {
@@ -292,13 +300,14 @@ impl Ingest {
         Ok(OwnPrograms { sockets, partitions, xdp })
     }
 
-    /// Lets the other process start, and waits until it has, at most 30 seconds. The
-    /// ingest ends here without detaching XDP or closing the other process's sockets.
+    /// Lets the other process start to receive, and waits until it has, at most 30 seconds.
+    /// The ingest of this process ends without detaching XDP, and the sockets stay open in the
+    /// other process.
     ///
     /// # Errors
     /// [`HandOverError`] holds the ingest and the error: a receiver is in use, a mailbox
-    /// holds datagrams that no receiver has handled, or the other process is gone. This
-    /// process goes on as soon as the receivers are taken again.
+    /// holds datagrams that no receiver has handled, or the other process has failed. To
+    /// continue in this process, take the receivers again.
     pub fn hand_over(mut self, offer: Offer<'_>) -> Result<(), HandOverError> {
         match self.try_hand_over(offer) {
             Ok(()) => Ok(()),
@@ -310,13 +319,14 @@ impl Ingest {
         if !Arc::ptr_eq(&offer.stage, &self.stage) {
             return Err(XdpError::hand_over("the offer belongs to another ingest"));
         }
-        // First all receivers, then all mailboxes: a receiver that is in use may still
-        // leave something in another one's mailbox.
+        // All receivers are checked before any mailbox: a receiver in use may still hand on a
+        // datagram to another receiver's mailbox.
         self.check_mailboxes("is in use", |mailbox| !mailbox.is_in_use())?;
-        self.check_mailboxes("left datagrams that are not handled", Mailbox::is_empty)?;
+        self.check_mailboxes("left datagrams unhandled", Mailbox::is_empty)?;
         let channel = &offer.channel;
         let answer = channel.send("yours").and_then(|()| channel.expect("mine"));
-        // Exactly one process may serve: what the other one sent at the last moment counts.
+        // Exactly one process may receive. The other process starts once it has sent "mine", so
+        // after an error this looks for a "mine" that arrived before the stream was closed.
         let answer = answer.or_else(|error| {
             channel.close();
             channel.expect("mine").map_err(|_| error)

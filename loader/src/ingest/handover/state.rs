@@ -1,8 +1,9 @@
-//! What one process hands over to the other: its sockets with all datagrams that wait in
-//! them, its tables, and its place on the interface.
+//! The state that one process hands over to the other: its sockets with all datagrams that
+//! wait in them, its tables, and its attachment to the interface.
 //!
-//! A message of words describes it, in the order of [`Inventory`]'s fields, the owners
-//! last. Then the descriptors follow, in the order in which [`send`] collects them.
+//! The state is sent as a message of words separated by spaces, in the order of
+//! [`Inventory`]'s fields, followed by descriptors in the order in which [`send`] collects
+//! them.
 
 use std::fmt;
 use std::net::UdpSocket;
@@ -22,32 +23,34 @@ use crate::report::XdpError;
 use crate::sys::map::Map;
 use crate::xdp::{Attachment, Hold, Interface, OwnerLock, RunningProgram};
 
-/// Everything that one process hands over.
+/// The state that this process received.
 pub struct State {
     pub sockets: Vec<Arc<UdpSocket>>,
-    /// For each socket the kernel's count of drops at which counting started.
+    /// For each socket, the kernel's count of drops at the time when counting started.
     pub drops_before: Vec<u32>,
     /// The owner of each partition.
     pub owners: Vec<CpuIndex>,
     pub loaded_sockets: Option<LoadedSockets>,
-    /// Its attachment is provisional: dropping it leaves the program attached.
+    /// The XDP program of the other process. The attachment is provisional: dropping it
+    /// leaves the program attached.
     pub xdp: Option<RunningProgram>,
 }
 
 /// What the old process announces before it sends the descriptors.
 struct Inventory {
-    /// One for each socket; their number comes first.
+    /// One count for each socket. The message holds the number of sockets before them.
     drops_before: Vec<u32>,
     has_loaded_sockets: bool,
     xdp: Option<XdpInventory>,
     owners: Vec<CpuIndex>,
 }
 
-/// Stands in the place of an interface's name if there is no XDP. No interface can have
-/// this name.
+/// The word that replaces an interface's name if the process has no XDP program. No interface
+/// can have this name.
 const NO_XDP: &str = "/";
 
-/// Descriptors of the programs for sockets, and of an XDP program.
+/// The numbers of descriptors that belong to the loaded socket programs, and to an XDP
+/// program.
 const SOCKET_PROGRAM_DESCRIPTORS: usize = 5;
 const XDP_DESCRIPTORS: usize = 5;
 
@@ -60,7 +63,7 @@ struct XdpInventory {
     has_link: bool,
 }
 
-/// Sends everything.
+/// Sends the inventory, then the descriptors.
 pub fn send(
     channel: &Channel,
     owners: Vec<CpuIndex>,
@@ -94,11 +97,11 @@ pub fn send(
     channel.send_descriptors(&descriptors)
 }
 
-/// Receives everything, and checks that it fits this process's configuration.
+/// Receives the state, and checks that it matches this process's configuration.
 pub fn receive(channel: &Channel, partitions: &Partitions, port: u16) -> Result<State, XdpError> {
     let text = channel.receive()?;
     let inventory = Inventory::parse(&text, partitions).ok_or_else(|| {
-        XdpError::hand_over("the running process describes its state in a way that is not known")
+        XdpError::hand_over("the running process sent a description of its state that is invalid")
     })?;
     let mut descriptors =
         Descriptors(channel.receive_descriptors(inventory.descriptors())?.into_iter());
@@ -108,7 +111,7 @@ pub fn receive(channel: &Channel, partitions: &Partitions, port: u16) -> Result<
         match socket.local_addr() {
             Ok(address) if address.port() == port => Ok(Arc::new(socket)),
             other => {
-                Err(XdpError::hand_over(format!("a socket that was handed over is on {other:?}")))
+                Err(XdpError::hand_over(format!("a received socket is bound to {other:?}")))
             }
         }
     });
@@ -125,7 +128,7 @@ pub fn receive(channel: &Channel, partitions: &Partitions, port: u16) -> Result<
     Ok(State { sockets, drops_before, owners, loaded_sockets, xdp })
 }
 
-/// The received descriptors, in their order.
+/// The received descriptors that are not used yet, in the order of [`send`].
 struct Descriptors(std::vec::IntoIter<OwnedFd>);
 
 impl Descriptors {
@@ -134,9 +137,9 @@ impl Descriptors {
         self.0.next().ok_or_else(missing)
     }
 
-    /// A map, if it is of the kind that this name stands for.
+    /// Takes the next descriptor as a map. Fails unless the map matches the schema of `name`.
     fn map(&mut self, name: &std::ffi::CStr) -> Result<Map, XdpError> {
-        layout::foreign_map(name, self.next()?).map_err(failed_to("use a map that was handed over"))
+        layout::foreign_map(name, self.next()?).map_err(failed_to("use a received map"))
     }
 
     fn loaded_sockets(&mut self) -> Result<LoadedSockets, XdpError> {
@@ -153,8 +156,8 @@ impl Descriptors {
         let interface = Interface::find(&inventory.interface)?;
         if interface.index != inventory.index {
             return Err(XdpError::hand_over(format!(
-                "{} is another interface here: the running process is in another network \
-                 namespace",
+                "the name {} means another interface here: the running process is in another \
+                 network namespace",
                 inventory.interface
             )));
         }
@@ -214,15 +217,15 @@ impl fmt::Display for Inventory {
 }
 
 impl Inventory {
-    /// The number of descriptors that follow.
+    /// The number of descriptors that follow the message.
     fn descriptors(&self) -> usize {
         let socket_programs = if self.has_loaded_sockets { SOCKET_PROGRAM_DESCRIPTORS } else { 0 };
         let xdp = self.xdp.as_ref().map_or(0, |_| XDP_DESCRIPTORS);
         self.drops_before.len() + socket_programs + xdp
     }
 
-    /// Reads an inventory; `None` if it is malformed, or does not have as many sockets and
-    /// owners as this process is configured for.
+    /// Parses an inventory. `None` if it is malformed, or if its number of sockets or owners
+    /// differs from this process's configuration.
     fn parse(text: &str, partitions: &Partitions) -> Option<Inventory> {
         let mut words = text.split(' ');
         let mut word = || words.next();

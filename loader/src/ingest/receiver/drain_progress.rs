@@ -1,33 +1,33 @@
 //! Meeting requests to drain a socket.
 
-/// A datagram takes at least this much of a socket's buffer, in bytes: the kernel's
-/// bookkeeping alone is more.
+/// The least bytes of a socket's buffer that one datagram takes. The kernel's bookkeeping
+/// alone takes more.
 const MIN_FOOTPRINT: usize = 512;
 
-/// How far the latest request to drain a socket is met.
+/// Decides when the latest request to drain a socket is met.
 pub struct DrainProgress {
     request: u64,
     /// Datagrams read since the request.
     read: usize,
     is_met: bool,
-    /// The most datagrams that can have waited in the socket at once, and one batch more:
-    /// the first one after a request may have been read before it.
+    /// The most datagrams that can wait in the socket at once, plus one batch: the first
+    /// batch that is recorded after a request may have been read before the request.
     limit: usize,
 }
 
 impl DrainProgress {
-    /// For a socket with a receive buffer of this many bytes, as they are asked for, that is
-    /// read in batches of this many datagrams.
+    /// `receive_buffer` is the buffer's size in bytes as requested with `SO_RCVBUF`; `batch` is
+    /// the most datagrams that one read takes.
     pub fn new(receive_buffer: usize, batch: usize) -> DrainProgress {
-        // The kernel grants twice the size asked for, and from Linux 6.18 on a little more
-        // for each NUMA node.
+        // The kernel grants twice the requested size, and since Linux 6.18 a little more for
+        // each NUMA node.
         let capacity = (receive_buffer / MIN_FOOTPRINT).saturating_mul(4).saturating_add(4);
         DrainProgress { request: 0, read: 0, is_met: true, limit: capacity.saturating_add(batch) }
     }
 
-    /// Records a read after a request. Returns whether it meets the request: everything
-    /// that waited then is handled, because the socket was found empty, or because more
-    /// was read than it can have held.
+    /// Records a read after a request. Returns whether this read meets the request. It does
+    /// if the socket was found empty, or if more datagrams were read since the request than
+    /// the socket can hold: then all that waited at the request are handled.
     pub fn meets(&mut self, request: u64, read: usize, is_empty: bool) -> bool {
         if self.request != request {
             *self = DrainProgress { request, read: 0, is_met: false, limit: self.limit };
@@ -56,7 +56,7 @@ mod tests {
         assert!(!progress.meets(1, 10, false));
         assert!(progress.meets(1, 0, true));
         assert!(progress.is_met(1));
-        assert!(!progress.meets(1, 0, true), "told already");
+        assert!(!progress.meets(1, 0, true), "reported already");
         assert!(progress.meets(2, 0, true));
     }
 

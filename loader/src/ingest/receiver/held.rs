@@ -1,4 +1,4 @@
-//! Datagrams of partitions that are moving to a receiver.
+//! The datagrams that a receiver holds back while their partitions move to it.
 
 use std::collections::VecDeque;
 
@@ -46,7 +46,7 @@ impl Held {
         self.0.iter().map(|(partition, _)| *partition).collect()
     }
 
-    /// Takes all datagrams, those of each partition in their order.
+    /// Takes all datagrams, partition by partition, in the order of their arrival.
     pub fn take_all(&mut self) -> impl Iterator<Item = OwnedDatagram> {
         std::mem::take(&mut self.0).into_iter().flat_map(|(_, datagrams)| datagrams)
     }

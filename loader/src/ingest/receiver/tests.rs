@@ -1,4 +1,4 @@
-//! A receiver on a loopback socket.
+//! Tests of a receiver on a loopback socket.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ const PARTITION: Partition = Partition::new(0);
 const OTHER: CpuIndex = CpuIndex::new(0);
 const THIS: CpuIndex = CpuIndex::new(1);
 
-/// The receiver that is taken after `receiver` was dropped.
+/// Drops `receiver` and takes the next receiver of the same CPU.
 fn next_receiver(receiver: Receiver) -> Receiver {
     let (ownership, mailboxes) = (receiver.ownership.clone(), receiver.mailboxes.clone());
     let (cpu, socket) = (receiver.cpu, receiver.socket.clone());
@@ -18,7 +18,7 @@ fn next_receiver(receiver: Receiver) -> Receiver {
     Receiver::new(cpu, THIS, socket, ownership, mailboxes).unwrap()
 }
 
-/// A receiver to which partition 0 is moving from the other one.
+/// Makes a receiver to which partition 0 is moving from the other receiver.
 fn receiver() -> (Arc<Ownership>, Arc<Mailboxes>, Receiver) {
     let ownership = Arc::new(Ownership::new([OTHER, OTHER]));
     let moving = PartitionState::Moving { from: OTHER, to: THIS, step: Step::Announced };
@@ -52,7 +52,7 @@ fn is_readable(receiver: &Receiver) -> bool {
 }
 
 #[test]
-fn held_datagrams_are_limited_and_the_rest_is_counted() {
+fn held_datagrams_are_limited_and_dropped_ones_are_counted() {
     const ROUND: u32 = 60_000;
     let (ownership, mailboxes, mut receiver) = receiver();
     let sender = SocketAddr::from(([192, 0, 2, 2], 1));
@@ -69,7 +69,8 @@ fn held_datagrams_are_limited_and_the_rest_is_counted() {
     assert!((Receiver::MAX_HELD..2 * Receiver::MAX_HELD).contains(&held), "{held}");
     assert!(mailboxes.dropped() > 0);
 
-    // Paused: the descriptor does not report a socket that is not read.
+    // The receiver is paused and does not read its socket, so the descriptor must not
+    // become readable for it.
     sent_to(&receiver, 0..1);
     assert!(receiver.receive(Duration::ZERO, |_| {}).unwrap().drained);
     assert!(!is_readable(&receiver));
@@ -138,14 +139,14 @@ fn mail_makes_the_descriptor_readable() {
 }
 
 #[test]
-fn what_an_earlier_receiver_left_makes_the_descriptor_readable() {
+fn datagrams_that_an_earlier_receiver_left_make_the_descriptor_readable() {
     let (ownership, _, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
     sent_to(&receiver, 0..2);
     let panics = |_: Datagram<'_>| std::panic::resume_unwind(Box::new("poisoned"));
     let receive = || receiver.receive(Duration::from_secs(5), panics);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive)).unwrap_err();
-    // One datagram lies in the batch, and the socket is empty.
+    // One datagram is left in the batch, and the socket is empty.
     let mut receiver = next_receiver(receiver);
     assert!(is_readable(&receiver));
     assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap().handled, 1);
@@ -155,10 +156,10 @@ fn what_an_earlier_receiver_left_makes_the_descriptor_readable() {
 }
 
 #[test]
-fn a_request_to_drain_that_an_earlier_receiver_left_makes_the_descriptor_readable() {
+fn a_drain_request_that_an_earlier_receiver_left_makes_the_descriptor_readable() {
     let (_, mailboxes, receiver) = receiver();
     assert!(!mailboxes.of(THIS).drain(Duration::ZERO), "nothing answers yet");
-    // The earlier receiver saw the wake-up, and not yet the request.
+    // The earlier receiver cleared the wake-up, but did not meet the request.
     mailboxes.of(THIS).clear_wake();
     let mut receiver = next_receiver(receiver);
     assert!(is_readable(&receiver));

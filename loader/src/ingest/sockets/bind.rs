@@ -1,4 +1,4 @@
-//! Opening the sockets of a group on one port.
+//! Opens the sockets of a group on one port.
 
 use std::fs;
 use std::io;
@@ -12,8 +12,9 @@ use crate::ingest::sockets::{classic_bpf, port_holder, receive_buffer};
 use crate::report::XdpError;
 use crate::sys::socket;
 
-/// Binds a socket for each CPU in the calling thread's network namespace. Each has a
-/// filter that accepts nothing until the group opens. With port 0 the kernel chooses one.
+/// Binds a socket for each CPU in the calling thread's network namespace. Each socket has a
+/// filter that drops everything until [`super::SocketGroup::open`] replaces it. If the port
+/// is 0, the kernel chooses one, and all sockets share it.
 pub fn bind(
     address: IpAddr,
     port: u16,
@@ -25,7 +26,7 @@ pub fn bind(
     for cpu in cpus {
         let (first, alone) = (sockets.is_empty(), cpus.len() == 1);
         let mut opened = open(address, buffer, first, alone);
-        // A kernel without IPv6 is no reason to fail unless IPv6 was named.
+        // The default address is `::`. On a kernel without IPv6 it means all IPv4 addresses.
         if let Err(error) = &opened
             && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
             && address.ip().is_unspecified()
@@ -56,16 +57,16 @@ fn open(address: SocketAddr, buffer: u32, first: bool, alone: bool) -> io::Resul
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // The unspecified address means both families, whatever the system's default is.
+        // `::` receives both families, even if `net.ipv6.bindv6only` is set.
         socket.set_only_v6(false)?;
     }
     if socket::force_receive_buffer(socket.as_fd(), buffer).is_err() {
         socket.set_recv_buffer_size(buffer as usize)?;
     }
-    // Until a program selects sockets, a datagram could arrive at the wrong one.
+    // Until a program selects the socket, a datagram could arrive at the wrong CPU's socket.
     socket::set_classic_filter(socket.as_fd(), &classic_bpf::closed())?;
-    // The first socket binds without SO_REUSEPORT, which fails if anybody has the port.
-    // Only then it lets the other sockets of this process join.
+    // The first socket binds without SO_REUSEPORT, so that binding fails if another process
+    // holds the port. After that, SO_REUSEPORT lets this process's other sockets join.
     if !first {
         socket.set_reuse_port(true)?;
     }
@@ -87,10 +88,11 @@ fn explain(error: io::Error, address: SocketAddr, cpu: u32, cpus: usize) -> XdpE
             "ports below net.ipv4.ip_unprivileged_port_start need root or CAP_NET_BIND_SERVICE"
         }
         Some(libc::EADDRNOTAVAIL) => {
-            "it is no address of this machine (`ip address` lists them), or IPv6 is switched off"
+            "this machine does not have the address (`ip address` lists its addresses), or IPv6 \
+             is switched off"
         }
         Some(libc::EAFNOSUPPORT) => "this kernel has no IPv6; use an IPv4 address",
-        _ => "use another address; `::` stands for all of them",
+        _ => "use another address; `::` means all addresses of this machine",
     };
     let action = format!("open the socket of CPU {cpu} on {address}");
     XdpError::Socket { action, advice, source }
@@ -99,7 +101,7 @@ fn explain(error: io::Error, address: SocketAddr, cpu: u32, cpus: usize) -> XdpE
 fn warn_of_small_buffer(socket: &UdpSocket, wanted: u32) {
     let Ok(granted) = receive_buffer(socket) else { return };
     if granted < wanted {
-        // Older kernels show the limit in the first network namespace only.
+        // Older kernels have this file only in the initial network namespace.
         let limit = fs::read_to_string("/proc/sys/net/core/rmem_max").ok();
         tracing::warn!(
             wanted,

@@ -1,5 +1,6 @@
-//! Classic BPF programs, for kernels or users that may not load eBPF. They need no rights
-//! and have no maps and no counters. The kernel verifies and copies what is built here.
+//! Classic BPF programs, for kernels without the needed eBPF features and for processes that
+//! may not load eBPF. Classic programs need no capabilities, and they have no maps and no
+//! counters. The kernel copies and verifies each program when it is attached.
 
 use laminar_xdp_prebuilt::abi;
 
@@ -19,14 +20,14 @@ const RETURN_A: u32 = libc::BPF_RET | libc::BPF_A;
 
 const WHOLE_DATAGRAM: u32 = u32::MAX;
 const UDP_HEADER: u32 = 8;
-/// From the kernel's `linux/if_packet.h`. The second marks the local copy of a frame that
-/// this host broadcasts.
+/// Packet types from the kernel's `linux/if_packet.h`. `PACKET_LOOPBACK` marks the local copy
+/// of a frame that this host broadcasts.
 const PACKET_BROADCAST: u32 = 1;
 const PACKET_LOOPBACK: u32 = 5;
-/// Offset of the destination address in its header.
+/// Offsets of the destination address in the IPv4 and IPv6 headers.
 const IPV4_DESTINATION: libc::c_int = 16;
 const IPV6_DESTINATION: libc::c_int = 24;
-/// The first byte from which on an IPv4 address is multicast or broadcast.
+/// An IPv4 address is multicast or broadcast if its first byte is at least this.
 const IPV4_MULTICAST: u32 = 224;
 /// The first byte of an IPv6 multicast address.
 const IPV6_MULTICAST: u32 = 0xff;
@@ -42,14 +43,14 @@ const PAYLOAD_LEN: u32 = std::mem::offset_of!(abi::laminar_header, payload_len) 
 enum To {
     /// The next instruction.
     Next,
-    /// The label of this name, further down.
+    /// The label of this name. It must come after the jump.
     Label(&'static str),
     Accept,
     Drop,
 }
 
-/// A filter under construction. Jumps name their targets, and [`Filter::build`] counts
-/// the instructions between.
+/// A filter under construction. Jumps name their targets; [`Filter::build`] converts the
+/// names into distances.
 #[derive(Default)]
 struct Filter {
     code: Vec<(u32, u32, To, To)>,
@@ -73,7 +74,8 @@ impl Filter {
         self
     }
 
-    /// Adds the two ends and resolves the jumps. A label that does not exist drops.
+    /// Adds the instructions for [`To::Accept`] and [`To::Drop`] and resolves the jumps. A
+    /// jump to a label that does not exist drops.
     fn build(self) -> Vec<Instruction> {
         let (accept, drop) = (self.code.len(), self.code.len() + 1);
         let position = |at: usize, to: To| match to {
@@ -98,14 +100,14 @@ impl Filter {
     }
 }
 
-/// A filter that accepts nothing.
+/// Builds a filter that drops everything.
 pub fn closed() -> Vec<Instruction> {
     vec![instruction(RETURN, 0)]
 }
 
-/// The filter on each socket. Drops what XDP drops. Drops datagrams to broadcast and
-/// multicast addresses too, because the kernel gives each socket a copy of them. Its data
-/// start with the UDP header.
+/// Builds the filter of each socket. It drops the invalid datagrams that XDP would drop. It
+/// also drops datagrams to broadcast and multicast addresses, because the kernel gives each
+/// socket a copy of them. Offset 0 is the start of the UDP header.
 pub fn filter() -> Vec<Instruction> {
     Filter::default()
         .step(LOAD_LENGTH, 0)
@@ -116,7 +118,8 @@ pub fn filter() -> Vec<Instruction> {
         .jump(EQUAL, abi::LAMINAR_MAGIC, To::Next, To::Drop)
         .step(LOAD, UDP_HEADER + PAYLOAD_LEN)
         .jump(EQUAL_X, 0, To::Next, To::Drop)
-        // A network's own broadcast address looks like any other, but its frame does not.
+        // A subnet's broadcast address looks like a unicast address, so the packet type
+        // decides.
         .step(LOAD, relative(libc::SKF_AD_OFF, libc::SKF_AD_PKTTYPE))
         .jump(EQUAL, PACKET_BROADCAST, To::Drop, To::Next)
         .jump(EQUAL, PACKET_LOOPBACK, To::Drop, To::Next)
@@ -130,8 +133,8 @@ pub fn filter() -> Vec<Instruction> {
         .build()
 }
 
-/// The filter of a packet socket that waits for one marker frame: on the loopback
-/// interface, with this number behind the Ethernet header.
+/// Builds the filter of a packet socket that waits for one marker frame. It accepts frames on
+/// the loopback interface that have this number after the Ethernet header.
 pub fn marker_frame(number: u64) -> Vec<Instruction> {
     Filter::default()
         .step(LOAD, relative(libc::SKF_AD_OFF, libc::SKF_AD_IFINDEX))
@@ -143,8 +146,8 @@ pub fn marker_frame(number: u64) -> Vec<Instruction> {
         .build()
 }
 
-/// Selects a socket by its position in the group: that of the CPU where the partition
-/// starts. Its data start with the payload.
+/// Builds the program that selects a socket of the group by its position. It selects the
+/// socket of the partition's first owner. Offset 0 is the start of the UDP payload.
 pub fn selector(cpus: u32, partitions: u32) -> Vec<Instruction> {
     vec![
         instruction(LOAD, PARTITION_KEY),

@@ -36,20 +36,20 @@ struct Drops {
     total: u64,
 }
 
-/// What the sockets counted.
+/// The counters of all sockets.
 #[derive(Debug, Default)]
 pub struct SocketCounts {
-    /// By reason; `None` if no loaded program counts.
+    /// Datagrams by reason. `None` with classic BPF, which cannot count.
     pub by_reason: Option<Counters>,
-    /// Every datagram that a socket did not take.
+    /// The number of datagrams that the sockets dropped for any reason.
     pub dropped: u64,
 }
 
 impl SocketGroup {
-    /// Installs selector and filters, which replace those that are there, and so opens the
-    /// sockets. A selector's table must hold the owners. `drops_before` is the kernel's
-    /// count of drops at which another process started to count; without it, counting
-    /// starts now.
+    /// Installs the selector and the filters. The filters replace those that dropped
+    /// everything, so the sockets start to receive. The selector's table must already hold the
+    /// owners. `drops_before` is given at a hand-over: for each socket, the kernel's count of
+    /// drops at which the other process started counting. Without it, counting starts now.
     pub fn open(
         sockets: Vec<Arc<UdpSocket>>,
         selector: Selector,
@@ -65,9 +65,9 @@ impl SocketGroup {
                 group.reset_drops()?;
                 group.fill_map(partitions)?;
             }
-            // Seen on 6.18: the kernel frees a classic selector that is replaced while
-            // packets arrive under a running packet, and crashes. The one that is there
-            // does the same.
+            // Linux 6.18 crashes if a classic selector is replaced under traffic: it frees the
+            // old selector while packets still run through it. After a hand-over the old
+            // selector stays, because the new one would be identical.
             if !is_taken_over || group.loaded().is_some() {
                 group.install_selector(partitions)?;
             }
@@ -94,7 +94,7 @@ impl SocketGroup {
         Ok(self.sockets[0].local_addr()?.port())
     }
 
-    /// Why classic BPF selects; `None` if a loaded program does.
+    /// Why classic BPF selects the sockets; `None` if a loaded program does.
     pub fn classic_bpf_reason(&self) -> Option<&str> {
         match &self.selector {
             Selector::Loaded(_) => None,
@@ -120,7 +120,7 @@ impl SocketGroup {
         self.drops().iter().map(|drops| drops.last.wrapping_sub(drops.total as u32)).collect()
     }
 
-    /// Reads what was counted.
+    /// Reads the counters.
     pub fn counts(&self) -> io::Result<SocketCounts> {
         let mut counts = SocketCounts::default();
         for (drops, socket) in self.drops().iter_mut().zip(&self.sockets) {
@@ -129,7 +129,8 @@ impl SocketGroup {
             drops.last = now;
             counts.dropped += drops.total;
         }
-        // Read after the drops, so that the filter's counters are never behind them.
+        // Read after the drops, so that the counted reasons include every drop of a filter
+        // that is in `dropped`.
         counts.by_reason = self.loaded().map(|loaded| read_packets(&loaded.stats)).transpose()?;
         Ok(counts)
     }
@@ -185,8 +186,8 @@ impl SocketGroup {
     }
 }
 
-/// The size of a socket's receive buffer in bytes, as it is asked for: the kernel doubles
-/// the number for its own bookkeeping.
+/// The size of a socket's receive buffer in bytes, in the unit of a request with
+/// `SO_RCVBUF`: half of what the kernel reports, because it doubles each request.
 pub fn receive_buffer(socket: &UdpSocket) -> io::Result<u32> {
     let bytes = socket2::SockRef::from(socket).recv_buffer_size()?;
     Ok((bytes / 2).try_into().unwrap_or(u32::MAX))

@@ -1,11 +1,11 @@
-//! Which process holds a UDP port, as far as this process may see.
+//! Finds the process that holds a UDP port, as far as this process may see it.
 
 use std::fs;
 use std::path::Path;
 
 use crate::report::PortHolder;
 
-/// The holder of a port in this thread's network namespace.
+/// Finds the holder of a port in this thread's network namespace.
 pub fn find(port: u16) -> Option<PortHolder> {
     let mut sockets = Vec::new();
     for table in ["udp", "udp6"] {
@@ -28,7 +28,7 @@ fn parse_entry(line: &str, port: u16) -> Option<(u32, u64)> {
     matches.then_some((user, inode))
 }
 
-/// Id and name of the first process that has a socket open.
+/// Id and name of the first process that has the socket with this inode open.
 fn process_with(inode: u64) -> Option<(u32, String)> {
     let link = format!("socket:[{inode}]");
     let has_socket = |process: &Path| {

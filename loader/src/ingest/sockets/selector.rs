@@ -1,4 +1,5 @@
-//! What selects among the sockets: a loaded program, or classic BPF with the reason.
+//! Chooses the programs that select and filter the sockets: loaded eBPF programs, or classic
+//! BPF if those cannot be loaded.
 
 use laminar_xdp_prebuilt::{ByteOrder, Layer, abi};
 
@@ -9,7 +10,7 @@ use crate::object::{
 use crate::partitions::Partitions;
 use crate::report::XdpError;
 
-/// What selects the socket and filters.
+/// The programs that select the socket of a datagram and filter it.
 #[derive(Debug)]
 pub enum Selector {
     /// Loaded programs. If XDP steers, it uses the same table of owners.
@@ -18,7 +19,8 @@ pub enum Selector {
     ClassicBpf(String),
 }
 
-/// Loads the programs that select and filter, or says why classic BPF has to.
+/// Loads the programs that select and filter. If they cannot be loaded, returns classic BPF
+/// with the reason.
 pub fn choose(
     partitions: &Partitions,
     artifact: Result<&Artifact, &XdpError>,
@@ -37,10 +39,11 @@ pub fn choose(
     }
 }
 
-/// The same for sockets of another process, with the maps of its programs. If none of this
-/// process's objects can be loaded, the other process's programs stay. Classic BPF stays
-/// too: the kernel frees a classic selector that is replaced under traffic while packets
-/// are in it (seen on 6.18).
+/// Loads the programs for the sockets of another process. They use the maps of that process's
+/// programs. If none of this process's objects can be loaded, the other process's programs
+/// stay. If the other process uses classic BPF, this process uses it as well, and does not
+/// replace the selector: Linux 6.18 frees a replaced classic selector while packets still run
+/// through it.
 pub fn take_over(
     partitions: &Partitions,
     artifact: &Artifact,
@@ -48,7 +51,7 @@ pub fn take_over(
     running: Option<LoadedSockets>,
 ) -> Selector {
     let Some(running) = running else {
-        return Selector::ClassicBpf("the former process used classic BPF".into());
+        return Selector::ClassicBpf("the former process uses classic BPF".into());
     };
     let shared = [
         (abi::LAMINAR_MAP_SOCKETS, &running.sockets),
@@ -57,12 +60,12 @@ pub fn take_over(
     ];
     let loaded = load(partitions, artifact, features, &shared);
     Selector::Loaded(Box::new(loaded.unwrap_or_else(|reason| {
-        tracing::warn!(reason, "the socket programs of the former process stay");
+        tracing::warn!(reason, "keeping the socket programs of the former process");
         running
     })))
 }
 
-/// Loads the first object of the sockets' layer that this kernel takes.
+/// Loads the first object of the sockets' layer that this kernel accepts.
 fn load(
     partitions: &Partitions,
     artifact: &Artifact,
@@ -74,7 +77,8 @@ fn load(
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {
         let Some(entry) = &object.entry else { continue };
-        // Every set has objects of the other byte order: no reason worth reporting.
+        // Every set also has objects of the other byte order. Reporting them as a reason would
+        // hide the real one.
         if entry.byte_order != ByteOrder::HOST {
             continue;
         }
