@@ -1,5 +1,5 @@
-//! bpf(2) without an ELF file: small maps and programs, test runs, and facts about
-//! programs that are loaded already.
+//! bpf(2) without an ELF file: creates small maps and programs, runs programs once, and
+//! queries loaded programs.
 
 use std::io;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use libbpf_sys as ffi;
 
 use super::{check, owned_fd};
 
-/// Creates a map whose keys and values have these sizes in bytes.
+/// Creates a map. Sizes are in bytes.
 pub fn create_map(
     kind: ffi::bpf_map_type,
     (key_size, value_size): (u32, u32),
@@ -38,7 +38,7 @@ pub enum Register {
     R3 = 3,
 }
 
-/// One BPF instruction. It may name a map by its descriptor, which it borrows.
+/// One BPF instruction. If it contains the descriptor of a map, it borrows that map.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub struct Instruction<'map> {
@@ -62,8 +62,8 @@ impl<'map> Instruction<'map> {
         Self::new(ffi::BPF_JMP | ffi::BPF_EXIT, 0, 0, 0)
     }
 
-    /// Compares the low 32 bits of a register with a constant and goes on with the next
-    /// instruction in either case. Instructions of the class JMP32 take Linux 5.1.
+    /// Compares the low 32 bits of a register with a constant, and continues with the next
+    /// instruction in either case. Needs the instruction class JMP32 (Linux 5.1).
     pub fn compare_32(register: Register, value: i32) -> Self {
         Self::new(ffi::BPF_JMP32 | ffi::BPF_JEQ | ffi::BPF_K, register as u8, 0, value)
     }
@@ -73,7 +73,7 @@ impl<'map> Instruction<'map> {
         Self::load_from_map(register, ffi::BPF_PSEUDO_MAP_FD, map)
     }
 
-    /// Loads the address of the value in an array map of one entry.
+    /// Loads the address of the value in an array map that has one entry.
     pub fn load_map_value(register: Register, map: &'map impl AsFd) -> [Self; 2] {
         Self::load_from_map(register, ffi::BPF_PSEUDO_MAP_VALUE, map)
     }
@@ -92,7 +92,7 @@ impl<'map> Instruction<'map> {
     }
 }
 
-/// Loads a program, with flags of `BPF_PROG_LOAD`.
+/// Loads a program. `flags` are those of `BPF_PROG_LOAD`.
 pub fn load_program(
     kind: ffi::bpf_prog_type,
     flags: u32,
@@ -116,18 +116,18 @@ pub fn load_program(
     }
 }
 
-/// Runs an XDP program once on `packet` and gives its verdict. The kernel does not carry
-/// the verdict out.
+/// Runs an XDP program once on `packet` and returns its verdict, which has no effect on any
+/// real packet.
 pub fn run_program(program: impl AsFd, packet: &[u8]) -> io::Result<u32> {
     test_run(program, packet, ffi::bpf_test_run_opts::default())
 }
 
-/// Runs an XDP program once on a frame as if the frame had just arrived: what the program
-/// redirects goes to its destination (live frames, Linux 5.18).
+/// Runs an XDP program once on a frame as if the frame had just arrived. If the program
+/// redirects the frame, the kernel delivers it to its destination (live frames, Linux 5.18).
 ///
-/// False if the kernel only computed the verdict: Linux 5.10 ignores the request for live
-/// frames and answers with the verdict, `XDP_REDIRECT`, where a kernel that carries it
-/// out does not.
+/// Returns false if the kernel only computed the verdict. Linux 5.10 ignores the request for
+/// live frames and returns the verdict `XDP_REDIRECT`. A kernel that redirects the frame
+/// returns another value.
 pub fn run_live(program: impl AsFd, frame: &[u8]) -> io::Result<bool> {
     let live = ffi::bpf_test_run_opts {
         flags: ffi::BPF_F_TEST_XDP_LIVE_FRAMES,
@@ -137,7 +137,7 @@ pub fn run_live(program: impl AsFd, frame: &[u8]) -> io::Result<bool> {
     test_run(program, frame, live).map(|verdict| verdict != ffi::XDP_REDIRECT)
 }
 
-/// `options` gives flags and a batch size; the remaining fields are set here.
+/// Runs a program once. Takes only the flags and the batch size from `options`.
 fn test_run(program: impl AsFd, packet: &[u8], options: ffi::bpf_test_run_opts) -> io::Result<u32> {
     let mut options = ffi::bpf_test_run_opts {
         sz: size_of::<ffi::bpf_test_run_opts>() as _,
@@ -162,7 +162,7 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     unsafe { owned_fd(ffi::bpf_prog_get_fd_by_id(id)) }
 }
 
-/// What the kernel tells about a loaded program.
+/// The kernel's description of a loaded program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {
     /// The kernel's number of the program.
@@ -173,7 +173,7 @@ pub struct ProgramInfo {
     pub tag: [u8; 8],
 }
 
-/// Asks for a loaded program's id, name and tag.
+/// Returns the id, name and tag of a loaded program.
 pub fn program_info(program: impl AsFd) -> io::Result<ProgramInfo> {
     let info = info_with_maps(program, &mut [])?;
     let name: Vec<u8> = info.name.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
@@ -197,7 +197,8 @@ pub fn program_maps(program: impl AsFd) -> io::Result<Vec<OwnedFd>> {
     ids[..count].iter().map(open).collect()
 }
 
-/// Asks for a program's facts, with the ids of as many of its maps as there is room for.
+/// Returns the kernel's information about a program, and fills `map_ids` with the ids of its
+/// maps. Ids beyond the end of `map_ids` are left out.
 fn info_with_maps(program: impl AsFd, map_ids: &mut [u32]) -> io::Result<ffi::bpf_prog_info> {
     let mut info = ffi::bpf_prog_info {
         nr_map_ids: map_ids.len() as u32,

@@ -6,14 +6,13 @@ use std::ops::RangeInclusive;
 
 use crate::ids::CpuId;
 
-/// The file that lists the CPUs that this machine can have.
+/// The file that lists the possible CPUs: those that are present or can be added later.
 pub const POSSIBLE_PATH: &str = "/sys/devices/system/cpu/possible";
 
 /// The file that lists the CPUs that are online.
 pub const ONLINE_PATH: &str = "/sys/devices/system/cpu/online";
 
-/// The CPUs that this machine can have. The kernel gives the values of a per-CPU map in
-/// this order.
+/// The possible CPUs of this machine. The values of a per-CPU map have the same order.
 pub fn possible() -> io::Result<Vec<CpuId>> {
     read(POSSIBLE_PATH)
 }

@@ -1,4 +1,4 @@
-//! recvmmsg(2): many datagrams with one system call.
+//! recvmmsg(2): receives many datagrams with one system call.
 
 use std::io;
 use std::mem;
@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-/// Bytes for one datagram: more than UDP can carry.
+/// The bytes reserved for one datagram, which are more than UDP can carry.
 const DATAGRAM_SIZE: usize = 1 << 16;
 
-/// Room for the datagrams that one call takes. Memory pages that no datagram reaches cost
-/// nothing.
+/// Memory for the datagrams of one call. Pages that were never written use no memory.
 pub struct Batch {
     bytes: Vec<u8>,
     senders: Vec<libc::sockaddr_storage>,
@@ -19,7 +18,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The most datagrams that one call takes.
+    /// The most datagrams that one call receives.
     pub const SIZE: usize = 32;
 
     /// Makes an empty batch.
@@ -34,8 +33,8 @@ impl Batch {
         }
     }
 
-    /// Takes the datagrams that wait in a socket, at most [`Batch::SIZE`], and replaces
-    /// those of the call before. `WouldBlock` if none waits, also on a blocking socket.
+    /// Replaces the content by the datagrams that wait in a socket, at most [`Batch::SIZE`].
+    /// `WouldBlock` if none waits, even on a blocking socket.
     pub fn receive(&mut self, socket: impl AsFd) -> io::Result<()> {
         self.lengths.clear();
         let mut buffers =
@@ -108,7 +107,7 @@ mod tests {
     use std::net::UdpSocket;
 
     #[test]
-    fn a_batch_takes_what_waits_with_its_senders() {
+    fn a_batch_takes_the_waiting_datagrams_with_their_senders() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let socket = UdpSocket::bind(address).unwrap();
             let to = socket.local_addr().unwrap();

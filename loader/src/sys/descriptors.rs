@@ -1,15 +1,14 @@
-//! `SCM_RIGHTS`: open descriptors, sent to another process over a Unix stream.
+//! `SCM_RIGHTS`: sends open descriptors to another process over a Unix stream.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// The most descriptors that one message carries; the kernel's limit is 253.
+/// The most descriptors that one message carries here. The kernel allows 253.
 pub const MAX_DESCRIPTORS: usize = 64;
 
-/// Room for the control message that carries the descriptors, aligned as its header
-/// requires.
+/// Memory for the control message that carries the descriptors, aligned for its header.
 type Control = [u64; 64];
 
 const fn control_size(descriptors: usize) -> usize {
@@ -19,8 +18,8 @@ const fn control_size(descriptors: usize) -> usize {
 
 const _: () = assert!(control_size(MAX_DESCRIPTORS) <= size_of::<Control>());
 
-/// The memory of one message: a byte, because a stream carries descriptors only with data,
-/// and the control message.
+/// The memory of one message: one byte of data, and the control message. A stream carries
+/// descriptors only together with data.
 struct Message {
     byte: u8,
     buffer: libc::iovec,
@@ -33,9 +32,9 @@ impl Message {
         Message { byte: 0, buffer, control: [0; 64] }
     }
 
-    /// A header with pointers into this message: to its byte and to the first
-    /// `control_size` bytes of its control message. They are valid until the message is
-    /// moved, dropped or borrowed again.
+    /// Makes a header with pointers to the byte and to the first `control_size` bytes of the
+    /// control message. The pointers are valid until this message is moved, dropped or
+    /// borrowed again.
     fn header(&mut self, control_size: usize) -> libc::msghdr {
         assert!(control_size <= size_of::<Control>());
         self.buffer = libc::iovec { iov_base: (&raw mut self.byte).cast(), iov_len: 1 };
@@ -50,8 +49,8 @@ impl Message {
     }
 }
 
-/// Sends one byte with descriptors over a Unix stream. `InvalidInput` for none, or for more
-/// than [`MAX_DESCRIPTORS`].
+/// Sends one byte with descriptors over a Unix stream. `InvalidInput` if there are no
+/// descriptors, or more than [`MAX_DESCRIPTORS`].
 pub fn send(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     if descriptors.is_empty() || descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -77,8 +76,8 @@ pub fn send(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()>
     if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one byte and the descriptors that came with it. `UnexpectedEof` if the other
-/// end is closed, `InvalidData` if more descriptors came than there is room for.
+/// Receives one byte and its descriptors. `UnexpectedEof` if the other end is closed,
+/// `InvalidData` if the message has more descriptors than fit into [`Control`].
 pub fn receive(socket: impl AsFd) -> io::Result<Vec<OwnedFd>> {
     let mut message = Message::new();
     let mut header = message.header(size_of::<Control>());
@@ -149,7 +148,7 @@ mod tests {
             send(&here, &vec![there.as_fd(); count]).unwrap();
             let received = receive(&there).unwrap();
             assert_eq!(received.len(), count);
-            // Each is the other end.
+            // Each received descriptor is a duplicate of `there`.
             for descriptor in received {
                 io::Write::write_all(&mut UnixStream::from(descriptor), b"!").unwrap();
                 let mut byte = [0];

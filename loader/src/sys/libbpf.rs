@@ -1,4 +1,4 @@
-//! libbpf's objects: an ELF file is opened, configured and loaded.
+//! libbpf's objects: opens, configures and loads an ELF file.
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
@@ -10,13 +10,12 @@ use libbpf_sys as ffi;
 use super::map::Map;
 use super::{check, libbpf_error};
 
-/// The largest log that kernels before Linux 5.2 accept. Zeroed memory costs nothing until
-/// the kernel writes to it. A buffer that is too small would turn the verifier's real
-/// answer into ENOSPC.
+/// The largest log size in bytes that kernels before Linux 5.2 accept. If the buffer were too
+/// small, the kernel would return ENOSPC instead of the verifier's error. Zeroed memory uses
+/// no pages until the kernel writes to it.
 const VERIFIER_LOG_SIZE: usize = (16 << 20) - 1;
 
-/// The name that libbpf gives every object. The kernel sees it in front of the names of
-/// global data.
+/// The name given to every object. libbpf puts it before the names of global data.
 const OBJECT_NAME: &CStr = c"laminar";
 
 /// An ELF file that libbpf has opened, before and after it is loaded.
@@ -42,7 +41,7 @@ pub struct ProgramDefinition {
 /// A map as libbpf found it in an object.
 #[derive(Debug)]
 pub struct MapDefinition {
-    /// The map's name; for global data the ELF section's, such as `.rodata`.
+    /// The map's name. For global data, the name of the ELF section, such as `.rodata`.
     pub name: CString,
     /// The map's type.
     pub kind: ffi::bpf_map_type,
@@ -59,7 +58,7 @@ pub struct MapDefinition {
 impl Object {
     /// Opens an ELF file of this machine's byte order.
     pub fn open(elf: &[u8]) -> io::Result<Object> {
-        // libelf reads the headers in place, so they need their natural alignment.
+        // libelf reads the headers in place, so the copy has the alignment that they need.
         let mut aligned = vec![0u64; elf.len().div_ceil(8)];
         for (word, bytes) in aligned.iter_mut().zip(elf.chunks(8)) {
             let mut padded = [0; 8];
@@ -127,22 +126,22 @@ impl Object {
         }
     }
 
-    /// Changes a map's number of entries; before loading.
+    /// Changes a map's number of entries. Call it before loading.
     pub fn resize_map(&mut self, name: &CStr, entries: u32) -> io::Result<()> {
         let map = self.find_map(name)?.as_ptr();
         // SAFETY: `map` belongs to this object, which is open and borrowed mutably.
         check(unsafe { ffi::bpf_map__set_max_entries(map, entries) }).map(drop)
     }
 
-    /// Sets whether libbpf loads a program with the object; before loading.
+    /// Sets whether loading the object loads this program. Call it before loading.
     pub fn set_autoload(&mut self, name: &CStr, autoload: bool) -> io::Result<()> {
         let program = self.find_program(name)?.as_ptr();
         // SAFETY: `program` belongs to this object, which is open and borrowed mutably.
         check(unsafe { ffi::bpf_program__set_autoload(program, autoload) }).map(drop)
     }
 
-    /// Makes the object use a map that exists, instead of a new one; before loading. The
-    /// verifier checks programs against the map as it is.
+    /// Makes the object use an existing map instead of a new one. Call it before loading. The
+    /// verifier checks programs against the existing map's sizes.
     pub fn reuse_map(&mut self, name: &CStr, map: &Map) -> io::Result<()> {
         let (own, fd) = (self.find_map(name)?.as_ptr(), map.as_fd().as_raw_fd());
         // SAFETY: `own` belongs to this object, which is open and borrowed mutably. `fd` is
@@ -150,8 +149,8 @@ impl Object {
         check(unsafe { ffi::bpf_map__reuse_fd(own, fd) }).map(drop)
     }
 
-    /// Sets the content of global data; before loading. libbpf refuses data of another
-    /// size than the map's.
+    /// Sets the content of global data. Call it before loading. libbpf refuses data whose size
+    /// differs from the map's.
     pub fn set_global_data(&mut self, name: &CStr, data: &[u8]) -> io::Result<()> {
         let map = self.find_map(name)?.as_ptr();
         let (start, size) = (data.as_ptr().cast::<c_void>(), data.len() as _);
@@ -161,8 +160,8 @@ impl Object {
     }
 
     /// Creates the maps and loads the programs. libbpf stops at the first program that the
-    /// verifier refuses. A failure comes with the verifier's log, which is empty if no
-    /// program reached the verifier.
+    /// verifier refuses. The error includes the verifier's log, which is empty if the verifier
+    /// did not run.
     pub fn load(&mut self) -> Result<(), (io::Error, String)> {
         self.try_load().map_err(|error| {
             let text = CStr::from_bytes_until_nul(&self.verifier_log).unwrap_or_default();
@@ -185,7 +184,7 @@ impl Object {
         check(unsafe { ffi::bpf_object__load(self.raw.as_ptr()) }).map(drop)
     }
 
-    /// A loaded map, with a descriptor of its own.
+    /// A loaded map, through a duplicate of libbpf's descriptor.
     pub fn map(&self, name: &CStr) -> io::Result<Map> {
         let map = self.find_map(name)?.as_ptr();
         // SAFETY: `map` belongs to this object, which is open. The object owns the
@@ -193,7 +192,7 @@ impl Object {
         Map::new(unsafe { duplicate(ffi::bpf_map__fd(map)) }?)
     }
 
-    /// A loaded program, with a descriptor of its own.
+    /// A loaded program, as a duplicate of libbpf's descriptor.
     pub fn program(&self, name: &CStr) -> io::Result<OwnedFd> {
         let program = self.find_program(name)?.as_ptr();
         // SAFETY: `program` belongs to this object, which is open. The object owns the
@@ -237,8 +236,8 @@ impl Drop for Object {
     }
 }
 
-/// Removes the object's name, which libbpf puts in front of the names of its internal
-/// maps: global data.
+/// Removes the object's name, which libbpf puts before the names of internal maps. Internal
+/// maps hold global data.
 fn own_name(name: &CStr, internal: bool) -> CString {
     let own = name.to_bytes().strip_prefix(OBJECT_NAME.to_bytes()).filter(|_| internal);
     own.map_or(name.into(), |own| CString::new(own).unwrap_or_default())

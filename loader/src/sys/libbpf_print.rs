@@ -1,8 +1,8 @@
-//! libbpf's messages, captured for one thread.
+//! Captures libbpf's messages for one thread.
 //!
-//! libbpf has one print callback for the whole process. This module's callback keeps what
-//! a thread prints during [`capture`] in that thread, so that parallel loads do not mix.
-//! It passes everything else on to the callback that was installed before.
+//! libbpf has one print callback for the whole process. The callback of this module stores the
+//! messages of a thread that runs [`capture`] in that thread, so that the messages of parallel
+//! loads do not mix. It passes all other messages to the callback that was installed before.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -16,8 +16,8 @@ thread_local! {
 
 static PREVIOUS: OnceLock<ffi::libbpf_print_fn_t> = OnceLock::new();
 
-/// Runs `work` and gives its result with the messages that libbpf printed meanwhile, one
-/// a line and without those of level debug.
+/// Runs `work`. Returns its result and the messages that libbpf printed meanwhile, one on each
+/// line, without debug messages.
 pub fn capture<T>(work: impl FnOnce() -> T) -> (T, String) {
     PREVIOUS.get_or_init(|| {
         // SAFETY: `print` is a function of this program, so it stays valid; it has the
@@ -31,7 +31,7 @@ pub fn capture<T>(work: impl FnOnce() -> T) -> (T, String) {
 }
 
 unsafe extern "C" {
-    /// The C library's function: Rust can pass a `va_list` on, but cannot read it.
+    /// The C library's function. Rust cannot read a `va_list`; it can only pass it on.
     fn vasprintf(
         text: *mut *mut c_char,
         format: *const c_char,
@@ -39,17 +39,17 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// libbpf's print callback: answers with the number of bytes that were printed.
+/// libbpf's print callback. Returns the number of bytes that it printed.
 ///
 /// # Safety
-/// `format` is a C string and `arguments` are the arguments that it names, not read
-/// before.
+/// `format` is a C string, and `arguments` are the arguments for it, of which none has been
+/// read.
 unsafe extern "C" fn print(
     level: ffi::libbpf_print_level,
     format: *const c_char,
     arguments: *mut ffi::__va_list_tag,
 ) -> c_int {
-    // A thread that is ending has no thread-locals left, and captures nothing.
+    // A thread that is ending may have destroyed its thread-locals. It captures nothing.
     let captures = CAPTURED.try_with(|captured| captured.borrow().is_some()).unwrap_or(false);
     if !captures {
         return match PREVIOUS.get() {

@@ -1,4 +1,4 @@
-//! A loaded map, and reading and writing its entries through bpf(2).
+//! A loaded map: reads and writes its entries through bpf(2).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,16 +9,17 @@ use libbpf_sys as ffi;
 
 use super::check;
 
-/// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes a value
-/// for each possible CPU of the kernel, whatever a file in /sys says.
+/// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes one value for
+/// each possible CPU of the kernel. A buffer for this many values is always large enough,
+/// without trusting a file in /sys.
 const MAX_CPUS: usize = 16_384;
 
-/// The number of values that the kernel writes for one key of a per-CPU map. A reader of
-/// counters sums only these. The number of possible CPUs does not change while the kernel runs.
+/// The number of values that the kernel writes for one key of a per-CPU map, which is the
+/// number of possible CPUs. It does not change while the kernel runs.
 static VALUES_PER_KEY: OnceLock<usize> = OnceLock::new();
 
-/// A loaded map. Its sizes are the kernel's own, so that buffers of these sizes hold what
-/// the kernel reads and writes.
+/// A loaded map. The kernel reported its sizes, so the kernel never reads or writes beyond
+/// buffers of these sizes.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
@@ -35,7 +36,7 @@ impl AsFd for Map {
 }
 
 impl Map {
-    /// Takes a map of any type; the kernel tells its type and sizes.
+    /// Takes a map of any type, and asks the kernel for its type and sizes.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Map> {
         let mut info = ffi::bpf_map_info::default();
         let mut size = size_of_val(&info) as u32;
@@ -67,7 +68,7 @@ impl Map {
         Ok(map)
     }
 
-    /// The size of a value in bytes; in a per-CPU map, of one CPU's value.
+    /// The size of a value in bytes; in a per-CPU map, the size of one CPU's value.
     pub fn value_size(&self) -> usize {
         self.value_size
     }
@@ -122,7 +123,7 @@ impl Map {
         if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<[u64; N]>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // The first call learns from the unchanged rest how many values the kernel writes.
+        // The first call finds out how many values the kernel writes: the others keep `fill`.
         let fill = if VALUES_PER_KEY.get().is_some() { 0 } else { u64::MAX };
         let mut values = vec![[fill; N]; MAX_CPUS];
         let (fd, key, to) =

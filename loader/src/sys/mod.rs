@@ -1,10 +1,10 @@
 #![allow(unsafe_code)]
-//! Thin safe wrappers around the kernel's interfaces. All `unsafe` code of the
-//! crate is here, one module for each subsystem:
+//! Thin safe wrappers around system calls and libbpf. All `unsafe` code of the crate is in
+//! this module, with one submodule for each subsystem:
 //!
 //! | module | wraps |
 //! |---|---|
-//! | `bpf` | bpf(2): small maps and programs without an ELF file, test runs, program facts |
+//! | `bpf` | bpf(2): small maps and programs without an ELF file, test runs, program info |
 //! | `map` | one loaded map: reading and writing its entries |
 //! | `libbpf` | libbpf's objects: opening, configuring and loading an ELF file |
 //! | `libbpf_print` | libbpf's messages, captured for one thread |
@@ -18,8 +18,8 @@
 //! | `thread` | CPU affinity, membarrier(2), the monotonic clock |
 //! | `cpus` | the kernel's lists of CPUs |
 //!
-//! A wrapper makes its call and translates the answer into an [`io::Result`]. The
-//! modules above decide which calls to make and what an error means.
+//! A wrapper makes its call and converts the result into an [`io::Result`]. The callers of
+//! this module decide which calls to make and what an error means.
 
 pub mod bpf;
 pub mod cpus;
@@ -40,14 +40,14 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Translates an answer of libbpf: a negative one is an errno of the system or of
-/// libbpf itself.
+/// Converts the return value of a libbpf function. A negative value is an errno of the system
+/// or of libbpf itself.
 fn check(answer: c_int) -> io::Result<c_int> {
     if answer < 0 { Err(libbpf_error(io::Error::from_raw_os_error(-answer))) } else { Ok(answer) }
 }
 
-/// Translates an answer of the C library: a negative one means that `errno` has the
-/// reason.
+/// Converts the return value of a C library function. If it is negative, `errno` holds the
+/// error.
 fn check_errno(answer: c_int) -> io::Result<c_int> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
@@ -55,7 +55,7 @@ fn check_errno(answer: c_int) -> io::Result<c_int> {
 /// libbpf's own error numbers begin here (`__LIBBPF_ERRNO__START` in its `libbpf.h`).
 const LIBBPF_ERRNO_START: c_int = 4000;
 
-/// Gives an error libbpf's text if its number is one of libbpf's own.
+/// Replaces an error whose number is one of libbpf's own with an error that has libbpf's text.
 fn libbpf_error(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) if number >= LIBBPF_ERRNO_START => {
@@ -71,7 +71,7 @@ fn libbpf_error(error: io::Error) -> io::Error {
     }
 }
 
-/// Takes ownership of the descriptor that a call of libbpf answered with.
+/// Takes ownership of a descriptor that a libbpf function returned.
 ///
 /// # Safety
 /// `answer` is a new descriptor that nothing else owns, or a negative errno.
@@ -82,8 +82,8 @@ unsafe fn owned_fd(answer: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A timeout as the kernel takes it. It is rounded up: zero would turn a short wait
-/// into a busy loop.
+/// Converts a timeout to whole milliseconds, as the kernel expects it. Rounds up, because zero
+/// would turn a short wait into a busy loop.
 fn whole_milliseconds(timeout: Duration) -> c_int {
     timeout.as_micros().div_ceil(1000).try_into().unwrap_or(c_int::MAX)
 }

@@ -1,5 +1,4 @@
-//! Network interfaces of the calling thread's namespace: index by name, and the driver by
-//! ethtool's ioctl.
+//! Finds the index and the driver of an interface in the calling thread's network namespace.
 
 use std::ffi::CStr;
 use std::io;
@@ -10,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use super::check_errno;
 use crate::ids::InterfaceIndex;
 
-/// The index of an interface. `ENODEV` if there is none of this name.
+/// The index of an interface. `ENODEV` if no interface has this name.
 pub fn index(name: &CStr) -> io::Result<InterfaceIndex> {
     // SAFETY: `name` is a C string that outlives the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
@@ -20,7 +19,7 @@ pub fn index(name: &CStr) -> io::Result<InterfaceIndex> {
 }
 
 /// The name of an interface's driver, as `ethtool -i` prints it; `None` if the driver does
-/// not tell it.
+/// not report it.
 pub fn driver(name: &CStr) -> Option<String> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };

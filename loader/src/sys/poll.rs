@@ -15,7 +15,7 @@ use super::{check_errno, whole_milliseconds};
 pub struct EventFd(File);
 
 impl EventFd {
-    /// Makes one that is not readable.
+    /// Makes a descriptor that is not readable.
     pub fn new() -> io::Result<EventFd> {
         // SAFETY: the call takes no pointer.
         let fd = check_errno(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
@@ -25,13 +25,13 @@ impl EventFd {
 
     /// Makes the descriptor readable.
     pub fn signal(&self) {
-        // The only error is a counter at its maximum, and then the descriptor is readable.
+        // Writing fails only if the counter is at its maximum. The descriptor is readable then.
         (&self.0).write_all(&1u64.to_ne_bytes()).ok();
     }
 
     /// Makes the descriptor unreadable until the next signal.
     pub fn clear(&self) {
-        // One read takes all signals. The only error is that there was none.
+        // One read clears all signals. Reading fails only if there was no signal.
         (&self.0).read_exact(&mut [0; size_of::<u64>()]).ok();
     }
 }
@@ -42,8 +42,8 @@ impl AsFd for EventFd {
     }
 }
 
-/// A set of descriptors to wait for. It has a descriptor of its own, which is readable
-/// while [`Poller::wait`] would return at once, so that another poller can wait for it.
+/// A set of descriptors to wait for. The poller has a descriptor of its own, which is
+/// readable while [`Poller::wait`] would return at once, so another poller can wait for it.
 #[derive(Debug)]
 pub struct Poller(OwnedFd);
 
@@ -56,13 +56,14 @@ impl Poller {
         Ok(Poller(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Adds a descriptor, enabled. The kernel removes it when its last duplicate is closed.
+    /// Adds a descriptor and enables it. The kernel removes the descriptor when its last
+    /// duplicate is closed.
     pub fn add(&self, fd: impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, true)
     }
 
-    /// Sets whether a wait ends when a descriptor that was added becomes readable. The
-    /// kernel reports errors and a closed other end of a disabled descriptor all the same.
+    /// Enables or disables an added descriptor. A wait ends when an enabled descriptor becomes
+    /// readable. The kernel reports errors and hang-up even on a disabled descriptor.
     pub fn set_enabled(&self, fd: impl AsFd, enabled: bool) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, enabled)
     }
@@ -77,8 +78,9 @@ impl Poller {
         check_errno(answer).map(drop)
     }
 
-    /// Waits until an enabled descriptor is readable or the timeout, in milliseconds
-    /// rounded up, is over. Returns whether one is readable. An interrupted wait ends early.
+    /// Waits until an enabled descriptor is readable, or until the timeout ends. Returns
+    /// whether a descriptor is readable. The timeout is rounded up to whole milliseconds. An
+    /// interrupted wait ends early.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         let (poller, milliseconds) = (self.0.as_raw_fd(), whole_milliseconds(timeout));
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_of_another_thread_ends_a_wait() {
+    fn a_signal_from_another_thread_ends_a_wait() {
         let (event, poller) = (EventFd::new().unwrap(), Poller::new().unwrap());
         poller.add(&event).unwrap();
         std::thread::scope(|scope| {

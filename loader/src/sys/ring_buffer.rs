@@ -11,12 +11,12 @@ use libbpf_sys as ffi;
 
 use super::{check, libbpf_error, whole_milliseconds};
 
-/// The number of records after which one call of [`RingBuffer::read`] ends, so that it ends
-/// also while programs write faster than it reads.
+/// The number of records after which one call of [`RingBuffer::read`] ends. Without a limit
+/// it would not end while programs write faster than it reads.
 const MAX_RECORDS: usize = 4096;
 
-/// The reader of a ring buffer. A ring buffer must have one reader only: readers share one
-/// position.
+/// The reader of a ring buffer. A ring buffer must have only one reader, because the kernel
+/// keeps only one read position.
 #[derive(Debug)]
 pub struct RingBuffer {
     raw: NonNull<ffi::ring_buffer>,
@@ -49,8 +49,9 @@ impl RingBuffer {
         }
     }
 
-    /// Takes the records that wait; if there are none, waits for some until the timeout,
-    /// in milliseconds rounded up. An interrupted wait ends early.
+    /// Takes the waiting records. If there are none, waits until a record arrives or the
+    /// timeout ends. The timeout is rounded up to whole milliseconds. An interrupted wait ends
+    /// early.
     pub fn read(&mut self, timeout: Duration) -> io::Result<Vec<Vec<u8>>> {
         let milliseconds = whole_milliseconds(timeout);
         // SAFETY: `raw` is a ring buffer that is freed only on drop, and this call borrows
@@ -79,7 +80,7 @@ impl Drop for RingBuffer {
     }
 }
 
-/// Copies a record. libbpf stops reading after a negative answer.
+/// Copies a record. libbpf stops reading when this returns a negative number.
 ///
 /// # Safety
 /// `context` points to the records of a [`RingBuffer`] to which nothing else refers during

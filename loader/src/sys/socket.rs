@@ -1,6 +1,6 @@
-//! Socket options that the standard library and socket2 do not have: buffers beyond the
+//! Socket options that neither the standard library nor socket2 offers: buffers beyond the
 //! system's limit, drop counters, the peer's user, and programs that filter a socket or
-//! select one of a reuseport group.
+//! select a socket of a reuseport group.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -12,32 +12,30 @@ use super::check_errno;
 /// One instruction of a classic BPF program.
 pub use libc::sock_filter as ClassicInstruction;
 
-/// The position of the number of drops in the answer to `SO_MEMINFO`, and the number of
-/// values in that answer (the kernel's `linux/sock_diag.h`).
+/// `SO_MEMINFO` answers with an array: the index of the drop counter in it, and its length
+/// (the kernel's `linux/sock_diag.h`).
 const SK_MEMINFO_DROPS: usize = 8;
 const SK_MEMINFO_VARS: usize = 9;
 
-/// Sets the size of the receive buffer, also beyond the system's limit. Needs
-/// CAP_NET_ADMIN.
+/// Sets the size of the receive buffer, even beyond the system's limit. Needs CAP_NET_ADMIN.
 pub fn force_receive_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     set_integer(socket, libc::SO_RCVBUFFORCE, c_int::try_from(bytes).unwrap_or(c_int::MAX))
 }
 
-/// The number of datagrams that the socket did not take: those that its filter refused,
-/// those that found its buffer full, and those with a wrong checksum. Wraps around.
-/// Linux 4.12.
+/// The number of datagrams that the socket dropped: because its filter refused them, because
+/// its buffer was full, or because their checksum was wrong. Wraps around. Needs Linux 4.12.
 pub fn drops(socket: impl AsFd) -> io::Result<u32> {
     get::<SK_MEMINFO_VARS>(socket, libc::SO_MEMINFO).map(|info| info[SK_MEMINFO_DROPS])
 }
 
-/// The user of the process at the other end of a Unix socket, at the time when the two were
-/// connected.
+/// The user of the process at the other end of a Unix socket, as of the time when the sockets
+/// were connected.
 pub fn peer_user(socket: impl AsFd) -> io::Result<u32> {
     // struct ucred: process, user, group.
     get::<3>(socket, libc::SO_PEERCRED).map(|[_, user, _]| user)
 }
 
-/// Replaces a socket's filter by a classic program.
+/// Replaces a socket's filter with a classic program.
 pub fn set_classic_filter(socket: impl AsFd, code: &[ClassicInstruction]) -> io::Result<()> {
     set_classic(socket, libc::SO_ATTACH_FILTER, code)
 }
@@ -47,12 +45,12 @@ pub fn set_classic_selection(socket: impl AsFd, code: &[ClassicInstruction]) -> 
     set_classic(socket, libc::SO_ATTACH_REUSEPORT_CBPF, code)
 }
 
-/// Replaces a socket's filter by a loaded program.
+/// Replaces a socket's filter with a loaded eBPF program.
 pub fn set_filter(socket: impl AsFd, program: impl AsFd) -> io::Result<()> {
     set_integer(socket, libc::SO_ATTACH_BPF, program.as_fd().as_raw_fd())
 }
 
-/// Makes a loaded program select the socket of a reuseport group.
+/// Makes a loaded eBPF program select the socket of a reuseport group.
 pub fn set_selection(socket: impl AsFd, program: impl AsFd) -> io::Result<()> {
     set_integer(socket, libc::SO_ATTACH_REUSEPORT_EBPF, program.as_fd().as_raw_fd())
 }
@@ -104,7 +102,7 @@ mod tests {
     use std::net::UdpSocket;
     use std::os::unix::net::UnixStream;
 
-    /// A filter that takes nothing.
+    /// A filter that drops everything.
     const CLOSED: [ClassicInstruction; 1] =
         [ClassicInstruction { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }];
 

@@ -1,5 +1,5 @@
-//! The calling thread's CPU, a barrier for running programs, and the clock that programs
-//! read.
+//! Binding a thread to a CPU, waiting for running BPF programs, and the clock that BPF
+//! programs read.
 
 use std::io;
 use std::mem;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::check_errno;
 use crate::ids::CpuId;
 
-/// Binds the calling thread to one CPU. `InvalidInput` from CPU 1024 on, which the C
-/// library's set of CPUs does not reach.
+/// Binds the calling thread to one CPU. `InvalidInput` for CPU 1024 and higher, which the C
+/// library's `cpu_set_t` cannot hold.
 pub fn pin_thread(cpu: CpuId) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is plain data for which zeros are valid: an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -27,9 +27,9 @@ pub fn pin_thread(cpu: CpuId) -> io::Result<()> {
 /// `MEMBARRIER_CMD_GLOBAL` of the kernel's `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
-/// Waits until everything has ended that ran in the kernel on any CPU without being able
-/// to sleep, such as a network card's poll with the programs in it: an RCU grace period.
-/// Linux 4.3; the kernel refuses where CPUs run without a tick (`nohz_full`).
+/// Waits for an RCU grace period. After it, every XDP program that was running on any CPU at
+/// the time of the call has ended, and so has the poll of the network card that ran it. Needs
+/// Linux 4.3. The kernel refuses the call if CPUs run without a tick (`nohz_full`).
 pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes no pointer, only a command, flags and a CPU. This command
     // uses neither flags nor CPU.

@@ -1,7 +1,8 @@
-//! XDP programs on interfaces of the calling thread's network namespace: attaching through
-//! a bpf_link or through netlink, replacing, detaching and asking.
+//! Attaches, replaces, detaches and queries XDP programs on interfaces of the calling
+//! thread's network namespace, through a bpf_link or through netlink.
 //!
-//! `flags` are `XDP_FLAGS_*`: the mode, and for netlink also what may be replaced.
+//! `flags` are `XDP_FLAGS_*`. They give the mode, and for netlink also whether another
+//! program may be replaced.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -35,7 +36,7 @@ pub fn create_link(
     }
 }
 
-/// Detaches a link at once. Closing its descriptor detaches too, but may take a moment.
+/// Detaches a link at once. Closing its last descriptor also detaches it, but later.
 pub fn detach_link(link: impl AsFd) -> io::Result<()> {
     // SAFETY: `link` is open during the call, which takes no pointer.
     check(unsafe { ffi::bpf_link_detach(link.as_fd().as_raw_fd()) }).map(drop)
@@ -49,8 +50,8 @@ pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     check(unsafe { ffi::bpf_link_update(link, program, ptr::null()) }).map(drop)
 }
 
-/// Attaches through netlink. The attachment outlives the process. With `old`, the program
-/// replaces exactly that program in one step (Linux 5.7).
+/// Attaches through netlink. The attachment outlives the process. If `old` is given, replaces
+/// it in one step, and fails if another program is attached (Linux 5.7).
 pub fn attach(
     interface: InterfaceIndex,
     program: impl AsFd,
@@ -66,7 +67,8 @@ pub fn attach(
     check(unsafe { ffi::bpf_xdp_attach(interface, program, flags, options) }).map(drop)
 }
 
-/// Detaches through netlink; with `only`, if exactly that program is attached (Linux 5.7).
+/// Detaches through netlink. If `only` is given, fails if another program is attached
+/// (Linux 5.7).
 pub fn detach(
     interface: InterfaceIndex,
     only: Option<BorrowedFd<'_>>,
@@ -88,11 +90,12 @@ fn replacing(old: BorrowedFd<'_>) -> ffi::bpf_xdp_attach_opts {
     }
 }
 
-/// The ids of the XDP programs on an interface, each with its mode. A kernel allows one
-/// program for each mode, but not native and generic at the same time.
+/// The ids of the XDP programs on an interface, each with its mode. The kernel allows one
+/// program in each mode, but not in native and generic mode at the same time.
 pub fn attached_programs(interface: InterfaceIndex) -> io::Result<Vec<(XdpAttachMode, u32)>> {
     let mut query = ffi::bpf_xdp_query_opts {
-        // Without the fields behind the ids: libbpf asks another netlink family for those.
+        // The stated size excludes the fields after the ids, which libbpf would have to
+        // request from another netlink family.
         sz: std::mem::offset_of!(ffi::bpf_xdp_query_opts, feature_flags) as _,
         ..Default::default()
     };

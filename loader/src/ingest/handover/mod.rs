@@ -221,8 +221,8 @@ impl Ingest {
                 let interface = &program.attachment.interface().name;
                 if *interface != xdp_config.interface {
                     return Err(XdpError::hand_over(format!(
-                        "the running process has XDP on {interface}, but this process is \
-                         configured for {}; stop the running process, then start this one",
+                        "the running process has XDP on {interface}, this one is configured for \
+                         {}; stop the running process, then start this one",
                         xdp_config.interface
                     )));
                 }

@@ -110,9 +110,7 @@ pub fn receive(channel: &Channel, partitions: &Partitions, port: u16) -> Result<
         let socket = UdpSocket::from(descriptors.next()?);
         match socket.local_addr() {
             Ok(address) if address.port() == port => Ok(Arc::new(socket)),
-            other => {
-                Err(XdpError::hand_over(format!("a received socket is bound to {other:?}")))
-            }
+            other => Err(XdpError::hand_over(format!("a received socket is bound to {other:?}"))),
         }
     });
     let sockets = sockets.collect::<Result<_, _>>()?;
