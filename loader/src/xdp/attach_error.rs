@@ -1,5 +1,5 @@
-//! Why an interface does not take a program, and what to do about it. Nothing here asks
-//! the kernel: the caller passes what it found.
+//! Explains why an interface refused a program, and what to do. Nothing here asks the kernel:
+//! the caller passes the facts.
 
 use std::io;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::report::{ProgramIdentity, XdpError};
 use crate::xdp::interface::Interface;
 use crate::xdp::owner_lock::OwnerLock;
 
-/// Why the interface does not take the program in one mode, by what may still work.
+/// The error of attaching in one mode. The variant tells which other attempts may still work.
 #[derive(Debug)]
 pub enum AttachError {
     /// No other mode and no other object can help.
     Final(XdpError),
-    /// Another mode may work, with any object.
+    /// No object works in this mode. Another mode may work, even with the same object.
     ThisMode(XdpError),
-    /// Another object may work, or another mode.
+    /// This object does not work in this mode. Another object or another mode may work.
     ThisObject(XdpError),
 }
 
-/// What was tried, and what the kernel answered.
+/// A failed attempt to attach, and the kernel's answer.
 pub struct Refusal<'a> {
     pub interface: &'a Interface,
     pub mode: XdpAttachMode,
@@ -29,12 +29,12 @@ pub struct Refusal<'a> {
     pub error: io::Error,
     /// The kernel's own text, which only netlink returns.
     pub kernel_message: Option<String>,
-    /// The program on the interface, if it was looked up and there is one.
+    /// The program on the interface. `None` if there is none, or if it was not looked up.
     pub occupant: Option<ProgramIdentity>,
 }
 
 impl Refusal<'_> {
-    /// Says in words what the kernel's errno for an attach means.
+    /// Converts the kernel's errno into an error with advice.
     pub fn explain(self) -> AttachError {
         let (name, mode) = (&self.interface.name, self.mode);
         if let Some(holder) = self.occupant {
@@ -70,9 +70,9 @@ impl Refusal<'_> {
             ),
             Some(libc::ENODEV) => (
                 AttachError::Final,
-                format!("{name} was removed meanwhile; `ip link` lists what is there"),
+                format!("{name} was removed meanwhile; `ip link` lists the interfaces"),
             ),
-            // With any other text the error is about the driver's present settings.
+            // EOPNOTSUPP with another text is about the driver's present settings.
             Some(libc::EOPNOTSUPP)
                 if message.is_empty() || message.contains("does not support XDP") =>
             {
@@ -97,7 +97,7 @@ impl Refusal<'_> {
                     mtu_advice(name)
                 ),
             ),
-            // Drivers have errors of their own, such as ENOSPC for too few queues.
+            // Other errnos depend on the driver, such as ENOSPC for too few queues.
             _ => (
                 AttachError::ThisObject,
                 format!("the driver of {name} refuses {mode} mode; {instead}"),
@@ -106,16 +106,15 @@ impl Refusal<'_> {
     }
 }
 
-/// The error for an interface whose owner lock another process holds while no program is
-/// attached.
+/// The error for an interface that has no program, but whose owner lock another process holds.
 pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
     let advice = format!(
         "another process is about to attach there: it holds the Unix socket @{} (`ss -xp` shows \
          which process); end it, or wait until it has detached",
         OwnerLock::name(interface.index)
     );
-    // Another object may still work: on a kernel with bpf_links, the refusal that led here
-    // may have been about this object alone.
+    // Another object may still work: if the kernel has bpf_links, it may have refused only
+    // this object, and netlink was only needed to explain that.
     AttachError::ThisObject(XdpError::Attach {
         interface: interface.name.clone(),
         mode,
@@ -125,8 +124,8 @@ pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
     })
 }
 
-/// The MTU up to which a packet fits into one buffer differs between drivers. 1500 works
-/// with all of them.
+/// The largest MTU at which a packet fits into one buffer differs between drivers. 1500 works
+/// with all drivers.
 fn mtu_advice(interface: &str) -> String {
     format!(
         "lower the MTU of {interface} (of a veth: of its peer) until a packet fits into one \

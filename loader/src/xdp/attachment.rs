@@ -1,4 +1,4 @@
-//! A program on an interface: attach, replace, detach.
+//! A program on an interface: attaches, replaces and detaches it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,19 +21,19 @@ pub struct Attachment {
     mode: XdpAttachMode,
     /// `None` once the program is detached or released.
     hold: Option<Hold>,
-    /// The program of another process that holds the attachment too. Until that process
-    /// has handed over, dropping this puts its program back instead of detaching.
+    /// During a hand-over, the program of the other process. While this is set, dropping the
+    /// attachment attaches that program again instead of detaching.
     former: Option<OwnedFd>,
 }
 
-/// What keeps the program attached.
+/// The resource that keeps the program attached.
 #[derive(Debug)]
 pub enum Hold {
-    /// The kernel detaches when the last descriptor closes, so also when the process is
-    /// killed.
+    /// The kernel detaches the program when the link's last descriptor is closed, even if the
+    /// process is killed.
     Link(OwnedFd),
-    /// Before Linux 5.9: the interface keeps the program until somebody detaches it. The
-    /// lock shows other processes that its owner is alive.
+    /// Used before Linux 5.9. The interface keeps the program until a process detaches it. The
+    /// lock shows other processes that the program's owner is alive.
     Netlink { program: OwnedFd, lock: OwnerLock },
 }
 
@@ -72,11 +72,11 @@ impl Attachment {
         if capabilities::is_denied(&error) || error.raw_os_error() == Some(libc::ENODEV) {
             return Err(refused(error, None));
         }
-        // A bpf_link answers with an errno alone; netlink adds the kernel's text. A kernel
-        // without XDP links answers EINVAL, and so do drivers for reasons of their own. In
-        // the first case netlink attaches, in the second it explains.
+        // Creating a bpf_link returns only an errno; netlink also returns the kernel's text.
+        // EINVAL means that the kernel has no XDP links, or that the driver refuses. Trying
+        // netlink attaches the program in the first case, and explains the error in the second.
         let no_links = error.raw_os_error() == Some(libc::EINVAL);
-        // Locked first, so that no other process takes the program for a leftover.
+        // Locked before attaching, so that no other process removes the program as a leftover.
         let Some(lock) = OwnerLock::acquire(interface.index) else {
             return Err(match occupant(interface)? {
                 None if no_links => locked(interface, mode),
@@ -94,8 +94,8 @@ impl Attachment {
         });
         match result {
             Ok(attachment) if no_links => Ok(attachment),
-            // The obstacle is gone. Detached again, because without a link the program
-            // would outlive the process.
+            // The cause of the error has gone meanwhile. The program is detached again, because
+            // on this kernel it should be held by a link, which ends with the process.
             Ok(attachment) => {
                 drop(attachment);
                 Err(refused(error, None))
@@ -105,9 +105,9 @@ impl Attachment {
         }
     }
 
-    /// The attachment of another process that offers to hand over, with its program.
-    /// Until [`Attachment::take_ownership`], dropping this or its replacement leaves that
-    /// program attached.
+    /// Makes an attachment from the one of another process that offers to hand over. Until
+    /// [`Attachment::take_ownership`], dropping it or its replacement leaves `former`, the
+    /// program of that process, attached.
     pub fn provisional(
         interface: Interface,
         mode: XdpAttachMode,
@@ -117,7 +117,7 @@ impl Attachment {
         Attachment { interface, mode, hold: Some(hold), former: Some(former) }
     }
 
-    /// Makes the attachment this process's own: dropping it detaches from now on.
+    /// Makes this process the owner: dropping the attachment detaches from now on.
     pub fn take_ownership(&mut self) {
         self.former = None;
     }
@@ -168,13 +168,13 @@ impl Attachment {
         matches!(self.hold, Some(Hold::Link(_)))
     }
 
-    /// What keeps the program attached; `None` once it is detached or released.
+    /// The resource that keeps the program attached; `None` once it is detached or released.
     pub fn hold(&self) -> Option<&Hold> {
         self.hold.as_ref()
     }
 
-    /// A handle that can put `program` back onto the interface after another process has
-    /// replaced it; `None` once it is detached.
+    /// Makes a handle that can attach `program` again after another process has replaced it.
+    /// `None` if the attachment is detached or released.
     pub fn reinstatement(&self, program: &OwnedFd) -> io::Result<Option<Reinstatement>> {
         let Some(hold) = &self.hold else { return Ok(None) };
         Ok(Some(Reinstatement {
@@ -190,12 +190,12 @@ impl Attachment {
         (self.hold, self.former) = (None, None);
     }
 
-    /// Takes the program off the interface. A program that another process has put there
-    /// meanwhile is left alone.
+    /// Detaches the program from the interface. Does not detach a program that another process
+    /// has attached meanwhile.
     pub fn detach(&mut self) -> io::Result<()> {
         match &self.hold {
             None => {}
-            // Closing the descriptor detaches as well, but a moment later.
+            // Closing the descriptor would also detach, but later.
             Some(Hold::Link(link)) => drop(xdp_attach::detach_link(link.as_fd())),
             Some(Hold::Netlink { program, .. }) => {
                 let (result, output) = libbpf_print::capture(|| {
@@ -213,24 +213,24 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         let interface = self.interface.name.clone();
         if let Some(former) = self.former.take() {
-            // The former program was not replaced, or it is back already.
+            // The former program was never replaced, or is attached again already.
             if hook::is_attached(self.interface.index, &former).unwrap_or(false) {
                 return;
             }
             match self.replaced(former.as_fd(), true) {
                 Ok(mut reinstated) => reinstated.release(),
                 Err(_) => {
-                    tracing::warn!(%interface, "the other process's program could not be put back");
+                    tracing::warn!(%interface, "cannot attach the other process's program again");
                 }
             }
         } else if let Err(error) = self.detach() {
-            tracing::warn!(%interface, %error, "the XDP program could not be detached");
+            tracing::warn!(%interface, %error, "cannot detach the XDP program");
         }
     }
 }
 
-/// Puts a program back onto an interface. Holds descriptors of its own, so it works
-/// without borrowing the attachment.
+/// Attaches a program again that another process has replaced. It holds its own descriptors,
+/// so it does not borrow the attachment.
 #[derive(Debug)]
 pub struct Reinstatement {
     interface: Interface,
@@ -240,7 +240,8 @@ pub struct Reinstatement {
 }
 
 impl Reinstatement {
-    /// Replaces whichever program of ours is attached; does nothing if the right one is.
+    /// Replaces the attached program if it is one of this library. Does nothing if the right
+    /// program is attached already.
     pub fn run(&self) -> io::Result<()> {
         match &self.hold {
             Hold::Link(link) => xdp_attach::update_link(link.as_fd(), self.program.as_fd()),
@@ -259,8 +260,8 @@ impl Reinstatement {
     }
 }
 
-/// Explains a refusal. Only for the errnos that mean "taken" the kernel is asked which
-/// program is there.
+/// Explains why an attach failed. If the errno means that the interface is taken, asks the
+/// kernel which program is attached.
 fn refused(
     interface: &Interface,
     mode: XdpAttachMode,
@@ -285,7 +286,7 @@ fn occupant(interface: &Interface) -> Result<Option<crate::report::ProgramIdenti
     Ok(occupant.map(|occupant| occupant.identity))
 }
 
-/// The kernel's own text out of libbpf's warning.
+/// Extracts the kernel's text from libbpf's warning.
 fn kernel_message(output: &str) -> Option<String> {
     output.trim().rsplit_once("message: ").map(|(_, text)| text.into())
 }

@@ -1,5 +1,5 @@
-//! Which object in which mode: the best mode that the interface takes, and in it the best
-//! object that the kernel loads.
+//! Finds the best combination of mode and object: it tries the modes in order of preference,
+//! and in each mode the objects in order of preference.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -18,18 +18,18 @@ use crate::xdp::attachment::Attachment;
 use crate::xdp::interface::Interface;
 use crate::xdp::running::RunningProgram;
 
-/// What is the same for every candidate.
+/// The inputs of a search for the best object.
 pub struct Candidates<'a> {
     pub config: &'a XdpConfig,
     pub partitions: &'a Partitions,
     pub interface: &'a Interface,
     pub shared: SharedMaps<'a>,
-    /// A program of ours that is to be replaced where it is, in its mode, by one that
-    /// uses its tables. They hold the owners and queues already.
+    /// The program of another process that the new program is to replace. The search then
+    /// keeps its mode and its maps, which hold the owners and queues already.
     pub running: Option<&'a RunningProgram>,
 }
 
-/// One object, and how far it came.
+/// One object, and the result of loading and attaching it so far.
 struct Candidate {
     object: ArtifactObject,
     state: State,
@@ -49,7 +49,7 @@ struct Way {
     steers: bool,
 }
 
-/// What one attempt with one object in one mode came to.
+/// The result of attaching one object in one mode.
 enum Attempt {
     Attached(Attachment),
     /// The next object may work in this mode.
@@ -59,9 +59,11 @@ enum Attempt {
 }
 
 impl Candidates<'_> {
-    /// Tries the objects in their order until one is attached, and reports what became
-    /// of each. Native mode with any object comes before generic mode with the best one;
-    /// in each mode, steering with any object comes before filtering with the best one.
+    /// Attaches the first object that works, and reports the outcome of each object.
+    ///
+    /// In [`XdpAttachMode::Auto`] it first tries to steer in native mode, then to steer in
+    /// generic mode, then to filter in native mode, then to filter in generic mode. In each of
+    /// these ways it tries every object before it goes to the next way.
     pub fn attach_best(
         &self,
         artifact: Artifact,
@@ -88,7 +90,8 @@ impl Candidates<'_> {
         if let Some(running) = running {
             return Ok((running, selection));
         }
-        // With one mode configured, the error of the best object in it is the answer.
+        // If one mode is configured, its first error is that of the best object, which tells
+        // more than the whole selection.
         let one_mode = self.config.attach_mode != XdpAttachMode::Auto && self.running.is_none();
         match errors.into_iter().next() {
             Some(error) if one_mode => Err(error),
@@ -96,7 +99,7 @@ impl Candidates<'_> {
         }
     }
 
-    /// The modes to try, best first. A configured mode is tried alone.
+    /// The ways to try, best first. If a mode is configured, only that mode is tried.
     fn ways(&self) -> Vec<Way> {
         use XdpAttachMode::{Auto, Generic, Native};
         if let Some(running) = self.running {
@@ -110,7 +113,7 @@ impl Candidates<'_> {
         ways.into_iter().map(|(mode, steers)| Way { mode, steers }).collect()
     }
 
-    /// Tries the objects that can go this way. An error ends the whole search.
+    /// Tries every object that can work in this way. An error ends the whole search.
     fn try_way(
         &self,
         way: Way,
@@ -140,7 +143,7 @@ impl Candidates<'_> {
                 Attempt::NextMode(error) => (error, true),
             };
             let reason = error.with_causes().to_string();
-            tracing::info!(object = %candidate.object.file, reason, "not attached");
+            tracing::info!(object = %candidate.object.file, reason, "cannot attach this object");
             candidate.attach_errors.push(AttachRefusal { mode: way.mode, reason });
             errors.push(error);
             refused.push(traits);
@@ -177,7 +180,7 @@ impl Candidates<'_> {
         let attached = match self.running {
             Some(running) => running.attachment.replaced(program, way.steers),
             None => {
-                // The queues come first: before Linux 5.3 a packet for a CPU without a
+                // The queues are created first: before Linux 5.3 a packet for a CPU without a
                 // queue is lost.
                 if way.steers {
                     let queue_size = self.config.cpu_queue_size;
@@ -198,21 +201,22 @@ impl Candidates<'_> {
     /// Why the object only filters in this mode; `None` if it can steer.
     fn no_steering(&self, mode: XdpAttachMode, loaded: &LoadedXdp) -> Option<String> {
         let reason = match mode {
-            // Seen on 6.18: frames that do not fit into one page, or that a thread writes
-            // that may sleep, take the generic path in this driver. There the length of the
-            // Ethernet header is missing, and IP drops the packet behind the CPU map.
+            // Seen on 6.18: this driver handles a frame in its generic path if the frame does
+            // not fit into one page, or if the thread that writes it may sleep. That path does
+            // not set the length of the Ethernet header, so IP drops the packet after the CPU
+            // map.
             XdpAttachMode::Native if self.interface.driver.as_deref() == Some("tun") => {
                 "the driver of taps loses packets that are redirected in native mode"
             }
             XdpAttachMode::Native => return None,
-            // Since Linux 6.9 (from its history; seen on 6.18) generic mode gives such a
-            // program a copy of the packet in which that length is missing too.
+            // Since Linux 6.9 (from its history; seen on 6.18) generic mode gives a multi-buffer
+            // program a copy of the packet that lacks the length of the Ethernet header, too.
             _ if loaded.multi_buffer => {
                 "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
             }
-            // Before Linux 5.15 generic mode loses every packet that is redirected to a CPU
-            // map. Kernels from 5.9 on refuse to attach a program with 8-byte values there,
-            // so with 4-byte values nothing warns.
+            // Before Linux 5.15 generic mode loses every packet that a program redirects to a
+            // CPU map. Linux 5.9 to 5.14 refuse to attach a program whose CPU map has 8-byte
+            // values in that mode. They accept one with 4-byte values, and lose its packets.
             _ if loaded.cpu_map.value_size() <= 4 => {
                 "Linux before 5.15 loses what is redirected in generic mode, and this object \
                  cannot tell on which Linux it runs"
@@ -256,9 +260,10 @@ impl Candidate {
     }
 }
 
-/// The traits by which an interface tells objects apart in one mode. After one object is
-/// refused, others with the same traits are skipped: each attempt may restart a network
-/// card's queues.
+/// The properties for which an interface can refuse an object in this mode: multi-buffer, and
+/// in generic mode 8-byte values in the CPU map. After an interface has refused an object, the
+/// search skips objects with equal properties, because each attempt may restart the queues of
+/// a network card.
 fn attach_traits(mode: XdpAttachMode, loaded: &LoadedXdp) -> (bool, bool) {
     let generic = mode == XdpAttachMode::Generic;
     (loaded.multi_buffer, generic && loaded.cpu_map.value_size() > 4)

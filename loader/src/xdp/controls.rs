@@ -1,4 +1,4 @@
-//! What can be changed and read while the program runs: ports, limits, source lists and
+//! The controls of a running program: changes its ports, limits and source lists, and reads
 //! samples of dropped packets.
 
 use std::mem::offset_of;
@@ -16,13 +16,13 @@ use crate::sys::map::Map;
 use crate::sys::ring_buffer::RingBuffer;
 use crate::sys::thread::monotonic_now;
 
-/// Changes what the running program filters, and reads samples of what it drops.
+/// Changes the filters of the running program, and reads samples of the packets that it drops.
 ///
-/// A change acts from the next packet on. Each change is made at once, so there is no
-/// moment without a limit or a list. The exception is a port that changes its position
-/// among several: packets to it may pass unfiltered for nanoseconds.
+/// A change takes effect from the next packet on. Each change is atomic, so there is no moment
+/// without a limit or a list. There is one exception: if a change moves a port to another
+/// position in the list of ports, packets to it may pass unfiltered for nanoseconds.
 ///
-/// The settings end with this program. A process that takes over
+/// The changes are lost when the program is replaced. A process that takes over
 /// ([`crate::Ingest::take_over`]) starts with its own configuration and with full token
 /// buckets.
 ///
@@ -50,7 +50,7 @@ struct Own {
     features: u32,
     several_ports: bool,
     max_prefixes: u32,
-    /// Holds what `current` says, as `struct laminar_controls`.
+    /// Holds the values of `current` as `struct laminar_controls`.
     map: Map,
     current: Mutex<ControlValues>,
     deny: Option<Map>,
@@ -58,7 +58,7 @@ struct Own {
     samples: Option<Mutex<RingBuffer>>,
 }
 
-/// A source list: its name, and how to find it.
+/// A source list: its name in messages, and the function that returns its map.
 struct List {
     name: &'static str,
     map: fn(&Own) -> &Option<Map>,
@@ -87,34 +87,34 @@ impl XdpControls {
     /// The ports that are filtered and steered, the configured `port` first.
     ///
     /// # Errors
-    /// [`XdpError::ForeignProgram`] if the program is one of an earlier process that could
-    /// not be replaced. All other methods return it too.
+    /// [`XdpError::ForeignProgram`] if an earlier process loaded the program and this process
+    /// could not replace it. All other methods also return this error then.
     pub fn ports(&self) -> Result<Vec<u16>, XdpError> {
         Ok(self.own()?.current().ports.clone())
     }
 
-    /// Filters and steers these ports instead, 1 to 16 of them. [`crate::Ingest`] still
-    /// receives only on the port at which it was opened.
+    /// Replaces the list of ports that are filtered and steered. It must have 1 to 16 ports.
+    /// [`crate::Ingest`] still receives only on the port with which it was opened.
     ///
     /// # Errors
     /// [`XdpError::Config`] for port 0, a duplicate or too many ports.
-    /// [`XdpError::FeatureOff`] for more than one port if the program was loaded for one:
-    /// it then looks for no others, which makes it faster. [`XdpError::Kernel`] if the
+    /// [`XdpError::FeatureOff`] for more than one port if the program was loaded for one port:
+    /// such a program checks only the first port, which is faster. [`XdpError::Kernel`] if the
     /// kernel refuses.
     pub fn set_ports(&self, ports: &[u16]) -> Result<(), XdpError> {
         self.change_ports(|_| Ok(ports.to_vec()))
     }
 
-    /// Filters and steers one more port, up to 16 in all.
+    /// Adds a port to those that are filtered and steered. At most 16 ports are possible.
     ///
     /// # Errors
-    /// As [`XdpControls::set_ports`]; [`XdpError::Config`] also if the port is filtered
+    /// Those of [`XdpControls::set_ports`]. [`XdpError::Config`] also if the port is filtered
     /// already.
     pub fn add_port(&self, port: u16) -> Result<(), XdpError> {
         self.change_ports(|current| Ok([current, &[port]].concat()))
     }
 
-    /// No longer filters a port: its packets pass.
+    /// Stops filtering and steering a port. Its packets then pass.
     ///
     /// # Errors
     /// [`XdpError::Config`] if the port is not filtered, or is the only one.
@@ -129,9 +129,9 @@ impl XdpControls {
         })
     }
 
-    /// Sets another limit for each source. A bucket keeps what it lacks as time, so at
-    /// another rate the same time stands for more or fewer packets, but never for more
-    /// than a whole bucket.
+    /// Replaces the limit of each source. A token bucket stores the time that it needs to be
+    /// full again. At another rate the same time means another number of packets, but never
+    /// more than a full bucket.
     ///
     /// # Errors
     /// [`XdpError::Config`] for a limit out of range, [`XdpError::FeatureOff`] if no limit
@@ -147,8 +147,8 @@ impl XdpControls {
     /// # Errors
     /// [`XdpError::FeatureOff`] if no lists were configured at loading,
     /// [`XdpError::ListFull`] if the list is full, [`XdpError::Kernel`] if the kernel
-    /// refuses. Nothing has changed then. Before Linux 6.13 a full list refuses also a
-    /// prefix that it holds already.
+    /// refuses. After an error the list is unchanged. Before Linux 6.13 a full list also
+    /// refuses a prefix that it holds already.
     pub fn deny(&self, prefix: IpNet) -> Result<(), XdpError> {
         self.add(&DENY, prefix)
     }
@@ -166,7 +166,7 @@ impl XdpControls {
     /// Exempts a prefix from the limit. A denied prefix stays denied.
     ///
     /// # Errors
-    /// As [`XdpControls::deny`].
+    /// Those of [`XdpControls::deny`].
     pub fn allow(&self, prefix: IpNet) -> Result<(), XdpError> {
         self.add(&ALLOW, prefix)
     }
@@ -174,13 +174,13 @@ impl XdpControls {
     /// Removes exactly this prefix from the list of sources without a limit.
     ///
     /// # Errors
-    /// As [`XdpControls::remove_deny`].
+    /// Those of [`XdpControls::remove_deny`].
     pub fn remove_allow(&self, prefix: IpNet) -> Result<(), XdpError> {
         self.remove(&ALLOW, prefix)
     }
 
-    /// Samples one in `one_in` of the dropped packets of each reason and CPU; 0 samples
-    /// none.
+    /// Sets the sampling rate: the program samples one in `one_in` dropped packets, counted
+    /// for each reason and CPU. With 0 it samples none.
     ///
     /// # Errors
     /// [`XdpError::FeatureOff`] if no samples were configured at loading,
@@ -190,12 +190,12 @@ impl XdpControls {
         own.change(|values| values.sample_every = one_in)
     }
 
-    /// Returns the samples that wait, oldest first. If none waits, blocks until one comes
-    /// or the timeout ends; then the result may be empty. With a timeout of zero this does
-    /// not wait for samples.
+    /// Returns the waiting samples, oldest first. If none waits, blocks until a sample arrives
+    /// or the timeout ends. The result is empty if no sample arrived. With a timeout of zero
+    /// this does not wait for samples.
     ///
     /// Each sample is returned once. Concurrent callers are serialized. About 1,600
-    /// samples can wait; packets that are dropped beyond that are counted but not sampled.
+    /// samples can wait. While so many wait, dropped packets are counted but not sampled.
     ///
     /// # Errors
     /// [`XdpError::FeatureOff`] if no samples were configured at loading,
@@ -276,8 +276,8 @@ impl Own {
         self.write(&mut self.current(), change)
     }
 
-    /// Writes all values, the unchanged ones too: a program that reads one meanwhile sees
-    /// the same value.
+    /// Writes all values, even the unchanged ones. Writing an unchanged value is safe while the
+    /// program reads it.
     fn write(
         &self,
         current: &mut ControlValues,

@@ -1,4 +1,4 @@
-//! The XDP hook of an interface, as netlink shows and changes it.
+//! Queries and changes the program on an interface through netlink.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,8 +9,8 @@ use crate::config::XdpAttachMode;
 use crate::ids::InterfaceIndex;
 use crate::sys::{bpf, xdp_attach};
 
-/// The netlink flag of a mode. Everything but generic mode is native here: offload is
-/// refused with the configuration, and auto is resolved before.
+/// The netlink flag of a mode. Every mode except generic maps to native: the configuration
+/// refuses offload, and auto is replaced by a real mode before.
 pub fn mode_flag(mode: XdpAttachMode) -> u32 {
     match mode {
         XdpAttachMode::Generic => libbpf::XDP_FLAGS_SKB_MODE,
@@ -24,7 +24,7 @@ pub fn is_attached(index: InterfaceIndex, program: &OwnedFd) -> io::Result<bool>
     Ok(xdp_attach::attached_programs(index)?.iter().any(|(_, attached)| *attached == id))
 }
 
-/// Replaces `current` by `program`, if `current` is attached.
+/// Replaces `current` with `program`. Fails if `current` is not attached.
 pub fn exchange(
     index: InterfaceIndex,
     mode: XdpAttachMode,
@@ -33,7 +33,7 @@ pub fn exchange(
 ) -> io::Result<()> {
     let flags = mode_flag(mode);
     match xdp_attach::attach(index, program, flags, Some(current.as_fd())) {
-        // Before Linux 5.7 the kernel cannot compare programs, so this does.
+        // Before Linux 5.7 the kernel cannot compare programs, so this compares them first.
         Err(error)
             if error.raw_os_error() == Some(libc::EINVAL) && is_attached(index, current)? =>
         {
@@ -51,7 +51,7 @@ pub fn remove(index: InterfaceIndex, program: &OwnedFd, mode: XdpAttachMode) -> 
         return Ok(()); // another process removed or replaced it
     }
     match error.raw_os_error() {
-        // Before Linux 5.7 the kernel cannot compare programs, so this did.
+        // Before Linux 5.7 the kernel cannot compare programs. They were compared above.
         Some(libc::EINVAL) => xdp_attach::detach(index, None, flags),
         _ => Err(error),
     }

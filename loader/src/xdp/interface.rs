@@ -1,4 +1,4 @@
-//! A network interface: its identity and the facts that decisions need.
+//! A network interface: its name, index and driver, and its receive packet steering.
 
 use std::ffi::CString;
 use std::fs;
@@ -27,13 +27,13 @@ impl Interface {
         Ok(Interface { name: name.into(), index, driver: netdev::driver(&c_name) })
     }
 
-    /// Whether receive packet steering (RPS) moves the interface's packets to other
-    /// CPUs, as far as /sys shows this network namespace.
+    /// Whether receive packet steering (RPS) moves the interface's packets to other CPUs.
+    /// False if /sys does not show this network namespace.
     pub fn has_receive_packet_steering(&self) -> bool {
         let folder = format!("/sys/class/net/{}", self.name);
         let index = fs::read_to_string(format!("{folder}/ifindex")).unwrap_or_default();
         if index.trim() != self.index.to_string() {
-            return false; // /sys shows another namespace
+            return false; // /sys shows another network namespace
         }
         let queues = fs::read_dir(format!("{folder}/queues")).into_iter().flatten().flatten();
         let mut masks =

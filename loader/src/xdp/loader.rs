@@ -1,4 +1,5 @@
-//! The program on its interfaces as callers see it: load, read, steer, detach.
+//! The public handle of an attached program: loads it, reads its counters, steers, and
+//! detaches it.
 
 use std::sync::Arc;
 
@@ -15,11 +16,11 @@ use crate::xdp::interface::Interface;
 use crate::xdp::occupant;
 use crate::xdp::running::RunningProgram;
 
-/// An XDP program at work. Dropping the loader detaches the program. From Linux 5.9 on
-/// the kernel detaches it also when the process is killed.
+/// An attached XDP program. Dropping the loader detaches the program. From Linux 5.9 on
+/// the kernel also detaches it when the process is killed.
 ///
 /// A loader can be moved to another thread and shared between threads. On kernels before
-/// 5.9 it must be dropped in the network namespace in which it was made.
+/// 5.9, drop it in the network namespace in which it was created.
 ///
 /// ```no_run
 /// use laminar_xdp::{XdpConfig, XdpLoader};
@@ -51,20 +52,22 @@ impl XdpLoader {
     /// Selects the best object for this kernel, loads it, and attaches it to
     /// [`XdpConfig::interface`].
     ///
-    /// `cpus` are the ids of online CPUs. Each gets a queue; partition `p` starts on
-    /// `cpus[p % cpus.len()]`. Attaching is the last step, so everything is in place for
-    /// the first packet. If only generic mode is left and could lose redirected packets,
-    /// the program filters without steering: [`XdpLoader::steers`] is then false,
-    /// [`XdpLoader::selection`] holds the reason, and one warning is logged.
+    /// `cpus` are the ids of online CPUs. Each CPU gets a queue. The first owner of partition
+    /// `p` is `cpus[p % cpus.len()]`. Attaching is the last step, so the queues and the steering
+    /// table are ready before the first packet. If steering would lose packets in every mode
+    /// that works, the program filters without steering: [`XdpLoader::steers`] then returns
+    /// false, [`XdpLoader::selection`] holds the reason, and one warning is logged.
     ///
-    /// Blocks for some tens of milliseconds, most of it in the kernel's verifier and in
+    /// Blocks for some tens of milliseconds, mostly for the kernel's verifier and for
     /// attaching. Needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the
     /// network namespace of the calling thread.
     ///
+    /// The loader never replaces a program that another owner attached. Before Linux 5.9 a
+    /// killed process leaves its program attached: if the program is one of this library, the
+    /// loader removes it and logs one warning.
+    ///
     /// # Errors
-    /// Any [`XdpError`]. The interface is then as it was before. A program of another
-    /// owner is never displaced. A program that a killed process of ours left behind
-    /// (before Linux 5.9) is removed, with one warning.
+    /// Any [`XdpError`]. After an error this call has attached nothing.
     pub fn load_and_attach(config: &XdpConfig, cpus: &[u32]) -> Result<XdpLoader, XdpError> {
         if !config.enabled {
             return Err(XdpError::Disabled);
@@ -75,7 +78,8 @@ impl XdpLoader {
         Self::load(config, partitions, artifact, &mut KernelFeatures::default(), &[])
     }
 
-    /// Loads with partitions, probe results and maps that others share.
+    /// Loads and attaches a program. The caller provides the partitions, the probe results and
+    /// the maps that it shares with socket programs.
     pub(crate) fn load(
         config: &XdpConfig,
         partitions: Arc<Partitions>,
@@ -94,15 +98,15 @@ impl XdpLoader {
         let (name, mode, steers) = (&interface.name, program.mode(), program.steers);
         tracing::info!(interface = %name, %mode, steers, "XDP program attached");
         if !steers {
-            tracing::warn!(interface = %name, "XDP filters, but does not steer");
+            tracing::warn!(interface = %name, "XDP filters but does not steer");
         }
         Ok(Self::new(program, selection, config, partitions))
     }
 
-    /// Replaces a program that another process attached by the best object of this
-    /// process, and keeps its maps. If no object can replace the program, the program
-    /// itself stays. The other process keeps its hold until
-    /// [`XdpLoader::take_ownership`].
+    /// Replaces the program of another process with the best object of this process. The new
+    /// program uses the old program's maps. If no object can replace the old program, that
+    /// program stays. Until [`XdpLoader::take_ownership`], dropping the loader attaches the old
+    /// program again instead of detaching.
     pub(crate) fn take_over(
         config: &XdpConfig,
         partitions: Arc<Partitions>,
@@ -132,10 +136,10 @@ impl XdpLoader {
                 running.attachment.release();
                 Ok(Self::new(program, selection, config, partitions))
             }
-            // The old program stays only if this process wants no features of its own:
-            // with the old program it could not control them.
+            // The old program stays only if this configuration asks for no features, because
+            // this process cannot control the features of the old program.
             Err(XdpError::NoUsableObject { selection }) if crate::object::features(config) == 0 => {
-                tracing::warn!(%selection, "the program of the former process stays");
+                tracing::warn!(%selection, "keeping the program of the former process");
                 Ok(Self::new(running, *selection, config, partitions))
             }
             Err(error) => Err(error),
@@ -152,12 +156,12 @@ impl XdpLoader {
         XdpLoader { interface: XdpInterface { program, selection }, controls, partitions }
     }
 
-    /// Makes a program that was taken over this process's own.
+    /// Ends a take-over: dropping the loader detaches from now on.
     pub(crate) fn take_ownership(&mut self) {
         self.interface.program.attachment.take_ownership();
     }
 
-    /// Drops the hold without detaching: another process has taken over.
+    /// Drops the hold without detaching, because another process has taken over.
     pub(crate) fn release(&mut self) {
         self.interface.program.attachment.release();
     }
@@ -187,16 +191,16 @@ impl XdpLoader {
             .map_err(|error| XdpError::kernel("read the statistics", error))
     }
 
-    /// What can be changed and read while the program runs.
+    /// The controls of the running program: ports, limits, source lists and drop samples.
     pub fn controls(&self) -> &XdpControls {
         &self.controls
     }
 
-    /// Moves a partition to another of the CPUs that were named at loading.
+    /// Moves a partition to another of the CPUs that were given at loading.
     ///
-    /// The next packet goes to the new CPU. Packets in the old CPU's queue are still
-    /// processed there, so for a moment two CPUs may work on one partition.
-    /// [`crate::Ingest::move_partition`] keeps the order instead.
+    /// The next packet goes to the new CPU. The old CPU still processes the packets in its
+    /// queue, so for a moment two CPUs may process packets of one partition.
+    /// [`crate::Ingest::move_partition`] avoids that and keeps the order.
     ///
     /// # Errors
     /// [`XdpError::FilterOnly`] if the program does not steer,
@@ -213,8 +217,8 @@ impl XdpLoader {
         partitions::write_entry(&program.loaded.steering, partition, entry)
     }
 
-    /// Detaches the program now and reports failure. Dropping the loader detaches too,
-    /// and only logs a failure.
+    /// Detaches the program and returns an error if that fails. Dropping the loader also
+    /// detaches, but only logs a failure.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel refuses.
@@ -226,13 +230,13 @@ impl XdpLoader {
         })
     }
 
-    /// Every interface that this loader attached to: today one, that of
+    /// Every interface to which this loader attached a program. Today that is only
     /// [`XdpConfig::interface`].
     pub fn interfaces(&self) -> &[XdpInterface] {
         std::slice::from_ref(&self.interface)
     }
 
-    /// Which object was selected for [`XdpConfig::interface`], and why not the others.
+    /// Which object was selected for [`XdpConfig::interface`], and why the others were not.
     pub fn selection(&self) -> &Selection {
         self.interface.selection()
     }
@@ -242,14 +246,14 @@ impl XdpLoader {
         self.interface.mode()
     }
 
-    /// Whether valid packets are redirected to CPU queues on [`XdpConfig::interface`], or
-    /// only junk is dropped there.
+    /// Whether the program on [`XdpConfig::interface`] redirects valid packets to CPU queues.
+    /// If false, it only drops junk.
     pub fn steers(&self) -> bool {
         self.interface.steers()
     }
 
     /// Whether the kernel detaches the program from [`XdpConfig::interface`] when the
-    /// process ends (a bpf_link, Linux 5.9), or leaves it there.
+    /// process ends (with a bpf_link, Linux 5.9). If false, the program stays attached.
     pub fn detaches_on_exit(&self) -> bool {
         self.interface.detaches_on_exit()
     }
@@ -280,23 +284,23 @@ impl XdpInterface {
         &self.program.attachment.interface().name
     }
 
-    /// The mode in which the program runs: native or generic.
+    /// The mode of the program: native or generic.
     pub fn mode(&self) -> XdpAttachMode {
         self.program.mode()
     }
 
-    /// Whether valid packets are redirected to CPU queues, or only junk is dropped.
+    /// Whether the program redirects valid packets to CPU queues. If false, it only drops junk.
     pub fn steers(&self) -> bool {
         self.program.steers
     }
 
-    /// Which object was selected, and why not the others.
+    /// Which object was selected, and why the others were not.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// Whether the kernel detaches the program when the process ends (a bpf_link, Linux
-    /// 5.9), or leaves it on the interface.
+    /// Whether the kernel detaches the program when the process ends (with a bpf_link, Linux
+    /// 5.9). If false, the program stays attached.
     pub fn detaches_on_exit(&self) -> bool {
         self.program.attachment.detaches_on_exit()
     }
@@ -310,7 +314,7 @@ impl XdpInterface {
     }
 }
 
-/// Fails if a target is forced that the artifact does not have.
+/// Fails if the configuration forces a target that no object of the artifact has.
 fn check_forced_target(config: &XdpConfig, artifact: &Artifact) -> Result<(), XdpError> {
     let Some(forced) = &config.force_target else { return Ok(()) };
     let entries = artifact.objects.iter().filter_map(|object| object.entry.as_ref());

@@ -1,4 +1,5 @@
-//! One program on its interface: choose, load, attach, steer, count.
+//! An XDP program on an interface: chooses an object, loads and attaches it, steers, and reads
+//! its counters.
 
 mod attach_error;
 mod attachment;

@@ -1,4 +1,4 @@
-//! The program that is on an interface before ours.
+//! A program that is attached to an interface already.
 
 use std::os::fd::OwnedFd;
 
@@ -22,12 +22,12 @@ pub struct Occupant {
 }
 
 impl Occupant {
-    /// The program on the interface; `None` if there is none.
+    /// The first program on the interface; `None` if there is none.
     pub fn find(interface: &Interface) -> Result<Option<Occupant>, XdpError> {
         Ok(Self::find_all(interface)?.into_iter().next())
     }
 
-    /// The programs on the interface. A kernel allows one for each mode.
+    /// The programs on the interface. The kernel allows one in each mode.
     pub fn find_all(interface: &Interface) -> Result<Vec<Occupant>, XdpError> {
         let attached = xdp_attach::attached_programs(interface.index).map_err(|error| {
             let action = format!("ask which XDP program {} carries", interface.name);
@@ -44,7 +44,7 @@ impl Occupant {
         Occupant { mode, identity: ProgramIdentity { id, name, tag }, program }
     }
 
-    /// The descriptor of the program, if it has one of our names.
+    /// The descriptor of the program, if it has a name of this library's programs.
     pub fn into_our_program(self) -> Option<OwnedFd> {
         let ours = self.has_our_name();
         self.program.filter(|_| ours)
@@ -55,8 +55,8 @@ impl Occupant {
         ours.into_iter().any(|name| self.identity.name.as_deref() == name.to_str().ok())
     }
 
-    /// Whether a process of ours attached the program: such a process fills the steering
-    /// table, which other tools leave empty.
+    /// Whether this library attached the program, in this or another process. This library
+    /// fills the steering table before it attaches; other tools leave the table empty.
     fn is_configured_by_us(&self, program: &OwnedFd) -> bool {
         let maps = bpf::program_maps(program).unwrap_or_default();
         let mut tables = maps
@@ -67,11 +67,12 @@ impl Occupant {
     }
 }
 
-/// Fails if a program is on the interface. A program that a killed process of ours left
-/// behind is removed first: without a bpf_link it outlives its process.
+/// Fails if a program is on the interface. If this library attached it in a process that was
+/// killed, removes it instead: without a bpf_link a program outlives its process.
 pub fn make_free(interface: &Interface) -> Result<(), XdpError> {
     let Some(occupant) = Occupant::find(interface)? else { return Ok(()) };
-    // A living owner holds the lock. It is held here until the program is removed.
+    // A living owner holds the lock, so acquiring it proves that the owner has ended. It stays
+    // locked until the program is removed.
     let lock = OwnerLock::acquire(interface.index);
     if lock.is_some()
         && let Some(program) = &occupant.program
@@ -85,11 +86,12 @@ pub fn make_free(interface: &Interface) -> Result<(), XdpError> {
     Err(XdpError::Busy { interface: interface.name.clone(), holder: occupant.identity })
 }
 
-/// Whether the program could be removed. A program that a bpf_link holds cannot.
+/// Removes the program, and returns whether it is removed. A program that a bpf_link holds
+/// cannot be removed.
 fn remove_in_any_mode(interface: &Interface, program: &OwnedFd) -> bool {
     let modes = [XdpAttachMode::Native, XdpAttachMode::Generic];
-    // Before Linux 5.7 (from its history) detaching in the wrong mode is no error, so the
-    // result is looked up.
+    // Before Linux 5.7 (from its history) detaching in the wrong mode succeeds without effect,
+    // so this checks the interface afterwards.
     let is_removed = |mode| {
         hook::remove(interface.index, program, mode).is_ok()
             && hook::is_attached(interface.index, program).is_ok_and(|attached| !attached)

@@ -1,5 +1,6 @@
-//! A lock that shows that the owner of an attachment without a bpf_link is alive. The
-//! kernel releases it when the process ends, while the program stays on the interface.
+//! A lock on an interface, for attachments without a bpf_link. It shows that the process that
+//! attached a program is alive. When that process ends, the kernel releases the lock, while
+//! the program stays on the interface.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,9 +10,9 @@ use std::time::Duration;
 
 use crate::ids::InterfaceIndex;
 
-/// A name among the abstract Unix sockets of the network namespace. Any process there
-/// can take the name. The effect is safe: a leftover program is then left alone, and
-/// nothing is attached where that needs the lock.
+/// The lock is the name of an abstract Unix socket, which only one socket of a network
+/// namespace can have. Any process there can take the name. That is safe: this library then
+/// removes no leftover program, and attaches none without a bpf_link.
 #[derive(Debug)]
 pub struct OwnerLock {
     socket: UnixDatagram,
@@ -19,8 +20,8 @@ pub struct OwnerLock {
 
 impl OwnerLock {
     /// Locks an interface of this thread's network namespace; `None` if another process
-    /// holds the lock. A process that only looks may hold it for a moment, so this
-    /// retries for 100 ms.
+    /// holds the lock. A process that checks for a leftover program holds it for a moment, so
+    /// this retries for 100 ms.
     pub fn acquire(interface: InterfaceIndex) -> Option<OwnerLock> {
         let address = SocketAddr::from_abstract_name(OwnerLock::name(interface)).ok()?;
         (0..10).find_map(|_| match UnixDatagram::bind_addr(&address) {
@@ -37,7 +38,8 @@ impl OwnerLock {
         format!("laminar-xdp/attached-to-interface/{interface}")
     }
 
-    /// The lock of another process, which handed this descriptor over and keeps its own.
+    /// Makes a lock from a descriptor that another process handed over. That process keeps its
+    /// own descriptor of the same lock.
     pub fn from_descriptor(descriptor: OwnedFd) -> OwnerLock {
         OwnerLock { socket: descriptor.into() }
     }

@@ -1,4 +1,4 @@
-//! One program at work on one interface.
+//! A loaded program that is attached to one interface.
 
 use crate::config::XdpAttachMode;
 use crate::object::LoadedXdp;
@@ -6,13 +6,13 @@ use crate::report::XdpError;
 use crate::sys::bpf;
 use crate::xdp::attachment::Attachment;
 
-/// A loaded program and its place on an interface.
+/// A loaded program and its attachment.
 #[derive(Debug)]
 pub struct RunningProgram {
     // Dropped first: the maps must outlive the program on the interface.
     pub attachment: Attachment,
     pub loaded: LoadedXdp,
-    /// Whether valid packets are redirected to CPU queues, or only junk is dropped.
+    /// Whether the program redirects valid packets to CPU queues. If false, it only drops junk.
     pub steers: bool,
 }
 
