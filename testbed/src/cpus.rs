@@ -46,7 +46,7 @@ pub fn on_cpu<T: Send>(cpu: u32, work: impl FnOnce() -> T + Send) -> io::Result<
 /// Binds a thread to one CPU. The thread id 0 is the calling thread.
 pub fn pin_thread(thread: u32, cpu: u32) -> io::Result<()> {
     let mut set = empty_set();
-    // SAFETY: `CPU_SET` panics if the number is beyond the set, and never writes there.
+    // SAFETY: `CPU_SET` checks the bounds of the set and panics if the number is beyond them.
     unsafe { libc::CPU_SET(cpu as usize, &mut set) };
     // SAFETY: the call reads `set` only, whose size is passed.
     check(unsafe { libc::sched_setaffinity(thread as i32, size_of_val(&set), &set) }).map(|_| ())
