@@ -1,4 +1,5 @@
-//! Compiles the BPF program for the host, in both forms.
+//! Compiles the BPF program for the host twice: for packets in one buffer ("plain"), and for
+//! packets in several buffers ("frags").
 
 fn main() {
     println!("cargo::rerun-if-changed=host");

@@ -1,10 +1,11 @@
 //! Filters and steers real datagrams, and shows every number.
 //!
-//! Makes two network namespaces joined by a veth pair, attaches XDP through the crate, and
-//! sends a known mixture from ordinary sockets. Compares the counters and the received
-//! datagrams with those that were sent, and fails if any number differs. Descriptors of this
-//! process hold the namespaces and the program, so the kernel removes them when the process
-//! ends, also when it is interrupted.
+//! Creates two network namespaces with a veth pair between them, attaches the XDP program, and
+//! sends a known mixture of datagrams from ordinary sockets. Compares the counters and the
+//! received datagrams with the datagrams that were sent, and fails if any number differs.
+//!
+//! The namespaces and the program are held by file descriptors of this process. The kernel
+//! therefore removes them when the process ends, even if it is interrupted.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -18,23 +19,23 @@ use testbed::{RxCpuSockets, TestNet};
 const PORT: u16 = 9999;
 const OTHER_PORT: u16 = 9998;
 const PARTITIONS: u32 = 8;
-/// The number of datagrams of each kind, and for each partition.
+/// The number of datagrams of each invalid kind, and of valid datagrams for each partition.
 const EACH: u64 = 100;
 /// The payload of the fragmented datagram, in bytes.
 const LARGE: usize = 4000;
-/// The fragments of that datagram under an MTU of 1500: each carries at most 1480 bytes
-/// behind its IP header.
+/// The number of fragments of that datagram. With an MTU of 1500, each fragment carries at most
+/// 1480 bytes after its IP header.
 const FRAGMENTS: u64 = ((LARGE + LaminarHeader::SIZE + 8) as u64).div_ceil(1480);
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
-        eprintln!("error: the demo {missing} to make network namespaces and load XDP programs");
+        eprintln!("error: the demo {missing} to create network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
     match demo() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("error: some numbers differ from what was sent; see the lines marked WRONG");
+            eprintln!("error: some numbers are not the expected ones; see the lines marked WRONG");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<bool> {
-    let net = TestNet::new().context("make two namespaces and a veth pair")?;
+    let net = TestNet::new().context("cannot create two namespaces and a veth pair")?;
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(PORT)))?;
     let other = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(OTHER_PORT)))?;
 
@@ -54,7 +55,7 @@ fn demo() -> Result<bool> {
     let config = XdpConfig::builder()
         .enabled(true)
         .interface(TestNet::INTERFACE)
-        // The objects of this checkout, even if a package has installed others.
+        // Use the objects of this checkout, not those that a package may have installed.
         .bpf_object_path("bpf-prebuilt")
         .port(PORT)
         .attach_mode(XdpAttachMode::Native)
@@ -67,12 +68,13 @@ fn demo() -> Result<bool> {
     let sender = net.sending_socket()?;
     for _ in 0..EACH {
         send_one_of_each(&sender)?;
-        // A veth's ring holds 256 packets, so these have to arrive before the next round.
+        // The ring of a veth device holds 256 packets. Receive this round before the next one,
+        // so that the ring does not overflow.
         rx_cpus.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
     }
     sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;
     rx_cpus.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
-    // Also receives what should not arrive, so that it shows.
+    // Receive any datagrams that should not have arrived, so that the result shows them.
     rx_cpus.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
 
@@ -105,9 +107,9 @@ fn send_one_of_each(socket: &UdpSocket) -> Result<()> {
 struct Arrivals {
     /// The number of datagrams by partition key and CPU.
     by_partition: BTreeMap<u32, BTreeMap<usize, u64>>,
-    /// The fragmented datagram, reassembled.
+    /// How often the fragmented datagram arrived, reassembled.
     large: u64,
-    /// Datagrams that should not arrive.
+    /// The number of datagrams that should not have arrived.
     junk: u64,
 }
 

@@ -1,8 +1,9 @@
-//! Shows which object the loader picks on this kernel, in which mode, and why not the others.
+//! Shows which object the loader picks on this kernel in each attach mode, and why it rejects
+//! the others.
 //!
-//! Makes two network namespaces joined by a veth pair and loads there in every mode. Then
-//! loads each object alone, also those for sockets. `--json` prints the same for scripts. The
-//! interfaces of the machine are not touched.
+//! Creates two network namespaces with a veth pair between them and loads there in every mode.
+//! Then loads each object alone, including the object for sockets. `--json` prints the results
+//! as JSON for scripts. The interfaces of the machine are not touched.
 
 use std::process::ExitCode;
 
@@ -12,12 +13,12 @@ use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry};
 use serde_json::json;
 use testbed::TestNet;
 
-/// The objects of this checkout, even if a package has installed others.
+/// The objects of this checkout. A package may have installed other objects.
 const OBJECTS: &str = "bpf-prebuilt";
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
-        eprintln!("error: selection {missing} to make network namespaces and load XDP programs");
+        eprintln!("error: selection {missing} to create network namespaces and load XDP programs");
         return ExitCode::FAILURE;
     }
     let print = match std::env::args().nth(1).as_deref() {
@@ -51,7 +52,7 @@ fn load(mode: XdpAttachMode, target: Option<&str>) -> Result<Result<XdpLoader, X
     Ok(net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus)))
 }
 
-/// Why no object chooses the socket; `None` if one does.
+/// Why no BPF object chooses the socket, or `None` if a BPF object does.
 fn sockets_refused() -> Result<Option<String>> {
     let net = TestNet::new().context("make two namespaces and a veth pair")?;
     let config = XdpConfig::builder().bpf_object_path(OBJECTS).build()?;
@@ -99,16 +100,16 @@ fn print_json() -> Result<()> {
     Ok(())
 }
 
-/// What each object of this machine's byte order does in native and in generic mode.
+/// The objects for this machine's byte order, and what each does in native and in generic mode.
 fn objects() -> Result<Vec<(String, [&'static str; 2])>> {
     let manifest = std::fs::read_to_string(format!("{OBJECTS}/{}", Manifest::FILE_NAME))
-        .context("run it from the root of the checkout")?;
+        .context("cannot read the manifest; run this example from the root of the checkout")?;
     let mut entries = Manifest::parse(&manifest)?.objects;
     entries.retain(|entry| entry.byte_order == ByteOrder::HOST);
     let sockets = if sockets_refused()?.is_none() { "chooses" } else { "refused" };
     let does = |mode, entry: &ObjectEntry| -> Result<&'static str> {
         if entry.layer == Layer::Sockets {
-            // The mode of XDP makes no difference to it.
+            // The object for sockets works without XDP, so its result is the same in both modes.
             return Ok(sockets);
         }
         Ok(match load(mode, Some(&entry.target))? {

@@ -1,6 +1,6 @@
-//! The tests of this crate are in `tests/` and its programs in `examples/`. The library only
-//! makes `cargo test` compile the Rust samples of the repository's documents. They cannot be
-//! part of `laminar-xdp`: its package does not contain these files.
+//! The library makes `cargo test` compile the Rust samples in the repository's documents.
+//! `laminar-xdp` cannot do this itself, because its package does not contain the documents.
+//! Everything else in this crate is in `tests/` and `examples/`.
 
 /// The front page of the repository.
 #[cfg(doctest)]

@@ -1,11 +1,12 @@
-//! What the documents name exists: links, `make` targets, counters.
+//! Checks the documents of the repository: their links lead somewhere, the `make` targets that
+//! they name exist, and they explain every counter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use laminar_xdp::XdpReason;
 
-/// The words of `README.md`, as `wc -w` counts them, stay below this number.
+/// `README.md` must have fewer words than this, as `wc -w` counts them.
 const MAX_README_WORDS: usize = 900;
 
 fn root() -> PathBuf {
@@ -16,7 +17,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The documents for readers of the repository.
+/// The Markdown files whose links and commands are checked.
 fn documents() -> Vec<PathBuf> {
     let named = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "loader/README.md"];
     let mut documents: Vec<_> = named.iter().map(|name| root().join(name)).collect();
@@ -27,7 +28,7 @@ fn documents() -> Vec<PathBuf> {
     documents
 }
 
-/// The anchor that a heading gets on the web.
+/// The anchor that GitHub generates for a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
@@ -61,7 +62,7 @@ fn relative_links_lead_to_files_and_headings() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
-    assert!(checked > 20, "{checked} links were found");
+    assert!(checked > 20, "only {checked} links were found");
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn make_targets_exist() {
         }
     }
     assert!(unknown.is_empty(), "{unknown:#?}");
-    assert!(checked > 20, "{checked} commands were found");
+    assert!(checked > 20, "only {checked} commands were found");
 }
 
 #[test]
@@ -100,5 +101,5 @@ fn every_counter_is_explained_to_operators() {
 #[test]
 fn the_front_page_is_short() {
     let words = read(&root().join("README.md")).split_whitespace().count();
-    assert!(words < MAX_README_WORDS, "{words} words");
+    assert!(words < MAX_README_WORDS, "README.md has {words} words");
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The entry point for libFuzzer. Both forms of the program must give the same
- * answer, wherever the packet is split. Each answer must be consistent. The
- * sanitizers stop a program that reads a byte outside of the packet.
+ * The entry point for libFuzzer. Fails if an answer contradicts itself, or if
+ * the two forms of the program disagree: host_judge gets the packet in one
+ * buffer, and host_judge_frags gets it split at a point that the input sets.
+ * The sanitizers report any read outside the packet.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +14,10 @@
 
 enum { DROP = 1, PASS = 2, REDIRECT = 4 };
 
-/* Bytes before the packet: the length of its first buffer, the features. */
+/*
+ * Each input starts with two bytes: the length of the split packet's first
+ * buffer, and the features. The rest is the packet.
+ */
 #define PREFIX_LEN 2
 
 static const struct laminar_prefix denied = {
@@ -57,8 +61,8 @@ static void check(const struct host_answer *answer)
 }
 
 /*
- * Returns the answer to the second of two equal packets, because the first
- * packet of a source never finds an empty bucket.
+ * Judges the packet twice and returns the second answer. The first packet of
+ * a source always finds a full bucket, so it never meets the limit.
  */
 static struct host_answer judge_second(host_judge_function *judge,
 				       const struct host_packet *packet,
@@ -111,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	whole_answer = judge_second(host_judge, &whole, config);
 	split_answer = judge_second(host_judge_frags, &split, config);
-	/* The program may leave out the padding of a split packet. */
+	/* The program may ignore padding in later buffers when it counts. */
 	split_answer.bytes = whole_answer.bytes;
 	if (memcmp(&whole_answer, &split_answer, sizeof(whole_answer)))
 		abort();

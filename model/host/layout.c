@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The layout of the structs that Rust and the program share. */
+/* The layout of the structs that Rust code and the C program share. */
 #include <stddef.h>
 
 #include "program.h"
@@ -10,7 +10,7 @@ static const struct host_layout layout[] = {
 	VALUE(HOST_MAX_SOURCES),
 	VALUE(HOST_NO_REASON),
 
-	/* bindgen wrote assertions for the offsets in these. */
+	/* Sizes only: bindgen's assertions check the offsets in these four. */
 	VALUE(sizeof(struct laminar_settings)),
 	VALUE(sizeof(struct laminar_controls)),
 	VALUE(sizeof(struct laminar_source)),

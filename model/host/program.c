@@ -3,8 +3,9 @@
  * The XDP program as an ordinary function. This file includes the program's
  * source and implements the BPF helpers that the program calls.
  *
- * It is compiled twice, with and without LAMINAR_FRAGS. HOST() gives the
- * symbols of each form names of their own, because one binary has both.
+ * The file is compiled twice, with and without LAMINAR_FRAGS. One binary
+ * contains both forms, so HOST() gives the symbols of each form a different
+ * prefix.
  */
 #include <string.h>
 
@@ -37,8 +38,9 @@
 #define steering	     HOST(steering)
 
 /*
- * The kernel's struct xdp_md has 32-bit fields. The kernel turns them into
- * pointers when it loads a program. The host's struct has the pointers.
+ * In the kernel's struct xdp_md, data and data_end are 32-bit fields, and the
+ * kernel rewrites accesses to them into pointers when it loads a program. The
+ * host cannot do that, so its struct has fields as wide as pointers.
  */
 #define xdp_md kernel_xdp_md
 #include <linux/bpf.h>
@@ -55,7 +57,7 @@ struct xdp_md {
 #include "program.h"
 #include "../../bpf-src/laminar_ingress.c"
 
-/* The state of the maps and helpers while the program runs on one packet. */
+/* The state of the maps and helpers while the program judges one packet. */
 static _Thread_local struct {
 	const struct host_config *config;
 	struct laminar_owner owner;
@@ -120,7 +122,10 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 	if (map == &controls)
 		return index == 0 ? (void *)&config->controls : NULL;
 	if (map == &stats) {
-		/* Only the counters of the configured interface slot exist. */
+		/*
+		 * Only the configured slot has counters. An index below the
+		 * slot wraps around and is out of range too.
+		 */
 		index -= config->settings.interface_slot * LAMINAR_MAX_REASONS;
 		return index < LAMINAR_MAX_REASONS ? &now.counters[index]
 						   : NULL;
@@ -168,7 +173,7 @@ void bpf_ringbuf_submit(void *record, __u64 flags)
 	now.sampled++;
 }
 
-/* Every CPU in the configuration has a queue. */
+/* Always finds a queue, because every CPU in the configuration has one. */
 long bpf_redirect_map(void *map, __u64 key, __u64 flags)
 {
 	if (map != &cpu_map)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The BPF program as an ordinary function. model/src/host/ffi.rs declares the
- * same structs in Rust, and compares them with layout.c before the first call.
+ * The BPF program as an ordinary function. model/src/host/ffi.rs declares these
+ * structs in Rust. It checks its declarations against layout.c before the first
+ * call.
  */
 #ifndef HOST_PROGRAM_H
 #define HOST_PROGRAM_H
@@ -20,48 +21,50 @@ struct host_bucket {
 	__u64 full_at;
 };
 
-/* The buckets of sources. The caller keeps them from packet to packet. */
+/* The buckets of all sources. The caller passes them on to the next call. */
 struct host_sources {
 	__u32 count;
 	struct host_bucket buckets[HOST_MAX_SOURCES];
 };
 
-/* The content of the maps. */
+/* The content of the program's maps, and the time. */
 struct host_config {
 	struct laminar_settings settings;
 	struct laminar_controls controls;
-	const __u16 *queues; /* CPU id + 1 for each partition, 0 for none */
+	const __u16 *queues; /* by partition: CPU id + 1, or 0 for no owner */
 	const struct laminar_prefix *deny, *allow;
 	__u32 deny_count, allow_count;
 	__u64 now; /* the time in nanoseconds */
 	struct host_sources *sources;
 };
 
-/* A packet whose first buffer has the first_len bytes at first. */
 struct host_packet {
-	const __u8 *first;
+	const __u8 *first; /* the first buffer */
 	__u64 first_len;
-	const __u8 *bytes; /* all bytes of the packet */
+	const __u8 *bytes; /* the whole packet, in one piece */
 	__u64 len;
 };
 
-/* Mistakes in calls of helpers and in samples: bits of host_answer.faults. */
+/*
+ * The bits of host_answer.faults: mistakes of the program in its calls of BPF
+ * helpers and in its samples, and one mistake of the caller.
+ */
 enum host_fault {
-	/* A list was searched with a prefix shorter than a whole source. */
+	/* The program looked up a prefix shorter than a whole source. */
 	HOST_FAULT_KEY_LENGTH = 1,
-	/* Bytes other than 0 followed an IPv4 address. */
+	/* The program looked up an IPv4 address with nonzero padding. */
 	HOST_FAULT_KEY_PADDING = 2,
-	/* Another map than `sources` was updated, or it with flags. */
+	/* The program updated a map other than `sources`, or set flags. */
 	HOST_FAULT_UPDATE = 4,
-	/* A sample was reserved with another map, size or flags. */
+	/* The program reserved a sample with a wrong map, size or flag. */
 	HOST_FAULT_RESERVE = 8,
-	/* Another record than the reserved one was submitted, or with flags. */
+	/* The program submitted an unreserved record, or set flags. */
 	HOST_FAULT_SUBMIT = 16,
-	/* The bytes of a sample are not the packet's. */
+	/* The bytes of a sample differ from those of the packet. */
 	HOST_FAULT_SAMPLE_BYTES = 32,
 	/* The reason, length or time of a sample is wrong. */
 	HOST_FAULT_SAMPLE_FIELDS = 64,
-	/* The caller sent from more than HOST_MAX_SOURCES addresses. */
+	/* The packets came from more than HOST_MAX_SOURCES addresses. */
 	HOST_FAULT_SOURCES = 128,
 };
 
@@ -79,19 +82,22 @@ typedef void host_judge_function(const struct host_packet *packet,
 				 const struct host_config *config,
 				 struct host_answer *answer);
 
-/* The program for packets in one buffer, and for packets in several. */
+/*
+ * The two forms of the program: host_judge for packets in one buffer, and
+ * host_judge_frags for packets in several buffers.
+ */
 host_judge_function host_judge, host_judge_frags;
 
-/* The program's verdict_of(). */
+/* Calls verdict_of() of the program. */
 int host_verdict_of(__u32 reason);
 
-/* A size, an offset or a constant, by the expression that gives it. */
+/* A C expression (a size, an offset or a constant) and its value. */
 struct host_layout {
 	const char *expression;
 	unsigned long value;
 };
 
-/* The last entry of the array has no expression. */
+/* Returns an array. The expression of its last entry is NULL. */
 const struct host_layout *host_layout(void);
 
 #endif

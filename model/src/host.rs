@@ -1,4 +1,4 @@
-//! The BPF program on this machine, without root and without a kernel.
+//! The BPF program, compiled for this machine. It needs neither root nor the kernel's BPF.
 
 mod ffi;
 
@@ -12,14 +12,15 @@ use self::ffi::{
 };
 use crate::model::{Answer, Limit, Model, Reason, Verdict};
 
-/// The number of the verdict that the program gives for a reason's number.
+/// Returns the verdict that the program gives for a reason. Both are numbers: the reason of
+/// `laminar_abi.h`, and the verdict of the kernel's `enum xdp_action`.
 pub fn verdict_of(reason: u32) -> i32 {
     // SAFETY: the C function accepts every number and reads no memory.
     unsafe { host_verdict_of(reason) }
 }
 
-/// The program with the configuration of a model. Each of its two forms has its own
-/// buckets.
+/// The program with the configuration of a model. The program has two forms, one for packets
+/// in one buffer and one for split packets, and each form has its own buckets.
 pub struct Program {
     queues: Vec<u16>,
     ports: Vec<u16>,
@@ -30,16 +31,16 @@ pub struct Program {
     split_sources: HostSources,
 }
 
-/// The program's answer and the number of bytes that it counted, or what the program did
-/// wrong.
+/// The program's answer and the number of bytes that it counted. The error describes a mistake
+/// of the program.
 pub type Counted = Result<(Answer, u64), String>;
 
 impl Program {
-    /// Makes a program with the configuration of `model`. Every CPU of the model's owners
-    /// has a queue. With samples, the program samples each drop.
+    /// Makes a program with the configuration of `model`. Every CPU that owns a partition has
+    /// a queue. If `has_samples` is set, the program samples each dropped packet.
     ///
     /// # Panics
-    /// If the Rust declarations of the C structs are wrong.
+    /// Panics if the Rust declarations of the C structs differ from the C declarations.
     pub fn configured_as(model: &Model, has_samples: bool) -> Program {
         check_layout();
         let queue = |owner: &Option<u32>| owner.map_or(0, |cpu| cpu as u16 + 1);
@@ -68,8 +69,8 @@ impl Program {
         answer
     }
 
-    /// Judges a frame with the program for packets in several buffers. The first buffer
-    /// holds `first_len` bytes.
+    /// Judges a frame with the form of the program for split packets. The first buffer holds
+    /// `first_len` bytes of the frame.
     pub fn judge_split(&mut self, frame: &[u8], first_len: usize, now: u64) -> Counted {
         let mut sources = self.split_sources.clone();
         let first_len = first_len.min(frame.len());
@@ -105,10 +106,10 @@ impl Program {
             len: frame.len() as u64,
         };
         let mut answer = HostAnswer::default();
-        // SAFETY: `check_layout` compared the structs with C's. Each pointer comes from a
-        // slice with the length beside it, and `queues` has an entry for each partition. All
-        // of these outlive the call. C writes to `sources` and `answer` alone, which are
-        // borrowed mutably.
+        // SAFETY: `check_layout` has compared the structs with their C declarations. Each
+        // pointer comes from a slice and is passed with the slice's length; the length of
+        // `queues` is `settings.partitions`. The slices outlive the call. C writes only to
+        // `sources` and `answer`, which are borrowed mutably.
         unsafe { judge(&packet, &config, &mut answer) };
 
         let is_dropped = answer.verdict == 1;
@@ -130,7 +131,8 @@ impl Program {
             (self.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
         ];
         let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
-        // The last slot, so that a program that ignores its slot counts nothing.
+        // A program that ignores its slot counts in slot 0. Its packets then show as uncounted,
+        // because only the last slot is read.
         let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
         abi::laminar_settings { partitions: self.queues.len() as u32, features, interface_slot }
     }
@@ -158,7 +160,8 @@ fn prefix((address, length): &crate::Prefix) -> abi::laminar_prefix {
     abi::laminar_prefix { length: 32 + u32::from(*length), source }
 }
 
-/// Translates the numbers of the kernel's verdicts and of `laminar_abi.h`.
+/// Translates the kernel's number of the verdict, and the number that `laminar_abi.h` gives the
+/// reason.
 fn answer_of(answer: &HostAnswer) -> Result<Answer, String> {
     let &HostAnswer { verdict, cpu, counted, reason, .. } = answer;
     let verdict = match verdict {
@@ -182,6 +185,6 @@ fn answer_of(answer: &HostAnswer) -> Result<Answer, String> {
     };
     match counted {
         0 | 1 => Ok(Answer { verdict, reason }),
-        _ => Err(format!("{counted} packets counted for one")),
+        _ => Err(format!("one packet was counted {counted} times")),
     }
 }

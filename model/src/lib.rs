@@ -1,8 +1,8 @@
 //! A second implementation of the verdict table, for tests of the BPF program.
 //!
-//! [`Model`] implements the specification of the table in safe Rust. [`Packets`] generates
-//! packets. The module `host` is the BPF program, compiled for this machine. A test
-//! compares the answers of the two implementations.
+//! [`Model`] implements the specification of the table in safe Rust. The module `host` is the
+//! BPF program, compiled for this machine. [`Packets`] generates packets. A test compares the
+//! answers of the model and the program to each packet.
 
 #[cfg(feature = "host")]
 pub mod host;
@@ -12,7 +12,7 @@ mod packets;
 pub use model::{Answer, Limit, Lists, Model, Prefix, Reason, Verdict};
 pub use packets::Packets;
 
-/// Renders a packet for an error message: all of its bytes, and its layers.
+/// Renders a packet for an error message: its bytes and its layers.
 pub fn describe(frame: &[u8]) -> String {
     let layers = match etherparse::LaxSlicedPacket::from_ethernet(frame) {
         Ok(layers) => format!("{layers:#?}"),

@@ -1,5 +1,6 @@
-//! The verdict table, from its specification. This module shares nothing with the program
-//! and the loader, not even a constant: a shared mistake would not be found.
+//! The verdict table, implemented from its specification. This module shares no code and no
+//! constant with the BPF program and the loader, because a test cannot find a mistake that
+//! both sides share.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,47 +8,48 @@ use std::net::IpAddr;
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The kernel processes it on the CPU where it arrived.
+    /// The kernel processes the packet on the CPU where it arrived.
     Pass,
-    /// The kernel drops it.
+    /// The kernel drops the packet.
     Drop,
-    /// The kernel moves it to the queue of this CPU.
+    /// The kernel moves the packet to the queue of this CPU.
     Redirect(u32),
 }
 
 /// Why a packet got its verdict. Each reason has a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// Too malformed to judge.
+    /// A header of the packet is malformed, so the packet cannot be judged.
     Invalid,
-    /// A fragment of a datagram.
+    /// The packet is a fragment of a datagram.
     Fragment,
-    /// Valid, but the partition has no owner.
+    /// The packet is valid, but its partition has no owner.
     NoQueue,
     /// The payload is shorter than 12 bytes.
     Short,
-    /// The magic is wrong.
+    /// The payload does not start with the magic bytes.
     Magic,
-    /// The payload length in the header is not the datagram's.
+    /// The length field in the LaminarDB header is not the length of the datagram's payload.
     Length,
-    /// Valid.
+    /// The packet is valid.
     Redirected,
-    /// The source is denied.
+    /// The source is on the deny list.
     Denied,
-    /// Valid, but the bucket of the source is empty.
+    /// The packet is valid, but the bucket of its source is empty.
     Rate,
 }
 
-/// The verdict on a packet and its reason. A packet to another port has no reason.
+/// The verdict on a packet, and the reason for the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     /// What happens to the packet.
     pub verdict: Verdict,
-    /// The counter that counts the packet.
+    /// The reason, which is also the counter of the packet. `None` for a packet that is not
+    /// UDP to one of the ports; such a packet passes and is not counted.
     pub reason: Option<Reason>,
 }
 
-/// An address and the number of its leading bits that are compared.
+/// An address, and how many of its leading bits a source must share.
 pub type Prefix = (IpAddr, u8);
 
 /// Lists of sources.
@@ -55,11 +57,11 @@ pub type Prefix = (IpAddr, u8);
 pub struct Lists {
     /// Sources whose packets are dropped.
     pub deny: Vec<Prefix>,
-    /// Sources without a limit, unless they are denied.
+    /// Sources without a limit. A source on both lists is denied.
     pub allow: Vec<Prefix>,
 }
 
-/// A token bucket for each source.
+/// The size and rate of the token bucket that each source has.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// The time in nanoseconds in which a bucket gains one packet.
@@ -71,35 +73,37 @@ pub struct Limit {
 /// The configuration of the program, and the state of the buckets.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// The UDP ports.
+    /// The UDP ports whose packets are judged.
     pub ports: Vec<u16>,
-    /// For each partition, the CPU that owns it and has a queue.
+    /// For each partition, the CPU that owns it, or `None` if no CPU with a queue owns it.
     pub owners: Vec<Option<u32>>,
     /// The lists of sources, if the feature is on.
     pub lists: Option<Lists>,
     /// The limit of each source, if the feature is on.
     pub limit: Option<Limit>,
-    /// The time in nanoseconds.
+    /// The time in nanoseconds, which the caller advances.
     pub now: u64,
     buckets: HashMap<IpAddr, Bucket>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// The content, as the time in which the bucket gains it. A packet costs an interval.
+    /// The content of the bucket, measured as time: the nanoseconds in which an empty bucket
+    /// gains that content. Each packet costs [`Limit::interval`].
     content: u64,
     updated_at: u64,
 }
 
-/// Why a packet is not valid. `None` for a packet that is not LaminarDB's.
+/// Why a packet is not valid. `None` for a packet that is not UDP to one of the ports.
 type NotValid = Option<Reason>;
 
 /// The UDP header in a frame.
 struct Udp<'a> {
     source: IpAddr,
-    /// The frame from the UDP header on.
+    /// The bytes from the UDP header to the end of the frame.
     bytes: &'a [u8],
-    /// The number of these bytes that the IP packet has. Padding may follow.
+    /// How many bytes from the UDP header on belong to the IP packet, according to its header.
+    /// The frame may be shorter, or have padding after the IP packet.
     max_length: usize,
 }
 
@@ -160,7 +164,8 @@ impl Model {
         Ok(u32_at(header, 4))
     }
 
-    /// Takes a packet out of the bucket of a source. Returns whether the bucket had one.
+    /// Takes the tokens for one packet from the bucket of a source. Returns false if the bucket
+    /// does not have enough. Without a limit, always returns true.
     fn take_token(&mut self, source: IpAddr) -> bool {
         let Some(Limit { interval, burst }) = self.limit else { return true };
         let (full, now) = (burst * interval, self.now);
@@ -232,7 +237,7 @@ fn find_in_ipv6(ip: &[u8]) -> Result<Udp<'_>, NotValid> {
     }
     let (mut max_length, mut kind) = (usize::from(u16_at(header, 4)), header[6]);
     let mut extensions = 0;
-    // Hop-by-hop options, routing, fragment, authentication, destination options.
+    // In this order: hop-by-hop options, routing, fragment, authentication, destination options.
     while let 0 | 43 | 44 | 51 | 60 = kind {
         extensions += 1;
         if extensions > 6 {

@@ -1,5 +1,5 @@
-//! Packets for tests of the program. Most are nearly valid, because random bytes fail at the
-//! first check.
+//! Generates packets for tests of the program. Most are valid or nearly valid, because packets
+//! of random bytes would all fail the first check.
 
 use fastrand::Rng;
 
@@ -9,7 +9,7 @@ pub struct Packets {
     random: Rng,
     port: u16,
     frame: Vec<u8>,
-    /// Offsets in the frame at which layers and the fields that matter begin.
+    /// The offsets in the frame at which fields begin. Most mutations happen there.
     fields: Vec<usize>,
 }
 
@@ -17,11 +17,12 @@ const VLAN: [u16; 2] = [0x8100, 0x88a8];
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const UDP: u8 = 17;
-/// Numbers of IPv6 extension headers, then those of ESP, of "no next header" and of TCP.
+/// Values of the "next header" field: five extension headers, then ESP, "no next header" and
+/// TCP.
 const NEXT: [u8; 8] = [0, 43, 44, 51, 60, 50, 59, 6];
 
 impl Packets {
-    /// Makes a stream of frames. Most are sent to this UDP port or to a near one.
+    /// Makes a stream of frames. The UDP port of most frames is `port` or slightly higher.
     pub fn new(seed: u64, port: u16) -> Packets {
         Packets { random: Rng::with_seed(seed), port, frame: Vec::new(), fields: Vec::new() }
     }
@@ -113,7 +114,7 @@ impl Packets {
         self.push(&[extensions[0], 64]);
         let host = self.random.u8(..12) * 9;
         self.push(&[0xfd, 0, 0, 0, 0, 0, 0, 0]);
-        // Some addresses look like IPv4-mapped ones, but have another prefix.
+        // Half of the addresses end like IPv4-mapped addresses, but start with 0xfd.
         self.push(if host.is_multiple_of(2) { &[0, 0, 0xff, 0xff] } else { &[0; 4] });
         self.push(&[192, 0, 2, host]);
         self.push(&[0xfd; 16]);
@@ -183,7 +184,7 @@ impl Packets {
         }
     }
 
-    /// Damages a byte or the length, most often at the beginning of a field.
+    /// Changes a byte or the length of the frame, most often near the beginning of a field.
     fn mutate(&mut self) {
         if self.frame.is_empty() || self.fields.is_empty() {
             return;

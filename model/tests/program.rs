@@ -1,4 +1,4 @@
-//! The BPF program, compiled for the host, gives the model's answer to every packet.
+//! Compares the BPF program, compiled for the host, with the model on generated packets.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,11 +8,12 @@ use laminar_xdp::{Layer, XdpReason};
 use verdict_model::host::Program;
 use verdict_model::{Limit, Lists, Model, Packets, Reason, describe};
 
-/// Each row of the verdict table applies to at least a thousandth of these.
+/// The number of generated packets. At least a thousandth of them must reach each row of the
+/// verdict table.
 const PACKETS: u64 = 10_000_000;
 const PORT: u16 = 9999;
-/// The buckets are refilled after this number of packets, because the host's table of
-/// sources is small.
+/// The number of packets after which all buckets are refilled. Refilling also empties the
+/// host's table of sources, which has room for few sources.
 const REFILL_INTERVAL: u64 = 250;
 
 /// Returns one of sixteen models, which differ in ports, lists and limits.
@@ -54,12 +55,13 @@ fn program_and_model_agree_on_every_packet() {
             *answers.entry(answer).or_insert(0) += count;
         }
     }
-    // The test harness would show the output of `println!` only after a failure.
+    // Write to stderr, because the test harness hides the output of `println!` unless the test
+    // fails.
     let text = format!("the program agrees with the model on {PACKETS} packets: {answers:?}");
     writeln!(std::io::stderr(), "{text}").expect("stderr");
-    // The packets must reach every row of the table.
+    // The packets must reach every row of the verdict table.
     let reasons = XdpReason::ALL.iter().filter(|reason| reason.layers().contains(&Layer::Xdp));
-    // Packets that are not counted are one more answer.
+    // Add one, because packets without a reason are an answer too.
     assert_eq!(answers.len(), reasons.count() + 1, "{answers:?}");
     assert!(answers.values().all(|count| *count > PACKETS / 1000), "{answers:?}");
 }
@@ -69,13 +71,14 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
     let mut program = Program::configured_as(&model, which.is_multiple_of(3));
     let mut random = Packets::new(seed, PORT);
     for number in 0..packets {
-        // A box is as long as the packet, so that memory checkers see a read beyond it.
+        // Copy the packet to a box of its exact length, so that memory checkers report a read
+        // beyond its end.
         let frame: Box<[u8]> = random.next_frame().into();
         if number % REFILL_INTERVAL == 0 {
             model.refill_buckets();
             program.refill_buckets();
         }
-        // Pauses of 900 ns let buckets gain most of a packet.
+        // In a pause of 900 ns, a bucket gains most of a packet.
         model.now += if number % 20 == 0 { 900 } else { number % 7 };
         let expected = model.judge(&frame);
         let first = (number % 120) as usize;
@@ -87,27 +90,33 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
             let (answer, bytes) = answer.map_or_else(|e| (Err(e), 0), |(a, b)| (Ok(a), b));
             let about = || {
                 format!(
-                    "packet {number} of seed {seed}, {what} (at {first}), model {which}: program, \
-                     model\n{}",
+                    "packet {number} of seed {seed}, {what} (split point {first}), model {which}: \
+                     the program (left) and the model (right) disagree\n{}",
                     describe(&frame)
                 )
             };
             assert_eq!(answer, Ok(expected), "{}", about());
             let allowed = match (expected.reason, what) {
                 (None, _) => [0, 0],
-                // The program may leave out the padding of a split packet.
+                // If the datagram ends in the first buffer, the program does not ask for the
+                // size of the later buffers, so it does not count the padding in them.
                 (Some(reason), "split") if ends_with_datagram(reason) => {
                     [length, length.min(first as u64)]
                 }
                 _ => [length, length],
             };
-            assert!(allowed.contains(&bytes), "{bytes} bytes counted of {allowed:?}; {}", about());
+            assert!(
+                allowed.contains(&bytes),
+                "the program counted {bytes} bytes, allowed are {allowed:?}; {}",
+                about()
+            );
         }
         *answers.entry(format!("{:?}", expected.reason)).or_insert(0) += 1;
     }
 }
 
-/// Returns whether the program looks for the datagram's end, and not for the packet's.
+/// Returns whether the program needs only the end of the datagram, not the end of the packet, to
+/// find this reason.
 fn ends_with_datagram(reason: Reason) -> bool {
     !matches!(reason, Reason::Invalid | Reason::Fragment | Reason::Denied)
 }

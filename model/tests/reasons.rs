@@ -1,10 +1,11 @@
-//! The loader's table of reasons and the C program agree on the verdict of every number.
+//! Checks that the loader's table of reasons and the C program give each reason the same
+//! verdict.
 
 use laminar_xdp::{XdpReason, XdpVerdict};
 use laminar_xdp_prebuilt::abi;
 use verdict_model::host::verdict_of;
 
-/// By the kernel's numbers of XDP verdicts.
+/// Returns the kernel's number for a verdict (`enum xdp_action`).
 fn number_of(verdict: XdpVerdict) -> i32 {
     match verdict {
         XdpVerdict::Dropped => 1,

@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-/// Bytes of a datagram that are kept.
+/// The size of one buffer in bytes. The kernel truncates longer datagrams.
 const BUFFER_SIZE: usize = 2048;
 
 /// Buffers for the datagrams of one `recvmmsg` call.
 pub struct Batch {
     headers: Vec<libc::mmsghdr>,
-    // `headers` points into these two vectors. They never grow, so their memory stays in
-    // place.
+    // `headers` points into `_parts`, and `_parts` points into `buffers`. Neither vector
+    // grows, so the pointers stay valid.
     _parts: Vec<libc::iovec>,
     buffers: Vec<[u8; BUFFER_SIZE]>,
 }
@@ -35,8 +35,8 @@ impl Batch {
         Batch { headers: parts.iter_mut().map(header).collect(), _parts: parts, buffers }
     }
 
-    /// Waits for a datagram, up to the read timeout of the socket. Returns this datagram and
-    /// those that are already in the socket.
+    /// Waits for a datagram, up to the read timeout of the socket. Returns that datagram and
+    /// any others that are already queued in the socket.
     pub fn receive(&mut self, socket: &impl AsRawFd) -> io::Result<impl Iterator<Item = &[u8]>> {
         let (fd, headers) = (socket.as_raw_fd(), self.headers.as_mut_ptr());
         let (count, flags) = (self.headers.len() as u32, libc::MSG_WAITFORONE);

@@ -9,9 +9,9 @@ use crate::iproute::ip;
 use crate::namespace::Namespace;
 use crate::sys::fd_path;
 
-/// Two interfaces that are in other namespaces. Dropping this value moves them back and
-/// restores the one setting of each that was changed. If the process is killed, the kernel
-/// moves network cards back to the initial namespace and removes virtual devices.
+/// Two interfaces that were moved into test namespaces. Dropping this value moves both back
+/// and restores the ethtool setting that was saved for each. If the process is killed, the
+/// kernel moves network cards back to the initial namespace and removes virtual devices.
 #[derive(Debug)]
 pub(crate) struct BorrowedNics {
     home: File,
@@ -27,8 +27,8 @@ struct BorrowedNic {
 }
 
 impl BorrowedNics {
-    /// Moves each interface from the namespace of the calling thread into another one. The
-    /// setting is the one that the caller is going to change there.
+    /// Moves each interface from the namespace of the calling thread into the given namespace.
+    /// Saves the value of the given setting first, because the caller is about to change it.
     pub fn move_into(interfaces: [(&str, &Namespace, Setting); 2]) -> Result<BorrowedNics> {
         let home = File::open("/proc/thread-self/ns/net")?;
         let mut borrowed = BorrowedNics { home, nics: Vec::new() };
@@ -46,7 +46,7 @@ impl BorrowedNics {
 impl BorrowedNic {
     fn give_back(&self, home: &str) -> Result<()> {
         let BorrowedNic { interface, setting, original, .. } = self;
-        // The interface has to move back even if its setting cannot be restored.
+        // Report a failed restore only after the interface has moved back.
         let restored = match ethtool::get(interface, *setting) {
             Ok(now) if now == *original => Ok(()),
             _ => ethtool::set(interface, *setting, *original),
@@ -61,7 +61,7 @@ impl Drop for BorrowedNics {
         let home = fd_path(&self.home);
         for nic in &self.nics {
             if let Err(error) = nic.namespace.enter(|| nic.give_back(&home)) {
-                eprintln!("{} did not come back in its original state: {error:#}", nic.interface);
+                eprintln!("cannot restore interface {}: {error:#}", nic.interface);
             }
         }
     }

@@ -1,11 +1,11 @@
-//! CPUs: which exist, where a thread runs and where it may run.
+//! CPUs: the online ones, the one that a thread runs on, and the ones that it may run on.
 
 use std::io;
 
 use crate::sys::check;
 use crate::threads::on_new_thread;
 
-/// The CPU that the caller runs on.
+/// The CPU that the calling thread runs on.
 pub fn current_cpu() -> u32 {
     // SAFETY: the call has no precondition.
     unsafe { libc::sched_getcpu() }.try_into().expect("the kernel has getcpu")
@@ -14,10 +14,10 @@ pub fn current_cpu() -> u32 {
 /// The CPUs that the calling thread may run on.
 pub fn allowed_cpus() -> Vec<u32> {
     let mut set = empty_set();
-    // SAFETY: the call writes the set, whose size is stated.
+    // SAFETY: the call writes to `set` only, whose size is passed.
     let answer = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
     check(answer).expect("sched_getaffinity");
-    // SAFETY: every number is below the size of the set.
+    // SAFETY: every CPU number is below `CPU_SETSIZE`.
     let allowed = |cpu: &u32| unsafe { libc::CPU_ISSET(*cpu as usize, &set) };
     (0..libc::CPU_SETSIZE as u32).filter(allowed).collect()
 }
@@ -46,9 +46,9 @@ pub fn on_cpu<T: Send>(cpu: u32, work: impl FnOnce() -> T + Send) -> io::Result<
 /// Binds a thread to one CPU. The thread id 0 is the calling thread.
 pub fn pin_thread(thread: u32, cpu: u32) -> io::Result<()> {
     let mut set = empty_set();
-    // SAFETY: `CPU_SET` ignores numbers beyond the set.
+    // SAFETY: `CPU_SET` checks the bounds of the set and panics if the number is beyond them.
     unsafe { libc::CPU_SET(cpu as usize, &mut set) };
-    // SAFETY: the call reads the set, whose size is stated.
+    // SAFETY: the call reads `set` only, whose size is passed.
     check(unsafe { libc::sched_setaffinity(thread as i32, size_of_val(&set), &set) }).map(|_| ())
 }
 

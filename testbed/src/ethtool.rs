@@ -1,4 +1,4 @@
-//! Two settings of an interface, over the ioctl of ethtool.
+//! Reads and writes two settings of an interface with the `SIOCETHTOOL` ioctl.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::sys::check;
 
-/// A setting: its name, and the commands of `linux/ethtool.h` that read and write it.
+/// A setting: its name, the command that reads it and the command that writes it. The
+/// commands are from `linux/ethtool.h`.
 pub(crate) type Setting = (&'static str, u32, u32);
 
 /// Transmit checksum offload.
@@ -35,7 +36,7 @@ fn call(interface: &str, command: u32, value: u32) -> io::Result<u32> {
 
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut command = [command, value];
-    // SAFETY: a zeroed request is valid: an empty name and a null pointer.
+    // SAFETY: a zeroed request is valid: its name is empty and its pointer is null.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;

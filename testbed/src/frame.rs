@@ -1,4 +1,4 @@
-//! Ethernet frames for tests: well-formed ones, and functions that break them.
+//! Ethernet frames for tests, and functions that damage a well-formed frame.
 
 use std::net::IpAddr;
 
@@ -17,8 +17,8 @@ pub const UDP: usize = IP + 20;
 /// Offset of the datagram's payload in a frame without IP options.
 pub const PAYLOAD: usize = UDP + 8;
 
-/// A LaminarDB datagram: header and payload. This is a second implementation of the format;
-/// the crate under test has the first.
+/// A LaminarDB datagram: header and payload. The format is implemented here a second time, so
+/// that a test finds a mistake in the crate under test.
 pub fn datagram(partition_key: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = b"LAMI".to_vec();
     bytes.extend(partition_key.to_be_bytes());
@@ -56,8 +56,8 @@ pub fn udp_with_options(port: u16, payload: &[u8], options: &[u8]) -> Vec<u8> {
     ipv4(port, payload, |header| header.options = options)
 }
 
-/// Like [`udp`], as a fragment at `offset` (in units of 8 bytes). `more` is the flag for more
-/// fragments.
+/// Like [`udp`], as a fragment at `offset` (in units of 8 bytes). `more` is the "more
+/// fragments" flag.
 pub fn fragment(port: u16, payload: &[u8], offset: u16, more: bool) -> Vec<u8> {
     ipv4(port, payload, |header| {
         header.more_fragments = more;
@@ -65,8 +65,9 @@ pub fn fragment(port: u16, payload: &[u8], offset: u16, more: bool) -> Vec<u8> {
     })
 }
 
-/// A frame with a UDP datagram over IPv6 behind extension headers. An extension is its header
-/// type and the bytes that follow its first byte, which is the type of the next header.
+/// A frame with a UDP datagram over IPv6. Extension headers precede the UDP header. Each
+/// extension is a pair: its header type, and its bytes except the first. This function fills
+/// in the first byte, which is the type of the next header.
 pub fn udp_ipv6(port: u16, payload: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
     let whole = udp_from(IPV6_SENDER.into(), port, payload);
     let (mut frame, udp) = (whole[..IP + 40].to_vec(), &whole[IP + 40..]);
@@ -83,7 +84,7 @@ pub fn udp_ipv6(port: u16, payload: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8
     frame
 }
 
-/// The frame with VLAN tags of these types. The first one is the outermost.
+/// The frame with VLAN tags of these types. The first type is that of the outermost tag.
 pub fn tagged(frame: &[u8], types: &[u16]) -> Vec<u8> {
     let tags = types.iter().flat_map(|kind| [kind.to_be_bytes(), [0x20, 7]]).flatten();
     frame[..IP - 2].iter().copied().chain(tags).chain(frame[IP - 2..].iter().copied()).collect()
@@ -107,8 +108,8 @@ pub fn padded(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
     frame
 }
 
-/// A frame with a UDP datagram whose IPv4 header `change` modifies. The lengths and the
-/// checksums are correct for the modified header.
+/// A frame with a UDP datagram over IPv4. `change` modifies the IPv4 header, and then the
+/// lengths and checksums are set to fit the modified header.
 fn ipv4(port: u16, payload: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
     let (from, to) = (TestNet::SENDER.octets(), TestNet::RECEIVER.octets());
     let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from, to).expect("a short payload");

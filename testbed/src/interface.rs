@@ -1,4 +1,4 @@
-//! Facts about a network interface.
+//! The index and the hardware address of a network interface.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,13 +11,14 @@ pub fn interface_index(name: &str) -> Result<i32> {
     let c_name = CString::new(name)?;
     // SAFETY: the name is a C string.
     let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
-    ensure!(index != 0, "no interface {name}");
+    ensure!(index != 0, "this network namespace has no interface {name}");
     Ok(index.try_into()?)
 }
 
 /// The hardware address of an interface that is not in use. Fails if the interface is up or
-/// part of another interface: a benchmark must not take a connection away. An interface that
-/// is down comes back in the state in which it left.
+/// part of another interface, such as a bridge: moving it to a test namespace would cut a
+/// connection. The test leaves the interface down when it moves it back, so the interface
+/// has to be down before the test as well.
 pub(crate) fn mac_of_unused(interface: &str) -> Result<[u8; 6]> {
     const IFF_UP: u32 = 1;
     let folder = Path::new("/sys/class/net").join(interface);
@@ -27,8 +28,8 @@ pub(crate) fn mac_of_unused(interface: &str) -> Result<[u8; 6]> {
     };
     let flags = read("flags")?;
     let flags = flags.strip_prefix("0x").and_then(|text| u32::from_str_radix(text, 16).ok());
-    let flags = flags.with_context(|| format!("{interface} has no flags"))?;
-    ensure!(flags & IFF_UP == 0, "{interface} is up: take it down first if it is not in use");
+    let flags = flags.with_context(|| format!("cannot read the flags of {interface}"))?;
+    ensure!(flags & IFF_UP == 0, "{interface} is up; if it is not in use, take it down first");
     for entry in fs::read_dir(&folder)? {
         let name = entry?.file_name();
         let name = name.to_string_lossy();

@@ -1,21 +1,21 @@
-//! What the running kernel must be able to do, by its release.
+//! The features that the running kernel must have, according to its release.
 //!
-//! A test derives its expectation from this module, never from what the code under test
-//! detected. If a feature is missing on a kernel that should have it, the test fails; it is
-//! not skipped.
+//! Tests ask this module what to expect. They do not ask the code under test what it
+//! detected. A test therefore fails, and is not skipped, if a kernel lacks a feature that its
+//! release should have.
 
-/// Whether the running kernel is of this release or a later one.
+/// Whether the release of the running kernel is this one or later.
 pub fn is_at_least(major: u32, minor: u32) -> bool {
     release() >= (major, minor)
 }
 
-/// Whether the loopback interface delivers merged datagrams without splitting them.
+/// Whether the loopback interface delivers merged datagrams (UDP GSO) without splitting them.
 pub fn loopback_keeps_merged() -> bool {
     is_at_least(5, 11)
 }
 
-/// Whether generic mode delivers packets that are redirected to a CPU map. Older kernels lose
-/// them.
+/// Whether generic mode delivers packets that are redirected to a CPU map. Kernels before 5.15
+/// lose these packets.
 pub fn generic_mode_redirects() -> bool {
     is_at_least(5, 15)
 }

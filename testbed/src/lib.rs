@@ -1,9 +1,8 @@
-//! The environment of the tests, the demo and the benchmarks: two network namespaces that a
-//! veth pair connects, packets, and receivers that report the CPU of each datagram.
+//! The environment of the tests, the demo and the benchmarks: two network namespaces with a
+//! veth pair between them, packets, and receivers that report the CPU of each datagram.
 //!
-//! The testbed has its own view of the kernel and of the wire format. It does not use the
-//! crates under test, because a mistake that the test and the code share would stay unseen.
-//! It therefore repeats some of what `loader` also does.
+//! The testbed does not use the crates under test, because a test cannot find a mistake that
+//! it shares with the code. It therefore implements some functions of `loader` a second time.
 //!
 //! Every kernel object here belongs to a file descriptor of this process. The kernel removes
 //! the objects when the process ends, even if it is killed.

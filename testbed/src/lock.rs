@@ -1,14 +1,15 @@
-//! The lock on the machine.
+//! The lock file that tests and benchmarks share.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
-/// Opens the file that the users of the testbed lock. Tests and benchmarks share the lock. A
-/// test that changes the whole machine, for example takes a CPU offline, has the lock alone.
+/// Opens the file that every test and benchmark locks. Most take a shared lock. A test that
+/// changes the whole machine, for example by taking a CPU offline, takes an exclusive lock.
 pub fn lock_file() -> io::Result<File> {
     let path = std::env::temp_dir().join("laminar-xdp-tests.lock");
-    // Another user may have created the file. Reading is enough to lock it, and in a sticky
-    // folder the kernel refuses O_CREAT on another user's file (fs.protected_regular).
+    // Open without O_CREAT first, because another user may have created the file: in a sticky
+    // folder, the kernel refuses O_CREAT on that file (fs.protected_regular). Read access is
+    // enough for a lock.
     match File::open(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             File::options().create(true).append(true).open(path)

@@ -1,4 +1,4 @@
-//! Network namespaces without names.
+//! Unnamed network namespaces.
 
 use std::fs::File;
 use std::io;
@@ -8,8 +8,9 @@ use std::ptr;
 use crate::sys::{check, fd_path};
 use crate::threads::on_new_thread;
 
-/// A network namespace. It lives as long as this value and the sockets that were opened in
-/// it. Each thread can be in a namespace of its own, so tests need no processes.
+/// A network namespace. The kernel keeps it until this value is dropped and every socket that
+/// was opened in it is closed. Each thread can be in a different namespace, so a test needs
+/// only one process.
 #[derive(Debug)]
 pub struct Namespace(File);
 
@@ -17,15 +18,15 @@ impl Namespace {
     /// Creates a new, empty namespace. Needs root.
     pub fn new() -> io::Result<Namespace> {
         on_new_thread(|| {
-            // SAFETY: the call affects this thread only, which ends after this.
+            // SAFETY: the call affects this thread only, and this thread ends with the closure.
             check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
             File::open("/proc/thread-self/ns/net").map(Namespace)
         })
     }
 
     /// Runs `work` in a new thread inside the namespace and waits for it. A socket that
-    /// `work` opens stays in the namespace when another thread uses it. Capabilities that
-    /// `work` gives up are lost for its thread only.
+    /// `work` opens belongs to the namespace, whichever thread uses it later. If `work` drops
+    /// capabilities, the calling thread keeps them.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_new_thread(|| {
             self.join().expect("setns");
@@ -33,13 +34,13 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread into the namespace. Other threads stay where they are.
+    /// Moves the calling thread, and no other thread, into the namespace.
     pub fn join(&self) -> io::Result<()> {
         // SAFETY: the call affects this thread only.
         check(unsafe { libc::setns(self.0.as_raw_fd(), libc::CLONE_NEWNET) }).map(|_| ())
     }
 
-    /// A second handle of the same namespace.
+    /// Returns another handle to this namespace.
     pub fn try_clone(&self) -> io::Result<Namespace> {
         self.0.try_clone().map(Namespace)
     }
@@ -50,17 +51,17 @@ impl Namespace {
     }
 }
 
-/// Mounts a sysfs that shows the network namespace of the calling thread. Other threads keep
-/// the sysfs that they have.
+/// Mounts a sysfs that shows the network namespace of the calling thread. The mount is visible
+/// to this thread only.
 pub fn mount_own_sysfs() -> io::Result<()> {
     let (sysfs, target) = (c"sysfs".as_ptr(), c"/sys".as_ptr());
     // SAFETY: the call affects this thread only.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    // SAFETY: the paths are C strings, and null stands for "unchanged" and "no options".
+    // SAFETY: the path is a C string, and the call ignores the null pointers.
     check(unsafe {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), private, ptr::null())
     })?;
-    // SAFETY: the source, the path and the type are C strings; there are no options.
+    // SAFETY: the source, the path and the type are C strings, and the null options mean "none".
     check(unsafe { libc::mount(sysfs, target, sysfs, 0, ptr::null()) }).map(|_| ())
 }

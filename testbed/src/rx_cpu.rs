@@ -1,4 +1,4 @@
-//! Which CPU received a datagram, as the kernel reports it.
+//! Finds out on which CPU the kernel processed a datagram.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,9 +12,9 @@ use crate::socket::{select_in_group, set_receive_buffer};
 /// The receive buffer of each socket in bytes.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
-/// A reuseport group with one socket for each possible CPU. The kernel delivers a datagram
-/// to the socket of the CPU on which it processes the datagram. The receiving socket
-/// therefore tells the CPU without a look at any table of the code under test.
+/// A reuseport group with one socket for each possible CPU. The kernel delivers a datagram to
+/// the socket of the CPU that processes the datagram. A test therefore learns the CPU from the
+/// receiving socket, and does not depend on the tables of the code under test.
 #[derive(Debug)]
 pub struct RxCpuSockets {
     sockets: Vec<UdpSocket>,
@@ -28,7 +28,7 @@ impl RxCpuSockets {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
             socket.set_reuse_port(true)?;
             socket.set_nonblocking(true)?;
-            // No burst of a test may overflow the buffer.
+            // The buffer must hold the largest burst that a test sends.
             set_receive_buffer(&socket, RECEIVE_BUFFER).context("receive buffer")?;
             socket.bind(&address.into())?;
             sockets.push(UdpSocket::from(socket));
@@ -37,15 +37,16 @@ impl RxCpuSockets {
         Ok(RxCpuSockets { sockets })
     }
 
-    /// Receives until `expected` datagrams have arrived, or until none has arrived for 3
-    /// seconds. Calls `seen` with the CPU and the bytes of each datagram. Returns the number
+    /// Receives until `expected` datagrams have arrived, or until no datagram has arrived for
+    /// 3 seconds. Calls `seen` with the CPU and the bytes of each datagram. Returns the number
     /// of datagrams.
     pub fn receive(&self, expected: usize, seen: impl FnMut(usize, &[u8])) -> Result<usize> {
         self.receive_until(expected, Duration::from_secs(3), seen)
     }
 
-    /// Like [`RxCpuSockets::receive`] for datagrams that a test does not expect: receives
-    /// until none has arrived for 300 milliseconds.
+    /// Like [`RxCpuSockets::receive`], but without an expected number: receives until no
+    /// datagram has arrived for 300 milliseconds. Use it to find datagrams that should not
+    /// arrive.
     pub fn receive_rest(&self, seen: impl FnMut(usize, &[u8])) -> Result<usize> {
         self.receive_until(usize::MAX, Duration::from_millis(300), seen)
     }
@@ -85,6 +86,6 @@ const CURRENT_CPU: [(u16, u32); 2] = [
 ];
 
 fn possible_cpus() -> Result<usize> {
-    // SAFETY: the call reads a file of sysfs and has no precondition.
+    // SAFETY: the call has no precondition.
     usize::try_from(unsafe { libbpf_sys::libbpf_num_possible_cpus() }).context("possible CPUs")
 }

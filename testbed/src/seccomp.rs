@@ -1,8 +1,8 @@
-//! Emulates older kernels: a seccomp filter makes bpf() commands fail as they fail on a
-//! kernel that does not have them. A filter applies to the calling thread and cannot be
-//! removed.
+//! Emulates older kernels: a seccomp filter makes bpf() commands fail with the error of a
+//! kernel that lacks them. The filter applies to the calling thread and cannot be removed.
 //!
-//! The existing seccomp crates do not support big-endian machines, hence this module.
+//! The tests use this module instead of a seccomp crate, because the existing crates do not
+//! support big-endian machines.
 
 use std::io;
 use std::mem::offset_of;
@@ -16,7 +16,7 @@ pub fn deny_bpf(errno: i32) -> io::Result<()> {
 
 /// Makes one bpf() command fail with `errno` for this thread.
 pub fn deny_bpf_command(command: u32, errno: i32) -> io::Result<()> {
-    // The command is the low half of the first argument.
+    // The command is the low half of the first argument, which has 64 bits.
     let low_half = if cfg!(target_endian = "big") { 4 } else { 0 };
     apply(&[
         load(offset_of!(libc::seccomp_data, nr)),
@@ -36,7 +36,7 @@ fn load(offset: usize) -> libc::sock_filter {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset as u32)
 }
 
-/// Skips `skip` instructions unless the loaded word is `value`.
+/// Skips the next `skip` instructions unless the loaded word is `value`.
 fn unless(value: u32, skip: u8) -> libc::sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, value)
 }

@@ -1,4 +1,4 @@
-//! Counters that several processes write.
+//! Counters in memory that several processes share.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::sys::{check, fd_path};
 
-/// Counters in memory that other processes can map too. They start at 0.
+/// Counters in memory that other processes can map. The counters start at 0.
 #[derive(Debug)]
 pub struct SharedCounters {
     file: File,
@@ -21,18 +21,20 @@ impl SharedCounters {
         // SAFETY: the name is a C string.
         let fd = unsafe { libc::memfd_create(c"laminar-xdp-test".as_ptr(), libc::MFD_CLOEXEC) };
         let fd = check(fd)?;
-        // SAFETY: the call returned a new descriptor, which nothing else owns.
+        // SAFETY: the descriptor is new, so nothing else owns it.
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_len((count * size_of::<AtomicU64>()) as u64)?;
         Self::map(file)
     }
 
-    /// Maps the counters of another process, by its [`SharedCounters::path`].
+    /// Maps the counters of another process. `path` is the [`SharedCounters::path`] that the
+    /// other process returned.
     pub fn open(path: &str) -> io::Result<SharedCounters> {
         Self::map(File::options().read(true).write(true).open(path)?)
     }
 
-    /// A path by which other processes find the counters while this process lives.
+    /// The path that other processes pass to [`SharedCounters::open`]. It is valid while this
+    /// process lives.
     pub fn path(&self) -> String {
         fd_path(&self.file)
     }
@@ -52,8 +54,8 @@ impl SharedCounters {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the mapping is never removed and is aligned to a page. Any bits are a valid
-        // number.
+        // SAFETY: the mapping is never removed and is aligned to a page. Every bit pattern is a
+        // valid `AtomicU64`.
         let numbers = unsafe {
             std::slice::from_raw_parts(start.cast::<AtomicU64>(), size / size_of::<AtomicU64>())
         };

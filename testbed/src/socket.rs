@@ -1,4 +1,4 @@
-//! Socket options that the socket crates do not have.
+//! Socket options that neither `std` nor `socket2` offers.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,18 +6,19 @@ use std::ptr;
 
 use crate::sys::check;
 
-/// Attaches a classic BPF program without jumps that selects one socket of a reuseport
-/// group. Each instruction is a code and its operand. The program sees the payload of a
-/// datagram.
+/// Attaches a classic BPF program to a reuseport group. The program reads the payload of a
+/// datagram and returns the index of the socket that receives it. Each instruction is a code
+/// and an operand; jumps are not supported.
 pub fn select_in_group(socket: &impl AsRawFd, program: &[(u16, u32)]) -> io::Result<()> {
     let instruction = |&(code, k): &(u16, u32)| libc::sock_filter { code, jt: 0, jf: 0, k };
     let mut code: Vec<libc::sock_filter> = program.iter().map(instruction).collect();
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-    // SAFETY: the option takes a `sock_fprog`, which points to `len` instructions.
+    // SAFETY: the option takes a `sock_fprog`, and `program` points to `len` instructions.
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 
-/// Sets the size of a socket's receive buffer in bytes, also beyond `net.core.rmem_max`.
+/// Sets the size of a socket's receive buffer in bytes. The size may exceed
+/// `net.core.rmem_max`.
 pub fn set_receive_buffer(socket: &impl AsRawFd, bytes: libc::c_int) -> io::Result<()> {
     // SAFETY: the option takes an integer.
     unsafe { set_option(socket, libc::SO_RCVBUFFORCE, &bytes) }
@@ -33,7 +34,7 @@ unsafe fn set_option<Value>(
     option: libc::c_int,
     value: &Value,
 ) -> io::Result<()> {
-    // SAFETY: the value has the stated size, and the kernel copies it.
+    // SAFETY: the pointer and the size describe `value`, and the kernel copies the value.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -15,8 +15,8 @@ use crate::iproute::ip;
 use crate::namespace::Namespace;
 use crate::{bpf, ethtool};
 
-/// A sender and a receiver with a link between them. The link carries no other traffic:
-/// IPv6 is off and the neighbours are static, so every packet comes from the test.
+/// A sender and a receiver with a link between them. Every packet on the link comes from the
+/// test, because IPv6 is off and the sender's neighbour entry is static.
 #[derive(Debug)]
 pub struct TestNet {
     /// The namespace of the receiver. XDP programs are attached here.
@@ -29,7 +29,7 @@ pub struct TestNet {
     pub peer: String,
     /// The hardware address of the receiver's interface.
     pub receiver_mac: [u8; 6],
-    /// Moves existing interfaces back when this value is dropped.
+    /// Moves borrowed interfaces back when the test network is dropped.
     _nics: Option<BorrowedNics>,
 }
 
@@ -52,7 +52,7 @@ impl TestNet {
         TestNet::with_interface(TestNet::INTERFACE)
     }
 
-    /// Like [`TestNet::new`] with another name for the receiver's interface.
+    /// Like [`TestNet::new`], but with this name for the receiver's interface.
     pub fn with_interface(interface: &str) -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
         let (peer, sender_path) = (TestNet::PEER, sender.path());
@@ -73,8 +73,8 @@ impl TestNet {
         TestNet { receiver, sender, interface, peer, receiver_mac, _nics: None }.up()
     }
 
-    /// Builds the network from two existing interfaces that are connected by a cable and not
-    /// in use. They are moved into the namespaces, and back when this value is dropped.
+    /// Builds the network from two existing interfaces. A cable must connect them, and both
+    /// must be unused. Moves them into the namespaces. Dropping the network moves them back.
     pub fn with_nics(interface: &str, peer: &str) -> Result<TestNet> {
         let (receiver, sender) = (Namespace::new()?, Namespace::new()?);
         let receiver_mac = mac_of_unused(interface)?;
@@ -100,8 +100,8 @@ impl TestNet {
         self.sender.enter(|| -> Result<()> {
             let neighbour = format!("neighbour replace {to} lladdr {mac} dev {peer}\n");
             ip(&(set_up(peer, TestNet::SENDER) + &neighbour))?;
-            // With the offload, the checksum is still missing when a redirected packet leaves
-            // the CPU map, and the network stack drops the packet.
+            // Turn off transmit checksum offload. With it, a redirected packet leaves the CPU
+            // map without a checksum, and the network stack drops the packet.
             ethtool::set(peer, ethtool::TX_CHECKSUM, 0)
         })?;
         Ok(self)
@@ -114,13 +114,13 @@ impl TestNet {
         self.sender.enter(|| set(&self.peer))
     }
 
-    /// Makes the receiver's interface poll for packets (NAPI), as a network card does. A veth
-    /// device without a program polls only while GRO is on.
+    /// Makes the receiver's interface poll for packets (NAPI), as a network card does. Turns
+    /// on GRO, because a veth device without an XDP program polls only with GRO.
     pub fn poll_with_napi(&self) -> Result<()> {
         self.receiver.enter(|| ethtool::set(&self.interface, ethtool::GRO, 1))
     }
 
-    /// An ordinary UDP socket of the sender.
+    /// Opens a UDP socket in the sender's namespace.
     pub fn sending_socket(&self) -> Result<UdpSocket> {
         self.sender.enter(|| UdpSocket::bind((TestNet::SENDER, 0))).context("bind the sender")
     }
@@ -130,7 +130,7 @@ impl TestNet {
         SocketAddr::V4(SocketAddrV4::new(TestNet::RECEIVER, port))
     }
 
-    /// A socket of the sender that sends complete Ethernet frames.
+    /// Opens a socket in the sender's namespace that sends complete Ethernet frames.
     pub fn raw_socket(&self) -> Result<Socket> {
         self.sender.enter(|| {
             let protocol = socket2::Protocol::from((libc::ETH_P_ALL as u16).to_be() as i32);
@@ -140,7 +140,7 @@ impl TestNet {
         })
     }
 
-    /// The output of `ip link show` for the receiver's interface. It names attached XDP
+    /// The output of `ip link show` for the receiver's interface, which names attached XDP
     /// programs.
     pub fn show_interface(&self) -> Result<String> {
         let interface = &self.interface;
@@ -171,11 +171,11 @@ fn wait_for_link(interface: &str) -> Result<()> {
         }
         sleep(Duration::from_millis(100));
     }
-    bail!("{interface} has no link; is the cable between the two interfaces?")
+    bail!("{interface} has no link after 15 seconds; connect the two interfaces with a cable")
 }
 
-/// Turns IPv6 off in the namespace of the calling thread, because the kernel's own discovery
-/// packets would be counted.
+/// Turns IPv6 off in the namespace of the calling thread. With IPv6, the kernel sends
+/// discovery packets, and the tests would count them.
 fn disable_ipv6() -> Result<()> {
     for scope in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
@@ -198,8 +198,8 @@ fn set_up(interface: &str, address: Ipv4Addr) -> String {
 /// The address of an interface for a packet socket.
 fn link_address(interface: &str) -> Result<SockAddr> {
     let index = interface_index(interface)?;
-    // SAFETY: a zeroed sockaddr_storage is valid and large enough for a sockaddr_ll. The
-    // stored length is that of a sockaddr_ll.
+    // SAFETY: the zeroed sockaddr_storage is a valid sockaddr_ll and large enough for it. The
+    // closure sets the length to the size of a sockaddr_ll.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let link = &mut *storage.cast::<libc::sockaddr_ll>();

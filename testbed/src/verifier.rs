@@ -1,4 +1,4 @@
-//! How much work the kernel's verifier does for a program.
+//! Measures how much work a program causes the kernel's verifier.
 
 use std::ffi::CStr;
 
@@ -10,10 +10,10 @@ use crate::bpf::object::{Object, without_messages};
 /// The verifier's statistics for one program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifierCost {
-    /// Instructions that the verifier processed on all paths together. The kernel's limit is
-    /// a million.
+    /// The number of instructions that the verifier processed, summed over all paths. The
+    /// kernel's limit is one million.
     pub instructions: u32,
-    /// States that the verifier stored.
+    /// The number of states that the verifier stored.
     pub states: u32,
 }
 
@@ -21,14 +21,15 @@ pub struct VerifierCost {
 const LOG_STATS: u32 = 4;
 
 /// Loads one program of an object file, reads the verifier's statistics and unloads the
-/// program. `features` is the value for the program's settings, if the object has settings.
+/// program. If the object has settings, their `features` field is set to `features`.
 pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<VerifierCost> {
     let mut log = vec![0u8; 1 << 16];
     without_messages(|| -> Result<()> {
         let object = Object::open(path)?;
         for mut map in object.maps() {
             if map.name().to_bytes().ends_with(b".rodata") {
-                // `struct laminar_settings`: partitions, features, and more.
+                // The section holds a `struct laminar_settings`, whose second word is
+                // `features`.
                 let settings = map.initial_value().and_then(|settings| settings.get_mut(4..8));
                 if let Some(settings) = settings {
                     settings.copy_from_slice(&features.to_ne_bytes());
@@ -36,7 +37,7 @@ pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<Verifi
             }
         }
         for other in object.programs() {
-            // SAFETY: the object is open, and the log lives until it is closed.
+            // SAFETY: the object is open, and `log` outlives the object.
             unsafe {
                 sys::bpf_program__set_autoload(other.as_ptr(), other.name() == program);
                 sys::bpf_program__set_log_level(other.as_ptr(), LOG_STATS);
@@ -50,7 +51,7 @@ pub fn verifier_cost(path: &str, program: &CStr, features: u32) -> Result<Verifi
         })
     })?;
     let log = CStr::from_bytes_until_nul(&log)?.to_string_lossy();
-    parse(&log).with_context(|| format!("no statistics of {program:?} in {log:?}"))
+    parse(&log).with_context(|| format!("the verifier printed no statistics: {log:?}"))
 }
 
 /// Reads `processed 123 insns (limit 1000000) ... total_states 4 peak_states ...`.

@@ -1,4 +1,5 @@
-//! Finding the objects, and refusing those that are damaged, foreign or not as listed.
+//! Finding the object files. The loader refuses objects that are damaged, belong to another
+//! project, or differ from their manifest.
 
 use std::fs;
 
@@ -28,9 +29,10 @@ fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let (best, baseline) = (best(), object_of(BASELINE));
     assert_eq!(picked(&set.load(&net, "")?), best);
-    // An object beside a manifest stands for the set, so the loader takes a better one.
+    // If a manifest is in the same folder, the path of one object selects the whole set. The
+    // loader therefore picks the best object.
     assert_eq!(picked(&set.load(&net, &baseline)?), best);
-    // Without the manifest the object stands for itself.
+    // Without the manifest, the path selects only that object.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let alone = set.load(&net, &baseline)?;
     assert_eq!(picked(&alone), baseline);
@@ -44,7 +46,7 @@ fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
     Ok(())
 }
 
-/// Only a path where nothing exists does.
+/// The loader uses the embedded objects only if nothing exists at the path.
 fn unreadable_path_does_not_give_way_to_the_embedded_objects() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let through_a_file = format!("{}/laminar_xdp.o", object_of("linux-5.9"));
@@ -62,7 +64,7 @@ fn default_name_stands_for_the_set() -> Result<()> {
     assert!(loader.selection().origin.starts_with("the set in "));
     assert_eq!(picked(&loader), best());
     drop(loader);
-    // The default object is not the one that the manifest lists.
+    // Replace the default object with one that the manifest does not list as the default.
     fs::remove_file(set.path(Manifest::DEFAULT_OBJECT))?;
     fs::copy(set.path(&object_of("linux-4.15")), set.path(Manifest::DEFAULT_OBJECT))?;
     let error = set.load_error(&net, Manifest::DEFAULT_OBJECT);
@@ -72,7 +74,7 @@ fn default_name_stands_for_the_set() -> Result<()> {
     Ok(())
 }
 
-/// Even if the loader would not pick that object.
+/// The loader refuses the set even if it would not pick the damaged object.
 fn set_with_one_damaged_object_is_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     for file in set.manifest()?.objects.iter().map(|object| &object.file) {
@@ -101,7 +103,7 @@ fn untrustworthy_manifests_are_refused() -> Result<()> {
     let best = object_of("linux-5.9");
     let source = |text: String| -> ManifestError {
         set.write_manifest(&text).unwrap();
-        // The loader refuses an object beside the manifest as it refuses the folder.
+        // The loader refuses the folder, and also the path of an object in the folder.
         set.load_error(&net, &best);
         match set.load_error(&net, "") {
             XdpError::Artifact(ArtifactError::Manifest { source, .. }) => source,
@@ -161,7 +163,8 @@ fn objects_of_the_other_byte_order_are_refused() -> Result<()> {
         ByteOrder::Bpfeb => ByteOrder::Bpfel,
     };
     let name = format!("laminar_xdp.linux-5.9.{other}.o");
-    // In a set of nothing else, the error names each. Alone, the object is refused too.
+    // If a set has only objects of the other byte order, the error names each of them. A lone
+    // object of the other byte order is refused as well.
     let mut manifest = set.manifest()?;
     manifest.objects.retain(|object| object.byte_order == other);
     set.write_manifest(&manifest.to_toml()?)?;
@@ -194,8 +197,8 @@ fn programs_of_other_projects_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// The number of entries of `stats` is part of the ABI: the loader could not read a missing
-/// counter, and millions of entries would cost memory.
+/// The number of entries of the map `stats` is part of the ABI. With fewer entries, the loader
+/// could not read every counter. With millions, the map would waste memory.
 fn maps_of_another_size_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -205,7 +208,8 @@ fn maps_of_another_size_are_refused() -> Result<()> {
         .and_then(|section| section.file_range())
         .context("no section .BTF")?;
     let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
-    // BTF states the number of entries as the length of an array type, in its last word.
+    // BTF encodes the number of entries as the length of an array type. The length is the last
+    // word of that type. Other words may have the same value, so try each in turn.
     let entries = abi::LAMINAR_STATS_ENTRIES.to_ne_bytes();
     let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&entries));
     let mut refused = 0;
@@ -218,7 +222,7 @@ fn maps_of_another_size_are_refused() -> Result<()> {
             refused += error.to_string().contains(says) as u32;
         }
     }
-    assert_eq!(refused, 1, "changing the right word is refused");
+    assert_eq!(refused, 1, "exactly one changed word must lead to the error about `stats`");
     Ok(())
 }
 
@@ -235,8 +239,8 @@ fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Truncated objects are refused. A lone object with a wrong bit has no checksum to fail, so
-/// it may load if the damage is harmless.
+/// Truncated objects are refused. An object with a flipped bit may load if the damage is
+/// harmless, because without a manifest there is no checksum to compare.
 fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -247,7 +251,7 @@ fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
         set.load_error(&net, "lone.o");
     }
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    // The verifier is slow on an emulated machine.
+    // Try fewer mutations on an emulated machine, where the verifier is slow.
     let mutations = (datagrams() / 4000).clamp(20, 250);
     let mut loaded = 0;
     for _ in 0..mutations {

@@ -1,4 +1,4 @@
-//! The mode in which the loader attaches, and why it falls back to generic mode.
+//! Which attach mode the loader uses, and what makes it fall back to generic mode.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError};
@@ -31,8 +31,8 @@ fn auto_mode_is_native_if_the_driver_can() -> Result<()> {
     Ok(())
 }
 
-/// The object needs packets in one buffer. A bpf_link answers with a number only, so the
-/// loader gets the kernel's message by netlink.
+/// The object supports only packets in one buffer, so the driver refuses it at this MTU. A
+/// bpf_link reports only an error number, so the loader asks for the message over netlink.
 fn large_mtu_makes_auto_mode_generic() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
@@ -47,8 +47,8 @@ fn large_mtu_makes_auto_mode_generic() -> Result<()> {
         other => panic!("{other:?}"),
     }
     assert!(!net.carries_xdp()?);
-    // The loader filled the steering table for native mode and has to clear it for generic
-    // mode, where this object does not steer.
+    // The loader filled the steering table for native mode. This object does not steer in
+    // generic mode, so the loader must clear the table.
     let baseline = config().force_target(BASELINE).build()?;
     let loader = load(&net, &baseline, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto mode");
@@ -66,7 +66,7 @@ fn large_mtu_makes_auto_mode_generic() -> Result<()> {
     Ok(())
 }
 
-/// The driver of the loopback interface has no XDP.
+/// The driver of the loopback interface does not support XDP.
 fn driver_without_xdp_makes_auto_mode_generic() -> Result<()> {
     let net = TestNet::new()?;
     let on_lo = || config().interface("lo");
@@ -78,14 +78,16 @@ fn driver_without_xdp_makes_auto_mode_generic() -> Result<()> {
     }
     let loader = load(&net, &on_lo().build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
-    // The first object shows that the mode is impossible. The others are not tried in it.
+    // The first object fails because the driver lacks native mode, so the loader does not try
+    // the other objects in native mode.
     let candidates = &loader.selection().candidates;
     let errors = candidates.iter().flat_map(|candidate| &candidate.attach_errors);
     assert_eq!(errors.filter(|error| error.mode == XdpAttachMode::Native).count(), 1);
     Ok(())
 }
 
-/// A veth with fewer receive queues than its peer has transmit queues answers ENOSPC.
+/// The veth driver fails with ENOSPC if the device has fewer receive queues than its peer has
+/// transmit queues.
 fn any_error_of_the_driver_makes_auto_mode_generic() -> Result<()> {
     let net = TestNet::new()?;
     net.receiver.enter(|| {
@@ -101,8 +103,8 @@ fn any_error_of_the_driver_makes_auto_mode_generic() -> Result<()> {
     Ok(())
 }
 
-/// The driver of taps loses redirected packets in native mode. The machines of `make matrix`
-/// have no taps.
+/// The driver of tap devices loses redirected packets in native mode. The test is skipped on
+/// the machines of `make matrix`, which have no tap devices.
 fn native_mode_does_not_steer_on_a_tap() -> Result<()> {
     if !std::fs::exists("/dev/net/tun")? {
         return Ok(());

@@ -49,13 +49,13 @@ fn program_stays_attached_until_the_loader_is_dropped() -> Result<()> {
     for _ in 0..3 {
         assert!(!net.carries_xdp()?);
         let loader = load(&net, &config().build()?, &online_cpus())?;
-        assert!(net.carries_xdp()?, "loading detaches when it returns");
+        assert!(net.carries_xdp()?, "the program is not attached after loading");
         assert!(loader.detaches_on_exit());
         let sender = net.sending_socket()?;
         sender.send_to(b"junk", TestNet::destination(9999))?;
         assert_eq!(loader.stats()?.dropped, 1);
         drop(loader);
-        assert!(!net.carries_xdp()?, "dropping detaches at once");
+        assert!(!net.carries_xdp()?, "the program is still attached after the loader is dropped");
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ fn killed_process_leaves_no_program() -> Result<()> {
     ensure!(line.trim() == "attached" && was_attached, "the holder did not attach: {line}");
 
     ensure!(wait_until(|| Ok(!net.carries_xdp()?))?, "still attached 5 s after kill -9");
-    // All datagrams arrive again, also those that the program would drop.
+    // With the program gone, every datagram arrives, including junk that it would drop.
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let sender = net.sending_socket()?;
     sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
@@ -103,7 +103,7 @@ fn second_loader_is_refused_and_the_first_goes_on() -> Result<()> {
         other => panic!("{other:?}"),
     }
     net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(first.stats()?.dropped, 1, "the first one does not filter any more");
+    assert_eq!(first.stats()?.dropped, 1, "the first loader's program no longer filters");
     drop(first);
     drop(load(&net, &config, &online_cpus())?);
     Ok(())
@@ -139,7 +139,7 @@ fn program_is_named_by_its_id_without_cap_sys_admin() -> Result<()> {
     Ok(())
 }
 
-/// No process of ours left it there, so it may be in use.
+/// The loader did not attach this program, so another tool may be using it.
 fn our_object_attached_by_a_tool_is_not_displaced() -> Result<()> {
     let net = TestNet::new()?;
     net.receiver.enter(|| -> Result<()> {

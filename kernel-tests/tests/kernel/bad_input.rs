@@ -1,4 +1,5 @@
-//! Bad input that is not about the objects. The error is clear, and no program is attached.
+//! Bad input other than bad object files. The error names the problem, and no program is
+//! attached.
 
 use anyhow::Result;
 use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
@@ -21,7 +22,7 @@ tests! {
         offline_cpu_is_refused;
 }
 
-/// The error of loading. Fails if a program is attached after it.
+/// Tries to load and returns the error. Fails if a program is attached afterwards.
 fn refused(config: &XdpConfig, cpus: &[u32]) -> Result<XdpError> {
     let net = TestNet::new()?;
     let error = load(&net, config, cpus).expect_err("bad input");
@@ -101,7 +102,7 @@ fn kernel_without_bpf_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// The process has all capabilities, but bpf() answers EPERM.
+/// As in a user namespace, the process has all capabilities, but bpf() fails with EPERM.
 fn capabilities_of_a_user_namespace_are_reported_as_missing() -> Result<()> {
     let error = refused_with(|| seccomp::deny_bpf(libc::EPERM).unwrap())?;
     assert!(matches!(error, XdpError::MissingCapability { .. }), "{error}");

@@ -1,5 +1,5 @@
-//! Every datagram reaches the CPU that owns its partition, once and in order for each
-//! sender, in every mode and while partitions move.
+//! Every datagram reaches the CPU that owns its partition exactly once. The datagrams of each
+//! sender stay in order. Both hold in every mode and while partitions move.
 
 use anyhow::{Context, Result, ensure};
 use testbed::TestNet;
@@ -37,7 +37,7 @@ fn datagrams_arrive_once_and_in_order_while_partitions_move() -> Result<()> {
         let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
         let runtime = way.start(&net, &objects, &arrivals)?;
         let mut stream = Stream::new(&net, &arrivals)?;
-        // 100 moves in a million datagrams.
+        // Make 100 moves if the stream has a million datagrams.
         let moves = (datagrams / 10_000).max(5) as usize;
         stream.send_while(datagrams, || {
             for round in 0..moves {
@@ -55,7 +55,8 @@ fn datagrams_arrive_once_and_in_order_while_partitions_move() -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the counters say that all datagrams went to a socket and none overflowed.
+/// Fails unless the counters show that every datagram went to the right socket and that no
+/// socket overflowed.
 fn check_counters(way: Way, runtime: &ThreadPerCoreRuntime, sent: u64) -> Result<()> {
     let stats = runtime.xdp_stats()?;
     let text = format!("{way:?}: {stats:?}");

@@ -1,4 +1,5 @@
-//! Ingest where XDP cannot run: the mode, its reason, and one warning.
+//! Ingest where XDP cannot run: it falls back to another mode, reports the reason, and logs one
+//! warning.
 
 use std::net::UdpSocket;
 
@@ -38,7 +39,7 @@ fn missing_interface_is_the_reason_for_sockets_alone() -> Result<()> {
     let strict = missing.fallback_on_error(false).build()?;
     let error = open_again(&net.receiver, &strict).unwrap_err();
     assert!(matches!(error, XdpError::InterfaceNotFound { .. }), "{error}");
-    // The failed start has closed its port.
+    // The failed start has closed its sockets, so the port is free.
     let off = config().enabled(false).fallback_on_error(false).build()?;
     let ingest = open_again(&net.receiver, &off)?;
     assert!(matches!(ingest.mode(), IngestMode::Sockets(XdpError::Disabled)));
@@ -75,7 +76,7 @@ fn filtering_without_steering_is_a_mode_of_its_own() -> Result<()> {
     Ok(())
 }
 
-/// Opens ingest after `restrict` on the same thread. Returns the mode and the warnings.
+/// Runs `restrict` and then opens ingest on the same thread. Returns the mode and the warnings.
 fn open_with_warnings(
     net: &TestNet,
     config: &XdpConfig,
@@ -84,15 +85,15 @@ fn open_with_warnings(
     net.receiver.enter(|| {
         restrict();
         let mut to = IngestConfig::new(two_cpus());
-        // Every user gets a buffer of this size, so it causes no warning.
+        // Request a receive buffer that every user is granted, so that it causes no warning.
         to.receive_buffer = 1 << 16;
         let (ingest, warnings) = capture_warnings(|| Ingest::open(&to, config));
         Ok((ingest?.mode().to_string(), warnings))
     })
 }
 
-/// Fails unless the mode and one warning contain `reason`. An empty reason is none, and no
-/// warning.
+/// Fails unless there is exactly one warning and both the mode and the warning contain
+/// `reason`. If `reason` is empty, fails if there is any warning.
 fn check_warning(net: &TestNet, config: &XdpConfig, restrict: fn(), reason: &str) -> Result<()> {
     let (mode, warnings) = open_with_warnings(net, config, restrict)?;
     let expected = usize::from(!reason.is_empty());
@@ -113,12 +114,12 @@ fn every_reason_against_xdp_is_one_warning() -> Result<()> {
     ] {
         check_warning(&TestNet::new()?, &config.build()?, || {}, reason)?;
     }
-    // XDP runs, and only the object for sockets is missing.
+    // XDP runs, but the set has no object for sockets.
     let objects = ObjectSet::without_sockets_object()?;
     let classic = config().bpf_object_path(objects.path("")).build()?;
     let (_, warnings) = open_with_warnings(&TestNet::new()?, &classic, || {})?;
     ensure!(warnings.len() == 1 && warnings[0].contains("no object for sockets"), "{warnings:#?}");
-    // Another program stays attached.
+    // Another program is already attached and stays attached.
     let (net, config) = (TestNet::new()?, config().build()?);
     let other = load(&net, &config, &two_cpus())?;
     check_warning(&net, &config, || {}, &format!("id {}", other.program_id()?))
@@ -131,7 +132,7 @@ fn without_capabilities_only_enabled_xdp_is_worth_a_warning() -> Result<()> {
     Ok(())
 }
 
-/// Ingest loads neither the objects of such a set nor the embedded ones.
+/// Ingest loads neither the objects of a tampered set nor the embedded objects instead.
 fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
     let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;
@@ -139,7 +140,7 @@ fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
     for enabled in [true, false] {
         let net = TestNet::new()?;
         let ingest = open(&net.receiver, &config.clone().enabled(enabled).build()?)?;
-        assert!(ingest.classic_bpf_reason().is_some(), "the embedded object is loaded instead");
+        assert!(ingest.classic_bpf_reason().is_some(), "an object for sockets was loaded");
         assert!(!net.carries_xdp()?);
         let mode = ingest.mode();
         let reason = matches!(mode, IngestMode::Sockets(XdpError::Artifact(_)));
@@ -151,7 +152,7 @@ fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
     Ok(())
 }
 
-/// With it the object chooses the socket, filters and counts.
+/// With CAP_BPF alone, the object for sockets chooses the socket, filters and counts.
 fn cap_bpf_is_enough_for_the_sockets_object() -> Result<()> {
     let (namespace, config) = (loopback()?, sockets_only()?);
     let ingest = namespace.enter(|| {
@@ -161,6 +162,7 @@ fn cap_bpf_is_enough_for_the_sockets_object() -> Result<()> {
     assert_eq!(ingest.classic_bpf_reason(), None);
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     sender.send_to(b"junk", ("127.0.0.1", PORT))?;
-    ensure!(wait_until(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?, "it is not counted");
+    let is_counted = wait_until(|| Ok(ingest.stats()?.verdicts.dropped_short >= 1))?;
+    ensure!(is_counted, "the dropped datagram is not counted");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A process that takes over ingest from a running one.
+//! Hand-overs: a new process takes over ingest from the running process.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
@@ -23,14 +23,15 @@ tests! {
         failed_handover_leaves_the_owner_unchanged;
 }
 
-/// Each process takes over from the one before while datagrams arrive. The counters go on as
-/// if there had been one process.
+/// Each process takes over from its predecessor while datagrams arrive. The counters continue
+/// as if a single process had received everything.
 fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
     for OwnerWay { name, way, links } in OWNER_WAYS {
         if !way.is_available() {
             continue;
         }
-        // The ways that the documentation makes its promise for get the full number.
+        // Test the ways for which the documentation promises a hand-over without loss with the
+        // full number of datagrams, and the other ways with fewer.
         let full = links && matches!(way, Way::Xdp(_) | Way::Sockets);
         let (datagrams, times) = if full { (datagrams(), 10) } else { (datagrams() / 10, 3) };
         let times = if datagrams < 100_000 { 3 } else { times };
@@ -59,20 +60,21 @@ fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
         let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
         let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
         ensure!(classic || stats.contains(&counted), "{name}: {stats}");
-        // XDP steered all datagrams, so the interface had a program at every moment.
+        // XDP steered every datagram, which shows that the interface always had a program.
         let steered = format!(" redirected: {},", stream.sent);
         let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
         ensure!(!steers || stats.contains(&steered), "{name}: {stats}");
-        ensure!(program()?.is_none(), "{name}: the last owner detaches");
+        ensure!(program()?.is_none(), "{name}: the last owner did not detach its program");
     }
     Ok(())
 }
 
-/// The owner withdraws its offer, or the successor is killed when it is ready. The owner's
-/// program stays attached, and the next successor takes over and leaves nothing behind.
+/// A hand-over fails because the owner withdraws its offer, or because the successor is killed
+/// when it is ready. The owner's program stays attached. The next successor takes over, and
+/// detaches its program when it ends.
 fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
     for owner_way @ OwnerWay { name, way, .. } in OWNER_WAYS {
-        // Generic mode takes the same steps as native mode.
+        // Skip generic mode, because a hand-over takes the same steps as in native mode.
         if way == Way::Xdp(XdpAttachMode::Generic) || !way.is_available() {
             continue;
         }
@@ -100,7 +102,8 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
                 successor.wait()?;
             }
             if withdrawn {
-                // Without links, a program is put back in this thread's network namespace.
+                // Without bpf_links, dropping the offer attaches the old program again. That
+                // happens in the network namespace of the calling thread.
                 net.receiver.enter(|| drop(offer));
                 ensure!(!successor.wait()?.success(), "{name}");
             } else {
@@ -125,12 +128,13 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
         ensure!(net.carries_xdp()? == program.is_some(), "{name}");
         send_a_thousand(&net, &arrivals).context(name)?;
         net.receiver.enter(|| drop(runtime));
-        ensure!(!net.carries_xdp()?, "{name}: a program stays attached");
+        ensure!(!net.carries_xdp()?, "{name}: a program is still attached");
     }
     Ok(())
 }
 
-/// A successor keeps the interface, the limits and steering, or does not take over.
+/// A successor takes over only if it uses the same interface and can apply the limits that it
+/// is configured with. If its object cannot steer, the predecessor's program stays attached.
 fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
     let net = TestNet::new()?;
     let to = IngestConfig::new(two_cpus());
@@ -143,7 +147,7 @@ fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
         std::thread::scope(|scope| {
             let next =
                 scope.spawn(|| net.receiver.enter(|| Ingest::take_over(&to, &config, &there)));
-            let serving = ingest.take().expect("it is not handed over yet");
+            let serving = ingest.take().expect("ingest is not handed over yet");
             match net.receiver.enter(|| serving.offer(&here)) {
                 Ok(offer) => serving.hand_over(offer)?,
                 Err(_) => ingest = Some(serving),
@@ -155,15 +159,16 @@ fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
     ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
     ensure!(net.attached_program()? == program);
 
-    // No object of this target has limits, and the limit is not dropped silently.
+    // No object of this target supports limits. The take-over fails instead of ignoring the
+    // configured limit.
     let limit = SourceLimit::per_second(1).burst(1);
     let config_of = config().force_target("linux-5.3").source_limit(limit);
     let refused = take_over(config_of)?.unwrap_err();
     ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");
     ensure!(net.attached_program()? == program);
 
-    // In generic mode this target only filters, so the predecessor's program stays attached.
-    // In native mode the target's object steers and replaces it.
+    // In generic mode, this target's object only filters, so the predecessor's program stays
+    // attached. In native mode, the object steers and replaces the predecessor's program.
     let next = take_over(config().force_target("linux-5.3"))??;
     let sender = net.sending_socket()?;
     (0..20).try_for_each(|key| {

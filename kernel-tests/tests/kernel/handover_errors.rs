@@ -1,4 +1,5 @@
-//! Hand-overs that fail: one of the processes says why, and the running one goes on.
+//! Hand-overs that fail: one process reports the reason, and the running process continues to
+//! receive.
 
 use std::io::Write;
 use std::net::{Ipv6Addr, UdpSocket};
@@ -23,8 +24,8 @@ tests! {
         handover_while_a_receiver_is_in_use_is_refused;
 }
 
-/// Lets a successor with this configuration try to take over. Returns the errors of the
-/// running process and of the successor.
+/// Starts a successor with this configuration, whose take-over must fail. Returns the error of
+/// the running process and the error of the successor.
 fn refused_handover(ingest: &Ingest, config: &XdpConfig) -> Result<(XdpError, XdpError)> {
     let to = IngestConfig::new(two_cpus());
     let (here, there) = UnixStream::pair()?;
@@ -36,7 +37,7 @@ fn refused_handover(ingest: &Ingest, config: &XdpConfig) -> Result<(XdpError, Xd
     }))
 }
 
-/// Fails unless what is sent still arrives.
+/// Sends datagrams and fails unless all of them arrive.
 fn check_receivers(namespace: &Namespace, receivers: &mut [Receiver]) -> Result<()> {
     let sender = namespace.enter(|| UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)))?;
     for key in 0..10u32 {
@@ -60,8 +61,8 @@ fn successor_with_another_configuration_is_refused() -> Result<()> {
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
 
-/// The successor finds that its objects are not what their manifest lists, and ends the
-/// hand-over before its first message.
+/// The successor finds that its objects differ from their manifest, and closes the connection
+/// before it sends its first message.
 fn successor_with_tampered_objects_does_not_ask() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -77,7 +78,7 @@ fn successor_with_tampered_objects_does_not_ask() -> Result<()> {
 fn peer_with_another_protocol_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
-    // A message of another protocol, an impossible length, and no message at all.
+    // Send a message of another protocol, then an impossible length, then no message.
     for message in [&b"\0\0\0\x05hello"[..], b"\xff\xff\xff\xff", b""] {
         let (here, mut there) = UnixStream::pair()?;
         there.write_all(message)?;
@@ -91,7 +92,7 @@ fn successor_of_another_user_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
     let (here, _there) = std::thread::spawn(|| {
-        // SAFETY: the system call itself, which concerns this thread only.
+        // SAFETY: the raw system call has no precondition and affects this thread only.
         unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         UnixStream::pair()
     })
@@ -102,8 +103,8 @@ fn successor_of_another_user_is_refused() -> Result<()> {
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
 
-/// The owner withdraws its offer, because a receiver of it is in use. While the offer
-/// stands, no partition moves.
+/// The hand-over fails because one of the owner's receivers is in use. While the offer is open,
+/// the owner refuses to move partitions.
 fn handover_while_a_receiver_is_in_use_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let config = sockets_only()?;

@@ -1,6 +1,6 @@
 //! Tests of laminar-xdp on the running kernel: real programs, real packets, real counters.
-//! Root runs all of them. Other users run those that load no BPF program, in a user
-//! namespace; the rest is listed as ignored, with the reason.
+//! Root runs all tests. Without root, the tests run in a user namespace. Tests that must load
+//! BPF programs are then listed as ignored, with the reason.
 
 mod artifacts;
 mod attach_mode;
@@ -84,7 +84,9 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if *privileges == Privileges::UserNamespace {
-        println!("without root, tests of several ways to the owner used classic BPF only\n");
+        println!(
+            "without root, the tests that cover several delivery ways used only classic BPF\n"
+        );
     }
     support::take_notes().iter().for_each(|note| println!("{note}"));
     conclusion.exit_code()

@@ -1,5 +1,5 @@
-//! The order of datagrams while their partition moves. Each test forces the race that a step
-//! of the move exists for, so it fails without that step.
+//! The order of datagrams while their partition moves. Each step of a move prevents a race.
+//! Each test forces one of these races, so it fails if the step is missing.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,8 +31,8 @@ tests! {
 /// The partition that moves, from the first CPU to the second.
 const PARTITION: u32 = 0;
 
-/// Starts a runtime whose handlers collect the payload of each datagram. The byte `0` takes
-/// 150 ms.
+/// Starts a runtime whose handlers collect the payload of each datagram. A payload of the byte
+/// 0 delays its handler by 150 ms.
 fn start(
     net: &TestNet,
     way: Way,
@@ -56,8 +56,8 @@ fn start(
     Ok((runtime, handled))
 }
 
-/// Sends numbers before the partition moves and while it moves. Fails unless all of them are
-/// handled in order.
+/// Sends numbered datagrams before and during a move of the partition. Fails unless all of
+/// them are handled in order.
 fn send_and_move(
     net: &TestNet,
     way: Way,
@@ -87,18 +87,20 @@ fn send_and_move(
     Ok(())
 }
 
-/// A real-time thread keeps the old CPU from its queue, which fills. The queue of the new
-/// owner is free.
+/// A real-time thread keeps the old CPU busy, so datagrams wait in that CPU's queue. The queue
+/// of the new owner stays empty.
 fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
     let ways = modes.chain([Way::XdpAndClassic]).map(|way| (way, way.config(&objects)));
-    // The CPU map of a multi-buffer program accepts no other kind of program, also not from
-    // the loader, which sends a frame through the queue to learn that it is empty.
+    // Test the multi-buffer object separately. To learn that a queue is empty, the loader sends
+    // a frame through it with a program of its own, and the CPU map of a multi-buffer program
+    // accepts only multi-buffer programs.
     let native = config().attach_mode(XdpAttachMode::Native);
     let multi_buffer = kernel::has_multi_buffer().then(|| native.force_target("linux-5.18"));
     let multi_buffer = multi_buffer.map(|config| (Way::Xdp(XdpAttachMode::Native), config));
-    // Without live frames the loader cannot learn that, and waits for 200 ms.
+    // Without live-frames mode, the loader cannot learn that a queue is empty, so it waits for
+    // 200 ms. The CPU must not stay busy longer than that.
     let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
     for (way, config) in ways.chain(multi_buffer) {
         let (net, config) = (TestNet::new()?, config.build()?);
@@ -114,7 +116,8 @@ fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
         };
         std::thread::scope(|scope| -> Result<()> {
             let mut hog = None;
-            // A veth runs XDP on the CPU of the sender.
+            // Send from the new owner's CPU, because a veth device runs XDP on the CPU of the
+            // sender, and the old CPU is busy.
             let sent = testbed::on_cpu(new, || {
                 send_and_move(&net, way, &config, 1, || {
                     let until = begin.elapsed() + busy_for;
@@ -133,7 +136,8 @@ fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
     Ok(())
 }
 
-/// The old owner handles one datagram for long. The others wait in its socket.
+/// The old owner spends 150 ms on the first datagram. The datagrams after it wait in its
+/// socket.
 fn datagrams_in_the_old_socket_are_handled_first() -> Result<()> {
     let objects = ObjectSet::new()?;
     let ways = [Way::Classic, Way::Sockets, Way::Xdp(XdpAttachMode::Native)];
@@ -145,8 +149,8 @@ fn datagrams_in_the_old_socket_are_handled_first() -> Result<()> {
     Ok(())
 }
 
-/// Afterwards the kernel processes datagrams on the new owner's CPU. With classic BPF, not
-/// tested here, it goes on with the CPU where the partition started.
+/// After the move, the kernel processes datagrams on the new owner's CPU. Classic BPF is not
+/// tested here, because it always chooses the CPU where the partition started.
 fn xdp_and_sockets_follow_a_move() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
@@ -185,16 +189,19 @@ fn xdp_and_sockets_follow_a_move() -> Result<()> {
     Ok(())
 }
 
-/// With classic BPF, datagrams arrive on the CPU where the partition started, which hands
-/// them to the owner. While the partition moves back, that CPU holds them back, up to a
-/// limit. It answers the move even when it is at the limit and takes no more.
+/// With classic BPF, datagrams arrive on the CPU where the partition started, and that CPU
+/// hands them over to the owner. While the partition moves back, that CPU holds the datagrams
+/// back, up to a limit. At the limit it stops reading its socket, but the move still completes.
 fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<()> {
     const DATAGRAMS: u32 = 66_000;
     if datagrams() < 10_000 {
-        return Ok(()); // on an emulated machine; the kernel's version makes no difference
+        // An emulated machine is too slow for this test, and the kernel's release makes no
+        // difference to it.
+        return Ok(());
     }
     let (namespace, objects) = (loopback()?, ObjectSet::without_sockets_object()?);
-    // With capabilities, because the socket buffer has to hold what the receiver leaves.
+    // Keep the capabilities: the socket needs a large buffer for the datagrams that the
+    // receiver does not read.
     let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
     let open = || Ingest::open(&IngestConfig::new(two_cpus()), &config);
     let ingest = namespace.enter(open)?;
@@ -223,7 +230,8 @@ fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<(
     for number in 0..DATAGRAMS {
         sender.send_to(&datagram(PARTITION, &number.to_be_bytes()), ("127.0.0.1", PORT))?;
         if number % 100 == 0 {
-            // Four calls take more than a hundred datagrams, if the receiver takes any.
+            // Four calls take more than 100 datagrams from the socket, unless the limit is
+            // reached. None of them may be handled.
             for _ in 0..4 {
                 ensure!(
                     receivers[0].receive(Duration::ZERO, |_| {})?.handled == 0,

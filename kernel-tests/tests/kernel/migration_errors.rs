@@ -1,4 +1,4 @@
-//! Moves that the loader refuses, and a move that does not end.
+//! Moves of partitions that ingest refuses, and a move that times out.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -33,7 +33,7 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
     assert!(matches!(refused(0, 100_000), XdpError::UnknownCpu { cpu: 100_000, .. }));
     assert!(ingest.receiver(100_000).is_err());
     assert_eq!(ingest.owner(64), None);
-    // No receiver is in use, so no thread reads. The owner stays.
+    // No receiver is in use, so no thread reads the sockets. The partition keeps its owner.
     let error = ingest.move_partition(0, second).unwrap_err();
     assert!(matches!(error, XdpError::NotMoved { partition: 0, .. }), "{error}");
     assert_eq!(ingest.owner(0), Some(first));
@@ -46,7 +46,8 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
     Ok(())
 }
 
-/// Meanwhile the new owner holds back its datagrams. The same call later ends the move.
+/// Until the move completes, the new owner holds back the datagrams that it receives. A second
+/// call completes the move.
 fn move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -74,15 +75,15 @@ fn move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on() -> Result<
     Ok(())
 }
 
-/// A runtime that ignores what it receives.
+/// Starts a runtime that ignores the datagrams that it receives.
 fn start(net: &TestNet) -> Result<ThreadPerCoreRuntime> {
     let (ingest, config) = (IngestConfig::new(two_cpus()), config().partitions(64).build()?);
     let start = || ThreadPerCoreRuntime::with_xdp(&ingest, &config, |_| Box::new(|_| {}));
     Ok(net.receiver.enter(start)?)
 }
 
-/// Receive packet steering (RPS) spreads packets behind XDP's queues, so the loader cannot
-/// keep their order.
+/// Receive packet steering (RPS) distributes packets to other CPUs after XDP's queues, so
+/// ingest could not keep the packets in order during a move.
 fn move_is_refused_while_receive_packet_steering_is_on() -> Result<()> {
     let net = TestNet::new()?;
     let runtime = start(&net)?;

@@ -1,5 +1,5 @@
-//! The program in the kernel against the model of the verdict table, on generated packets:
-//! the verdict, the counter and the CPU have to be the same.
+//! Compares the program in the kernel with the model of the verdict table on generated packets.
+//! Both must give each packet the same verdict, counter and CPU.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -22,15 +22,17 @@ tests! {
 }
 
 const PORT: u16 = 9999;
-/// The kernel's test run takes no shorter frame.
+/// The length of an Ethernet header. The kernel's test run accepts no shorter frame.
 const ETHERNET: usize = 14;
-/// The burst of a source under a limit whose buckets refill in days.
+/// The burst of the limit. With `INTERVAL`, a bucket gains one packet in 13 days.
 const BURST: u32 = 20;
 const INTERVAL: u64 = 1 << 50;
-/// Packets between two reads of the counters, which take longer than running a packet.
+/// The number of packets between two reads of the counters. A read takes longer than running
+/// the program on a packet.
 const BATCH: usize = 200;
 
-/// A quarter as many packets as a stream has datagrams. Some are too short to be run.
+/// Generates a quarter of `datagrams()` packets, and skips the packets that are too short for
+/// a test run.
 fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let packets = datagrams() / 4;
     let runs = targets().iter().flat_map(|target| {
@@ -48,15 +50,16 @@ fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let run: u64 = answers.values().sum();
     note(format!("the kernel agrees with the model on {run} packets; by counter: {answers:?}"));
     let reasons = XdpReason::ALL.iter().filter(|reason| reason.layers().contains(&Layer::Xdp));
-    // Packets that are not counted are one more answer.
+    // Add one, because packets without a reason are an answer too.
     let tried = packets < 10_000 || answers.len() == reasons.count() + 1;
     ensure!(tried, "the packets do not reach every counter: {answers:?}");
     Ok(())
 }
 
-/// Removes the queue of one of two CPUs, so that the verdict shows which CPU was chosen. A
-/// guarded program has several ports, lists, and limits under which buckets do not refill, so
-/// that time does not matter.
+/// Compares one target with the model. Removes the queue of one of the two CPUs, so that the
+/// verdict shows which CPU the program chose. If `guarded` is set, the program has several
+/// ports, lists and limits. Its buckets do not refill during the test, so the time at which a
+/// packet runs does not matter.
 fn compare(
     (target, without, guarded): (&str, usize, bool),
     seed: u64,
@@ -77,7 +80,8 @@ fn compare(
     let loader = load(&net, &config.build()?, cpus)?;
     let program = program_of(&loader)?;
     let mut owners: Vec<_> = (0..64).map(|partition| Some(cpus[partition % 2])).collect();
-    // With this target, a redirect to an empty slot loses the packet.
+    // Keep both queues for the baseline target: its redirect to a CPU without a queue loses the
+    // packet.
     if target != BASELINE {
         bpf::delete_from_map(&program, c"cpu_map", cpus[without])?;
         owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cpus[without]));
@@ -93,7 +97,7 @@ fn compare(
     }
     let splits = target == "linux-5.18" && kernel::test_run_splits_packets();
     let mut random = Packets::new(seed, PORT);
-    // Runs packets and returns whether the counters moved as in the model.
+    // Runs the program on packets and returns whether the counters changed as in the model.
     let run = |frames: &[(u64, Vec<u8>, Answer)]| -> Result<bool> {
         let (before, mut expected) = (loader.stats()?, BTreeMap::new());
         for (number, frame, Answer { verdict, reason }) in frames {
@@ -129,12 +133,13 @@ fn compare(
             batch.push((number, frame.to_vec(), answer));
         }
         if (batch.len() == BATCH || number + 1 == packets) && !run(&batch)? {
-            // Without buckets, packets can run again one by one to find the wrong one.
+            // Run the packets again one by one to find the packet with the wrong counter. With
+            // limits this is impossible, because the first run emptied the buckets.
             for one in batch.iter().filter(|_| !guarded) {
                 let (number, frame, answer) = one;
                 let what = format!("packet {number} of seed {seed}, in the model {answer:?}");
                 let agrees = run(std::slice::from_ref(one))?;
-                ensure!(agrees, "{target}: another counter moved: {what}\n{}", describe(frame));
+                ensure!(agrees, "{target}: the wrong counter changed: {what}\n{}", describe(frame));
             }
             bail!(
                 "{target}, seed {seed}: the counters are wrong at packet {number} or shortly before"
@@ -147,7 +152,7 @@ fn compare(
     Ok(())
 }
 
-/// Makes a bucket gain a packet in days, which is slower than any configuration.
+/// Sets the interval of the limit to `INTERVAL`, which is longer than any configuration allows.
 fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     let mut controls = [0; size_of::<abi::laminar_controls>()];
     for (to, port) in controls.chunks_mut(2).zip(ports) {
@@ -162,14 +167,14 @@ fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     bpf::write_map(program, c"laminar.data", &controls)
 }
 
-/// The counters that moved, and by how much.
+/// The counters that changed, and by how much.
 fn moved(before: &XdpStats, after: &XdpStats) -> BTreeMap<XdpReason, u64> {
     let moved = *after - *before;
     let by_reason = XdpReason::ALL.iter().map(|reason| (*reason, moved.get(*reason)));
     by_reason.filter(|(_, by)| *by > 0).collect()
 }
 
-/// The counter of a reason of the model.
+/// The program's counter for a reason of the model.
 fn counter_of(reason: Reason) -> XdpReason {
     match reason {
         Reason::Invalid => XdpReason::Invalid,

@@ -1,4 +1,4 @@
-//! Attaching by netlink, as the loader does where the kernel has no bpf_links for XDP.
+//! Attaching over netlink, which the loader uses if the kernel has no bpf_links for XDP.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
@@ -52,7 +52,7 @@ fn netlink_error_has_the_message_of_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// Another process replaced our program.
+/// Another process has replaced the loader's program, so the loader must not detach anything.
 fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
     let net = TestNet::new()?;
     let loader = net.receiver.enter(|| -> Result<XdpLoader> {
@@ -74,8 +74,9 @@ fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
     })
 }
 
-/// A link fails with EBUSY, and netlink works. An attachment by netlink outlives the process,
-/// so the loader removes it, and does not mistake it for the program of another owner.
+/// Creating a link fails with EBUSY, but attaching over netlink works. A netlink attachment
+/// outlives the process, so the loader must remove it and must not mistake it for the program
+/// of another owner.
 fn netlink_attachment_is_removed_after_a_failed_link() -> Result<()> {
     let net = TestNet::new()?;
     let error = net.receiver.enter(|| -> Result<XdpError> {

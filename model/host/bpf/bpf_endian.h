@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Replaces libbpf's header, which uses the byte order of the BPF target. */
+/* Replaces libbpf's header, so that the program uses the host's byte order. */
 #ifndef HOST_BPF_ENDIAN_H
 #define HOST_BPF_ENDIAN_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Replaces libbpf's header with what the program needs on the host. */
+/*
+ * Replaces libbpf's header. Declares the macros and BPF helpers that the
+ * program uses; host/program.c implements the helpers.
+ */
 #ifndef HOST_BPF_HELPERS_H
 #define HOST_BPF_HELPERS_H
 

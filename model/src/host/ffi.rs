@@ -1,8 +1,8 @@
 //! The structs and functions of `model/host/program.h`.
 //!
-//! The compiler cannot compare a C header with its Rust declarations. [`check_layout`]
-//! compares them when the program starts: a difference would otherwise make the program
-//! read wrong memory.
+//! The compiler cannot compare a C header with its Rust declarations, and a difference would
+//! make the C code read wrong memory. Therefore [`check_layout`] compares them at run time,
+//! before the first call.
 
 use std::ffi::{CStr, c_char, c_ulong};
 use std::mem::offset_of;
@@ -74,7 +74,7 @@ unsafe extern "C" {
     pub fn host_judge(_: *const HostPacket, _: *const HostConfig, _: *mut HostAnswer);
     pub fn host_judge_frags(_: *const HostPacket, _: *const HostConfig, _: *mut HostAnswer);
     pub fn host_verdict_of(reason: u32) -> i32;
-    /// Returns an array whose last entry has no expression.
+    /// Returns an array. The `expression` of its last entry is null.
     fn host_layout() -> *const HostLayout;
 }
 
@@ -86,7 +86,7 @@ impl HostSources {
     };
 }
 
-/// A value of the C side or of the Rust side, with the C expression that gives it.
+/// A C expression, and its value in C or in Rust.
 type Value = (String, u64);
 
 macro_rules! layout {
@@ -101,10 +101,10 @@ macro_rules! layout {
     };
 }
 
-/// The values of `model/host/layout.c` in Rust.
+/// The expressions of `model/host/layout.c` with their values in Rust.
 fn rust_layout() -> Vec<Value> {
     let mut values = layout! {
-        // The compiler checks the offsets in these four: bindgen wrote assertions for them.
+        // Sizes only: bindgen generated assertions for the offsets in these four structs.
         "laminar_settings" laminar_settings {}
         "laminar_controls" laminar_controls {}
         "laminar_source" laminar_source {}
@@ -124,8 +124,9 @@ fn rust_layout() -> Vec<Value> {
 
 fn c_layout() -> Vec<Value> {
     let mut values = Vec::new();
-    // SAFETY: the function has no requirements. `entry` points into its array, because the
-    // loop ends at the last entry, which has no expression. Expressions are string literals.
+    // SAFETY: `host_layout` has no precondition. `entry` stays within the array, because the
+    // loop ends at the last entry, whose expression is null. The other expressions are string
+    // literals.
     unsafe {
         let mut entry = host_layout();
         while !(*entry).expression.is_null() {
@@ -137,10 +138,10 @@ fn c_layout() -> Vec<Value> {
     values
 }
 
-/// Compares the layout of every struct with C's.
+/// Compares the layout of every struct in Rust with its layout in C.
 ///
 /// # Panics
-/// If one differs. The message names the structs and fields.
+/// Panics if a layout differs. The message names the structs and fields.
 pub fn check_layout() {
     static DIFFERENCES: OnceLock<Vec<String>> = OnceLock::new();
     let differences = DIFFERENCES.get_or_init(|| differences(&c_layout(), &rust_layout()));

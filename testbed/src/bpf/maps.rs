@@ -12,7 +12,7 @@ use super::program::program_info;
 /// Deletes an entry of a map with 4-byte keys.
 pub fn delete_from_map(program: &OwnedFd, name: &CStr, key: u32) -> Result<()> {
     let map = map_of(program, name)?;
-    // SAFETY: the key has 4 bytes, as the keys of the map.
+    // SAFETY: the key has 4 bytes, which is the map's key size.
     check(unsafe { sys::bpf_map_delete_elem(map.as_raw_fd(), (&raw const key).cast()) })?;
     Ok(())
 }
@@ -21,9 +21,9 @@ pub fn delete_from_map(program: &OwnedFd, name: &CStr, key: u32) -> Result<()> {
 pub fn write_map(program: &OwnedFd, name: &CStr, value: &[u8]) -> Result<()> {
     let map = map_of(program, name)?;
     let size = map_info(&map)?.value_size as usize;
-    ensure!(value.len() == size, "a value of {name:?} has {size} bytes, not {}", value.len());
+    ensure!(value.len() == size, "values of map {name:?} have {size} bytes, not {}", value.len());
     let key = 0u32;
-    // SAFETY: the key and the value have the sizes of the map's.
+    // SAFETY: the key and the value have the sizes that the map declares.
     check(unsafe {
         let (key, value) = ((&raw const key).cast(), value.as_ptr().cast());
         sys::bpf_map_update_elem(map.as_raw_fd(), key, value, 0)
@@ -36,7 +36,7 @@ pub fn read_map(program: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
     let map = map_of(program, name)?;
     let mut value = vec![0u8; map_info(&map)?.value_size as usize];
     let key = 0u32;
-    // SAFETY: the key and the value have the sizes of the map's.
+    // SAFETY: the key and the value have the sizes that the map declares.
     check(unsafe {
         let (key, value) = ((&raw const key).cast(), value.as_mut_ptr().cast());
         sys::bpf_map_lookup_elem(map.as_raw_fd(), key, value)
@@ -44,7 +44,7 @@ pub fn read_map(program: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
     Ok(value)
 }
 
-/// Opens a map of a loaded program by the map's name in the kernel.
+/// Opens the map of a loaded program that has this name in the kernel.
 fn map_of(program: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
     let mut ids = [0u32; 16];
     let info = program_info(program, &mut ids)?;
@@ -56,7 +56,7 @@ fn map_of(program: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
             return Ok(map);
         }
     }
-    bail!("the program has no map {name:?}")
+    bail!("the program has no map named {name:?}")
 }
 
 fn map_info(map: &OwnedFd) -> Result<sys::bpf_map_info> {

@@ -1,4 +1,4 @@
-//! The smallest programs for each verdict, as a baseline.
+//! Minimal XDP programs, as a baseline for measurements.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,14 +20,14 @@ pub fn empty_program(name: &CStr, verdict: u32) -> Result<OwnedFd> {
     )
 }
 
-/// Loads a program that only redirects to CPU 0. Returns the program and its CPU map.
+/// Loads a program that redirects every packet to CPU 0. Returns the program and its CPU map.
 pub fn empty_redirect() -> Result<(OwnedFd, OwnedFd)> {
-    // SAFETY: null means no name and no options, and the call returns a new descriptor.
+    // SAFETY: the null name and null options mean "none", and the call returns a new descriptor.
     let map = unsafe {
         own(sys::bpf_map_create(sys::BPF_MAP_TYPE_CPUMAP, ptr::null(), 4, 8, 1, ptr::null()))
     }?;
     let (cpu, queue) = (0u32, [192u32, 0]);
-    // SAFETY: the key and the value have the sizes of the map's.
+    // SAFETY: the key has 4 bytes and the value 8 bytes, as in the `bpf_map_create` call.
     check(unsafe {
         let (key, value) = ((&raw const cpu).cast(), queue.as_ptr().cast());
         sys::bpf_map_update_elem(map.as_raw_fd(), key, value, 0)
@@ -54,8 +54,8 @@ fn instruction(code: u32, to: u8, from: u8, immediate: i32) -> sys::bpf_insn {
 }
 
 fn load(name: &CStr, program: &[sys::bpf_insn]) -> Result<OwnedFd> {
-    // SAFETY: the strings are C strings, the program has the stated length, null means no
-    // options, and the call returns a new descriptor.
+    // SAFETY: the strings are C strings, `program` has the length that is passed, the null
+    // options mean "none", and the call returns a new descriptor.
     Ok(unsafe {
         own(sys::bpf_prog_load(
             sys::BPF_PROG_TYPE_XDP,

@@ -1,5 +1,5 @@
-//! BPF programs: test runs of a loaded program, its maps, and programs other than the one
-//! under test.
+//! BPF programs: loading and attaching them, running them on test frames, and accessing their
+//! maps.
 
 use libbpf_sys as sys;
 

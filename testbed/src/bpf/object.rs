@@ -11,7 +11,7 @@ use libbpf_sys as sys;
 
 use super::answer::{check, own};
 
-/// An open object. Dropping it closes the object and unloads what it loaded.
+/// An open object. Dropping it closes the object and unloads its maps and programs.
 pub(crate) struct Object(NonNull<sys::bpf_object>);
 
 /// A map of an open object.
@@ -24,7 +24,7 @@ impl Object {
     /// Opens an object file.
     pub fn open(path: &str) -> Result<Object> {
         let path = CString::new(path)?;
-        // SAFETY: the path is a C string; null means no options.
+        // SAFETY: the path is a C string, and the null options mean "none".
         let object = unsafe { sys::bpf_object__open_file(path.as_ptr(), ptr::null()) };
         NonNull::new(object).map(Object).ok_or_else(io::Error::last_os_error).context("open")
     }
@@ -77,18 +77,19 @@ impl Map<'_> {
         // SAFETY: the object is open.
         let value = unsafe { sys::bpf_map__initial_value(self.0.as_ptr(), &mut size) };
         let value = NonNull::new(value.cast::<u8>())?;
-        // SAFETY: libbpf keeps `size` bytes there as long as the object is open.
+        // SAFETY: `value` points to `size` bytes, which libbpf keeps as long as the object is
+        // open.
         Some(unsafe { std::slice::from_raw_parts_mut(value.as_ptr(), size as usize) })
     }
 
     fn do_not_pin(&self) -> io::Result<()> {
-        // SAFETY: the object is open; null means no path.
+        // SAFETY: the object is open, and a null path turns pinning off.
         check(unsafe { sys::bpf_map__set_pin_path(self.0.as_ptr(), ptr::null()) }).map(|_| ())
     }
 }
 
 impl Program<'_> {
-    /// The pointer for calls of libbpf. It is valid as long as the object is open.
+    /// The pointer that libbpf functions take. It is valid as long as the object is open.
     pub fn as_ptr(&self) -> *mut sys::bpf_program {
         self.0.as_ptr()
     }
@@ -100,24 +101,24 @@ impl Program<'_> {
     }
 }
 
-/// Runs `work` while libbpf prints nothing.
+/// Runs `work` with the messages of libbpf turned off.
 pub(crate) fn without_messages<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: libbpf allows a change of the callback at any time.
+    // SAFETY: the print callback may be changed at any time.
     let print = unsafe { sys::libbpf_set_print(None) };
     let result = work();
-    // SAFETY: this is the callback that libbpf had before.
+    // SAFETY: `print` is the previous callback, so it is valid.
     unsafe { sys::libbpf_set_print(print) };
     result
 }
 
-/// Loads the first program of an object file without pinning any of its maps. The file may
-/// come from another project, so messages about sections that libbpf does not know are
-/// hidden.
+/// Loads an object file without pinning any of its maps, and returns its first program. Hides
+/// the messages of libbpf while it opens the file, because an object of another project may
+/// have sections that libbpf does not know.
 pub fn load_file(path: &str) -> Result<OwnedFd> {
     let object = without_messages(|| Object::open(path))?;
     object.maps().try_for_each(|map| map.do_not_pin())?;
     object.load().context("load")?;
     let program = object.programs().next().context("the object has no program")?;
-    // SAFETY: the program is loaded, so it has a descriptor, and `dup` returns a new one.
+    // SAFETY: the program is loaded, so it has a descriptor, and `dup` returns a new descriptor.
     Ok(unsafe { own(libc::dup(sys::bpf_program__fd(program.as_ptr()))) }?)
 }

@@ -1,4 +1,4 @@
-//! Loaded programs.
+//! Information about loaded programs, and attaching them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
@@ -40,16 +40,17 @@ pub(super) fn program_info(program: &OwnedFd, map_ids: &mut [u32]) -> Result<sys
 /// returned link detaches the program.
 pub fn attach(program: &OwnedFd, interface: &str) -> Result<OwnedFd> {
     let index = interface_index(interface)?;
-    // SAFETY: the call takes integers and no options, and returns a new descriptor.
+    // SAFETY: the null options mean "none", and the call returns a new descriptor.
     let link =
         unsafe { own(sys::bpf_link_create(program.as_raw_fd(), index, sys::BPF_XDP, ptr::null())) };
     Ok(link?)
 }
 
-/// The id of the XDP program on an interface in the namespace of the calling thread.
+/// The id of the XDP program on an interface in the namespace of the calling thread, or
+/// `None` if the interface has no program.
 pub fn attached_program(interface: &str) -> Result<Option<u32>> {
     let mut id = 0;
-    // SAFETY: the call writes `id` and nothing else.
+    // SAFETY: the call writes to `id` only.
     check(unsafe { sys::bpf_xdp_query_id(interface_index(interface)?, 0, &mut id) })?;
     Ok(Some(id).filter(|id| *id != 0))
 }

@@ -1,4 +1,4 @@
-//! The kernel's test runs (`BPF_PROG_TEST_RUN`): a program runs on a given frame.
+//! Test runs (`BPF_PROG_TEST_RUN`), in which the kernel runs a program on a given frame.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,10 +12,10 @@ use super::answer::check;
 /// The result of a test run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// `XDP_DROP` (1), `XDP_PASS` (2), `XDP_REDIRECT` (4)...
+    /// The value that the program returned, such as [`super::XDP_DROP`].
     pub verdict: u32,
-    /// The kernel's measurement of one run in nanoseconds: a mean, rounded down. The duration
-    /// of the system call is not usable, because the call waits for RCU.
+    /// The mean duration of one run in nanoseconds, rounded down. The kernel measures it. The
+    /// duration of the system call is no substitute, because the call also waits for RCU.
     pub nanoseconds: u32,
 }
 
@@ -24,17 +24,17 @@ pub fn run(program: &OwnedFd, frame: &[u8], repeat: u32) -> Result<Run> {
     test_run(program, frame, repeat, None)
 }
 
-/// Runs a program once on a frame whose first buffer has `first_buffer` bytes. See
-/// [`crate::kernel::test_run_splits_packets`].
+/// Runs a program once on a frame whose first buffer has `first_buffer` bytes. Needs a kernel
+/// for which [`crate::kernel::test_run_splits_packets`] returns true.
 pub fn run_split(program: &OwnedFd, frame: &[u8], first_buffer: usize) -> Result<Run> {
     let context = sys::xdp_md { data_end: first_buffer as u32, ..Default::default() };
     test_run(program, frame, 1, Some(context))
 }
 
 /// Runs a program `repeat` times in live-frames mode (Linux 5.18), in batches of up to 256
-/// frames. The program sees frames as if they were received: a redirected frame is really
-/// sent. A dropped frame is used again, with what the program wrote to it. Frames belong to
-/// the namespace of the calling thread. [`crate::interrupt`] ends the call early.
+/// frames. The kernel obeys the verdicts, so it really sends a redirected frame. It reuses a
+/// dropped frame for a later run, including any bytes that the program changed. The frames
+/// arrive in the namespace of the calling thread. [`crate::interrupt`] ends the call early.
 pub fn run_live(program: &OwnedFd, frame: &[u8], repeat: u32, batch: u32) -> Result<()> {
     let mut options = sys::bpf_test_run_opts {
         flags: sys::BPF_F_TEST_XDP_LIVE_FRAMES,
