@@ -6,13 +6,13 @@
 //! | `workspace` | the crates of the workspace, from cargo |
 //! | `tokens` | the modules, `use` declarations and paths of one source file |
 //! | `modules` | the modules of one crate, and where a path leads |
-//! | `circles` | modules of one folder that need each other |
+//! | `cycles` | modules of one folder that need each other |
 //! | `layers` | modules that need a module above them |
 //! | `lint` | attributes that change a lint |
 //! | `api` | the public API of the loader |
 
 pub mod api;
-pub mod circles;
+pub mod cycles;
 pub mod layers;
 pub mod lint;
 pub mod modules;

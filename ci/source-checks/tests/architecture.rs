@@ -1,7 +1,7 @@
-//! The layers of the loader, its one module of unsafe code, and modules without circles.
+//! The layers of the loader, its one module of unsafe code, and modules without cycles.
 
 use anyhow::{Context, Result, ensure};
-use source_checks::circles::circles;
+use source_checks::cycles::cycles;
 use source_checks::layers::upward_references;
 use source_checks::lint;
 use source_checks::modules::Crate;
@@ -46,8 +46,8 @@ fn no_module_needs_a_module_that_needs_it() -> Result<()> {
     for target in targets {
         let context = || target.src_path.display().to_string();
         let crate_ = Crate::read(&workspace.root, &target.src_path).with_context(context)?;
-        let circles = circles(&crate_).into_iter();
-        found.extend(circles.map(|circle| format!("{}: {circle}", target.name)));
+        let cycles = cycles(&crate_).into_iter();
+        found.extend(cycles.map(|cycle| format!("{}: {cycle}", target.name)));
     }
     ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(())
