@@ -1,14 +1,16 @@
-//! Modules of one folder that need each other. A module's own folder counts as a part of it,
-//! and what the folder's `mod.rs` defines may be used by all modules in it.
+//! Finds cycles: modules of one folder that need each other, directly or through other modules.
+//! A module includes the modules in its own folder. References to items that a folder's `mod.rs`
+//! defines do not count.
 
 use std::collections::BTreeMap;
 
 use crate::modules::{Crate, Reference};
 
-/// One reference for each module that another module of the same folder needs.
+/// For each module of a folder, the modules of the same folder that it needs, with one example
+/// of a reference.
 type Needs = BTreeMap<String, BTreeMap<String, Reference>>;
 
-/// Describes each cycle, with a place for each step.
+/// Describes each cycle, with a file and line for each step.
 pub fn cycles(crate_: &Crate) -> Vec<String> {
     let mut folders: BTreeMap<Vec<String>, Needs> = BTreeMap::new();
     for reference in crate_.references() {
@@ -23,8 +25,8 @@ pub fn cycles(crate_: &Crate) -> Vec<String> {
     folders.iter().flat_map(|(folder, needs)| cycles_of(folder, needs)).collect()
 }
 
-/// The cycles of one folder: for each module the shortest one that begins with it, unless
-/// that was found already.
+/// Describes the cycles of one folder: for each module, the shortest cycle that contains it.
+/// Reports each cycle once.
 fn cycles_of(folder: &[String], needs: &Needs) -> Vec<String> {
     let mut found: Vec<Vec<&str>> = Vec::new();
     for start in needs.keys() {
@@ -46,7 +48,7 @@ fn cycles_of(folder: &[String], needs: &Needs) -> Vec<String> {
     found.iter().map(describe).collect()
 }
 
-/// Searches in breadth from `start` back to it.
+/// Returns the modules on a shortest cycle through `start` (breadth-first search).
 fn shortest_cycle<'a>(needs: &'a Needs, start: &'a str) -> Option<Vec<&'a str>> {
     let mut ways = vec![vec![start]];
     let mut seen = vec![start];
