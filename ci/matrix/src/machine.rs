@@ -105,7 +105,7 @@ fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path)
     // `--pdeathsig` lets the host's kernel kill QEMU when this process ends for any reason.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program]);
-    // The CI machines have /dev/kvm, but these kernels do not boot under KVM there. With more
+    // The CI machines have /dev/kvm, but these kernels do not run under KVM there. With more
     // than one TCG thread the kernels occasionally panic.
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
