@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Generates packets. The kernel's test run in live-frames mode (Linux 5.18)
- * calls this program for one frame after the other. If a frame is due, the
- * program writes junk or a valid datagram into it and sends it. Otherwise the
- * program drops the frame, and the test run uses it again. The kernel's clock
- * controls the rates, and neither a socket nor a qdisc is involved.
+ * Generates packets. BPF_PROG_TEST_RUN in live-frames mode (Linux 5.18) calls
+ * this program repeatedly, each time with a frame. If a packet is due, the
+ * program writes junk or a valid datagram into the frame and sends it.
+ * Otherwise the program drops the frame, and the test run reuses it. The
+ * kernel's clock controls the rates, and no socket or qdisc is involved.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -13,36 +13,38 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-/* The value of bpf-src/laminar_abi.h, which is not included on purpose: a
- * benchmark that shares the definition of a valid datagram with the code under
- * test does not notice a mistake in it. */
+/* The same value as in bpf-src/laminar_abi.h. That header is deliberately not
+ * included: a benchmark that shares the definition of a valid datagram with the
+ * code under test would not notice a mistake in the definition. */
 #define MAGIC 0x4c414d49
 
-/* A stream that is further behind, in nanoseconds, does not catch up. */
+/* In nanoseconds. A stream that is later than this skips the missed packets
+ * instead of sending them in a burst. */
 #define MAX_BEHIND 1000000ULL
 
 struct stream {
-	/* Nanoseconds from one frame to the next; 0: no frames; 1: as many as
-	 * possible. */
+	/* Nanoseconds from one packet to the next. 0 sends nothing; 1 sends as
+	 * many packets as possible. */
 	__u64 interval;
-	/* The time at which the next frame is due. */
+	/* The time at which the next packet is due. */
 	__u64 due;
-	/* The number of frames sent. */
+	/* The number of packets sent. */
 	__u64 sent;
 };
 
 struct generator {
 	struct stream junk;
 	struct stream valid;
-	/* The index of the interface that sends the frames. */
+	/* The index of the interface that sends the packets. */
 	__u32 interface;
-	/* The number of partitions. Datagrams go to each in turn. */
+	/* The number of partitions. Successive packets use successive keys. */
 	__u32 partitions;
-	/* The number of source addresses. Frames come from each in turn. */
+	/* The number of source addresses. Successive packets use successive
+	 * addresses. */
 	__u32 sources;
 	/* The first source address in host byte order. */
 	__u32 first_source;
-	/* The number of frames written. */
+	/* The number of packets sent by both streams. */
 	__u32 number;
 	__u32 reserved;
 };
@@ -58,7 +60,7 @@ struct datagram {
 	__be32 magic;
 	__be32 partition_key;
 	__be32 payload_len;
-	/* The time of sending by CLOCK_MONOTONIC, in host byte order. */
+	/* When the packet was sent (CLOCK_MONOTONIC), in host byte order. */
 	__u64 sent;
 } __attribute__((packed));
 

@@ -1,9 +1,9 @@
-//! Measures laminar-xdp against other ways to do the same. All contenders run in the same
-//! run, take turns and get the same packets. `docs/benchmarks.md` describes the method and
-//! its limits.
+//! Compares laminar-xdp with alternatives. One run measures all contenders alternately, with
+//! the same packets. `docs/benchmarks.md` describes the method and its limits.
 //!
-//! A part of [`parts`] measures with the help of [`harness`] and returns tables. [`report`]
-//! prints and writes the tables, draws them and compares two runs.
+//! [`parts`] contains the measurements, which return tables. They use [`harness`] for traffic,
+//! interfaces and threads. [`report`] prints and writes the tables, draws them and compares two
+//! runs.
 
 use std::fs::File;
 use std::io;
@@ -24,23 +24,23 @@ use parts::PARTS;
 use report::{Machine, Report, compare, record};
 use session::Session;
 
-/// Measure laminar-xdp against other ways to do the same. Needs root and some minutes.
+/// Compare the performance of laminar-xdp with alternatives. Needs root and some minutes.
 #[derive(Parser)]
 struct Arguments {
-    /// Only show that everything runs, in about a minute
+    /// Only check that everything runs; takes about a minute, and its figures are not usable
     #[arg(long)]
     quick: bool,
     /// Run only these parts, such as `junk,flood`
     #[arg(long, value_delimiter = ',', value_parser = PARTS.map(|part| part.0))]
     only: Vec<String>,
-    /// Use two network cards instead of a veth pair. The cards are not in use and are
-    /// connected by a cable
+    /// Use two network cards instead of a veth pair. A cable has to connect them, and nothing
+    /// else may use them
     #[arg(long, num_args = 2, value_names = ["RECEIVER", "SENDER"])]
     ports: Option<Vec<String>>,
-    /// Compare with the `report.json` of an earlier run
+    /// Compare this run with the `report.json` of an earlier run
     #[arg(long)]
     against: Option<PathBuf>,
-    /// Write this run into `docs/benchmarks.md` below the current folder
+    /// Write this run into `docs/benchmarks.md` in the current folder
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     record: bool,
     /// The folder with the compiled programs of `bench/programs`
@@ -62,29 +62,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Waits until no kernel test of this project has the machine alone. Such a test takes a CPU
-/// offline.
+/// Waits until no kernel test of this project holds the machine lock exclusively. A test does so
+/// while it takes a CPU offline.
 fn lock_machine() -> io::Result<File> {
     let lock = testbed::lock_file()?;
     if lock.try_lock_shared().is_err() {
-        eprintln!("waiting for a test that needs the whole machine");
+        eprintln!("waiting for a kernel test that has locked the machine");
         lock.lock_shared()?;
     }
     Ok(lock)
 }
 
-/// Returns whether the two runs agree; true if there is no run to compare with.
+/// Returns whether this run agrees with the run of `--against`; true without `--against`.
 fn run(arguments: Arguments) -> Result<bool> {
     if let Some(missing) = testbed::missing_privileges() {
         bail!("the benchmark {missing}, because it loads XDP programs");
     }
     let Arguments { quick, only, ports, against, record, programs, output } = arguments;
-    // Kernel tests of this project that take a CPU offline wait until this run ends.
+    // Kernel tests that take a CPU offline wait for this lock.
     let _lock = lock_machine().context("lock the machine")?;
     let earlier = against.as_deref().map(Report::read).transpose()?;
     let all_cpus = testbed::online_cpus();
     let [rx_cpu, other_cpu, ..] = all_cpus[..] else {
-        bail!("the benchmark needs two CPUs, but {} is online", all_cpus.len());
+        bail!("the benchmark needs two CPUs, but the number of online CPUs is {}", all_cpus.len());
     };
     let ports = ports.map(<[String; 2]>::try_from).transpose();
     let ports = ports.ok().context("--ports takes two interfaces")?;
@@ -98,7 +98,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         if only.is_empty() || only.iter().any(|only| only == name) {
             let mut part = measure(&session).with_context(|| format!("measure {name}"))?;
             if quick {
-                // Figures of the quick form are not good enough for a judgement.
+                // Figures of a quick run are too imprecise to judge the goals.
                 part.goals.clear();
             }
             report.parts.push(part);

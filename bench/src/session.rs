@@ -1,4 +1,4 @@
-//! What all parts of a run share: its options, its CPUs and its network.
+//! The options, CPUs and network that all parts of a run share.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use testbed::TestNet;
 
 /// The options and resources of one run.
 pub struct Session {
-    /// Whether this is the quick form.
+    /// Whether this is a quick run (`--quick`).
     pub quick: bool,
     /// The CPU that receives packets.
     pub rx_cpu: u32,
-    /// Another CPU. It sends packets, or owns partitions.
+    /// A second CPU. It sends packets, or owns the partitions.
     pub other_cpu: u32,
     /// All CPUs that are online.
     pub all_cpus: Vec<u32>,
     /// The folder with the compiled programs of `bench/programs`.
     pub programs: PathBuf,
-    /// The network cards of `--ports`, if given.
+    /// The network cards of `--ports`; `None` without that option.
     pub nics: Option<Arc<TestNet>>,
 }
 
 impl Session {
-    /// Selects the value for the quick form or for the full form.
+    /// Returns `quick` in a quick run and `full` in a full run.
     pub fn choose<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -36,15 +36,15 @@ impl Session {
         eprintln!("{message}");
     }
 
-    /// The length of a measurement window. It is longer with network cards, whose drivers
-    /// update their packet counters only once a second.
+    /// Returns the length of a measurement window: `milliseconds`, or 4 s with network cards,
+    /// because their drivers update the packet counters only once a second.
     pub fn window(&self, milliseconds: u64) -> Duration {
         Duration::from_millis(if self.has_nics() { 4000 } else { milliseconds })
     }
 
-    /// The network to measure on: a new veth pair, or the network cards. A veth interface has
-    /// a name that no other interface of the machine has, so that the name of its polling
-    /// threads is unique too.
+    /// Returns the network to measure on: a new veth pair, or the network cards. The veth
+    /// interface has a name that is unique on the machine. Its polling threads are named after
+    /// it, so their names are unique as well.
     pub fn network(&self) -> Result<Arc<TestNet>> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -55,26 +55,25 @@ impl Session {
         TestNet::with_interface(&format!("lam{}n{number}", std::process::id())).map(Arc::new)
     }
 
-    /// Whether packets go over network cards. A card sends redirected frames only while it
-    /// has an XDP program itself.
+    /// Whether the network consists of network cards.
     pub fn has_nics(&self) -> bool {
         self.nics.is_some()
     }
 
-    /// The order of the contenders in a round. It changes with the round, because a contender
-    /// can influence the one that runs after it.
+    /// Returns the order in which a round measures the contenders, as indexes. It differs from
+    /// round to round, because a contender can influence the contender that runs after it.
     pub fn order(&self, round: usize, contenders: usize) -> impl Iterator<Item = usize> {
         (0..contenders).map(move |i| (i + round) % contenders)
     }
 
-    /// Whether a thread that must not take CPU time from others gets the idle scheduling class.
-    /// In the quick form it keeps the ordinary class: on a busy machine a thread of the idle
-    /// class gets no CPU time at all, and nothing that depends on this thread would run.
+    /// Whether a thread that must not take CPU time from others runs in the idle scheduling
+    /// class. In a quick run it keeps the ordinary class: on a busy machine a thread of the idle
+    /// class may get no CPU time at all, and the parts that depend on it could not run.
     pub fn uses_idle_class(&self) -> bool {
         !self.quick
     }
 
-    /// The path of a compiled program.
+    /// Returns the path of the compiled program `name`.
     pub fn program(&self, name: &str) -> Result<String> {
         let path = self.programs.join(name).with_extension("o");
         ensure!(path.exists(), "{} is missing; `make bench` compiles it", path.display());

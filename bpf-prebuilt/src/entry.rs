@@ -20,8 +20,8 @@ impl ByteOrder {
     pub const HOST: ByteOrder =
         if cfg!(target_endian = "little") { ByteOrder::Bpfel } else { ByteOrder::Bpfeb };
 
-    /// Reads the byte order from the header of an ELF file. `None` if `object` does not
-    /// start like a 64-bit ELF file for BPF.
+    /// Reads the byte order from the header of an ELF file; `None` if `object` does not begin
+    /// with the header of a 64-bit ELF file for BPF.
     pub fn of_elf(object: &[u8]) -> Option<ByteOrder> {
         const ELFCLASS64: u8 = 2;
         const EM_BPF: u16 = 247;
@@ -54,7 +54,7 @@ impl fmt::Display for ByteOrder {
 pub enum Layer {
     /// On an interface, before the network stack.
     Xdp,
-    /// On a group of sockets, behind the network stack.
+    /// On a group of sockets, after the network stack.
     Sockets,
 }
 
@@ -80,18 +80,18 @@ pub struct ObjectEntry {
     pub target: String,
     /// The byte order of the machines that can load the object.
     pub byte_order: ByteOrder,
-    /// The version of the agreement between programs and user space:
+    /// The version of the interface between the programs and user space:
     /// [`crate::abi::LAMINAR_ABI_VERSION`] at the time of the build.
     pub abi_version: u32,
-    /// The oldest kernel release that has every feature in `requires`. For people only: a
-    /// loader must probe, because distributions backport features.
+    /// The oldest kernel release that has every feature in `requires`. This field informs human
+    /// readers. A loader must probe for the features, because distributions backport them.
     pub since: String,
     /// The names of the kernel features ([`crate::Feature`]) that the object needs. A reader
     /// that does not know a name must not load the object.
     pub requires: Vec<String>,
     /// The compiler and its version.
     pub compiler: String,
-    /// The compiler's flags, without those that depend on the machine.
+    /// The compiler's flags, except flags that depend on the machine.
     pub flags: Vec<String>,
     /// The licence that the object declares to the kernel.
     pub license: String,
@@ -126,11 +126,11 @@ pub struct MapFacts {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// The number of entries, if no loader resizes the map.
+    /// The number of entries, unless the loader resizes the map.
     pub max_entries: u32,
 }
 
-/// The bytes of an object differ from those that the manifest lists.
+/// The error if the SHA-256 of an object differs from the SHA-256 in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{file} is not the object that its manifest lists: its SHA-256 is {found} instead of \
@@ -146,7 +146,7 @@ pub struct IntegrityError {
 }
 
 impl ObjectEntry {
-    /// Checks that `object` has the bytes that this entry lists.
+    /// Checks that `object` has the SHA-256 that this entry lists.
     ///
     /// # Errors
     /// [`IntegrityError`] if the SHA-256 differs.
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             ByteOrder::of_elf(&elf),
             None,
-            "the field `machine` has the file's byte order too"
+            "the field `machine` must have the byte order of the file"
         );
         elf[18..20].copy_from_slice(&247u16.to_be_bytes());
         assert_eq!(ByteOrder::of_elf(&elf), Some(ByteOrder::Bpfeb));

@@ -24,8 +24,8 @@ macro_rules! features {
                 match self { $(Feature::$feature => $name,)* }
             }
 
-            /// The first kernel release with the feature, for example `5.18`. For people,
-            /// because distributions backport features.
+            /// The first kernel release with the feature, for example `5.18`. It informs human
+            /// readers; a loader must probe, because distributions backport features.
             pub fn since(self) -> &'static str {
                 match self { $(Feature::$feature => $since,)* }
             }
@@ -47,7 +47,7 @@ features! {
     Jmp32 "jmp32" "5.1" "32-bit jumps";
     /// Programs that address a map's value directly.
     GlobalData "global_data" "5.2" "constants in programs";
-    /// A verdict of the program's choice for a redirect to an empty slot.
+    /// A redirect to an empty map slot returns a verdict that the program chooses.
     RedirectVerdict "redirect_verdict" "5.3" "a verdict for CPUs without a queue";
     /// Ring buffers between programs and user space.
     Ringbuf "ringbuf" "5.8" "ring buffers";
@@ -78,7 +78,7 @@ impl Serialize for Feature {
     }
 }
 
-/// No feature has this name.
+/// The error if no feature has the given name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no kernel feature has the name {0:?}")]
 pub struct UnknownFeature(pub String);

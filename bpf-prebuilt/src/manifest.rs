@@ -1,4 +1,4 @@
-//! The manifest: reading, checking, writing.
+//! Reads, checks and writes the manifest.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ pub struct Manifest {
     pub objects: Vec<ObjectEntry>,
 }
 
-/// Why a text is not a valid manifest.
+/// The reason why a text is not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// The text is not TOML, or a field is missing or has another type.

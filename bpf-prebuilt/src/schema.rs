@@ -1,4 +1,4 @@
-//! The schema: which programs and maps an object has, by its target.
+//! The schema: the programs and maps that the object of each target must have.
 //!
 //! `build-tools` verifies each compiled object against the schema. `laminar-xdp` checks
 //! each object against the same schema before the kernel sees the object.
@@ -82,7 +82,7 @@ pub struct ProgramSchema {
     pub name: &'static CStr,
     /// The program's type.
     pub kind: ProgramKind,
-    /// The section of the ELF file. Loaders derive the type from it.
+    /// The section of the ELF file. libbpf derives the program's type from it.
     pub section: &'static str,
 }
 
@@ -162,8 +162,8 @@ const fn single<Value>(name: &'static CStr) -> MapSchema {
     MapSchema::new(name, MapKind::Array, size_of::<Value>(), 1)
 }
 
-/// The maps of features. They are as small as possible, because only the loader knows the
-/// features that a user wants, and their sizes.
+/// The maps of optional features. They have the minimum size, because only the loader knows which
+/// features are enabled and how large their maps must be.
 const FEATURES: [MapSchema; 4] = [
     MapSchema::new(abi::LAMINAR_MAP_SOURCES, MapKind::LruHash, size_of::<u64>(), 1)
         .keyed_by::<abi::laminar_source>(),
@@ -182,11 +182,13 @@ pub struct Layout {
     pub layer: Layer,
     /// Settings and controls are global data instead of maps (`LAMINAR_GLOBAL_DATA`).
     pub has_global_data: bool,
-    /// A second XDP program has lists, limits and samples (`LAMINAR_FEATURES`).
+    /// A second XDP program implements source lists, source limits and samples
+    /// (`LAMINAR_FEATURES`).
     pub has_features: bool,
-    /// Values of the CPU map have room for a program (`LAMINAR_CPUMAP_PROGRAM`).
+    /// The values of the CPU map have 8 bytes, with room for a second-stage program
+    /// (`LAMINAR_CPUMAP_PROGRAM`).
     pub has_cpumap_program: bool,
-    /// The XDP programs take packets in several buffers (`LAMINAR_FRAGS`).
+    /// The XDP programs accept packets in several buffers (`LAMINAR_FRAGS`).
     pub has_frags: bool,
 }
 
@@ -253,8 +255,8 @@ impl Layout {
     }
 }
 
-/// The key of a reason's counter in the map `stats`. XDP programs count in the slot of
-/// their interface ([`abi::laminar_settings`]), sockets in slot 0.
+/// Returns the key of a reason's counter in the map `stats`. XDP programs use the slot of their
+/// interface ([`abi::laminar_settings`]), and socket programs use slot 0.
 pub const fn stats_key(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * abi::LAMINAR_MAX_REASONS + reason
 }

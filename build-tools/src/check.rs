@@ -1,4 +1,4 @@
-//! Checks that the checked-in artifact is the result of the current sources.
+//! Checks that the checked-in artifact is what the current sources compile to.
 
 use anyhow::{Context, Result, bail};
 use laminar_xdp_prebuilt::{Manifest, ObjectEntry};
@@ -9,8 +9,9 @@ use crate::project::Project;
 use crate::set::ArtifactSet;
 use crate::targets::Targets;
 
-/// Rebuilds everything and compares. With the pinned compiler the comparison is byte for byte.
-/// With another compiler it covers instructions, global data and the manifest's fields.
+/// Builds the artifact again and compares it with the checked-in files. With the pinned compiler
+/// it compares all bytes. With another compiler it compares instructions, global data, maps,
+/// licence and the other fields of the manifest.
 pub fn check(project: &Project, targets: &Targets) -> Result<()> {
     let compiler = Compiler::find(project)?;
     let set = ArtifactSet::build(project, targets, &compiler)?;
@@ -84,8 +85,8 @@ fn compare_meaning(project: &Project, set: &ArtifactSet, listed: &Manifest) -> R
             differences.push(format!("{path} differs in instructions, data, maps or licence"));
         }
         let listed = listed.objects.iter().find(|other| other.file == entry.file);
-        // The first three depend on the compiler, so they come from the checked-in object and
-        // its entry. All other fields must be equal.
+        // `sha256`, `compiler` and `programs` depend on the compiler, so their expected values
+        // come from the checked-in object and its entry. All other fields must be equal.
         let expected = listed.map(|listed| ObjectEntry {
             sha256: listed.sha256.clone(),
             compiler: listed.compiler.clone(),

@@ -1,7 +1,7 @@
-//! Compiles one object: clang, then llvm-strip of the same LLVM.
+//! Compiles one object with clang, and strips it with llvm-strip of the same LLVM.
 //!
-//! The flags make the objects reproducible: the pinned compiler gives the same bytes in any
-//! folder and on any machine.
+//! The flags make the objects reproducible: the pinned compiler produces the same bytes in every
+//! folder and on every machine.
 
 use anyhow::{Context, Result};
 use laminar_xdp_prebuilt::ByteOrder;
@@ -11,20 +11,21 @@ use crate::project::Project;
 use crate::targets::Target;
 
 pub struct Compiler {
-    /// The command: the environment variable CLANG, or `clang-19`.
+    /// The command, from the environment variable CLANG. Default: `clang-19`.
     pub clang: String,
     /// `llvm-strip` of the same LLVM.
     strip: String,
     /// For example `19.1.7`.
     pub version: String,
-    /// The include folder of this machine's `asm/types.h`. It does not change the output.
+    /// The option with the include folder that contains this machine's `asm/types.h`. It does not
+    /// change the output.
     machine_includes: Option<String>,
 }
 
 impl Compiler {
     pub fn find(project: &Project) -> Result<Compiler> {
         let clang = std::env::var("CLANG").unwrap_or_else(|_| "clang-19".into());
-        // `llvm-strip-19` is in the same folder as `clang-19`, also if CLANG is a path.
+        // `llvm-strip-19` is in the same folder as `clang-19`, even if CLANG is a path.
         let (folder, name) = clang.split_at(clang.rfind('/').map_or(0, |slash| slash + 1));
         let strip = format!("{folder}{}", name.replace("clang", "llvm-strip"));
         let shell = &project.shell;
@@ -48,19 +49,20 @@ impl Compiler {
         format!("clang {}", self.version)
     }
 
-    /// The flags that change the output, for the manifest too.
+    /// The flags that change the output. The manifest records them.
     pub fn flags(target: &Target, byte_order: ByteOrder) -> Vec<String> {
         let mut flags = vec![
             format!("--target={byte_order}"),
-            // The default instruction set depends on the compiler's version.
+            // Without this flag, the instruction set depends on the compiler's version.
             format!("-mcpu={}", target.instruction_set),
             "-O2".into(),
-            // libbpf needs BTF for the maps. llvm-strip removes the DWARF again.
+            // libbpf needs BTF for the maps, and clang emits BTF only with `-g`. llvm-strip removes
+            // the DWARF that `-g` also adds.
             "-g".into(),
-            // Paths are relative to the checkout. So a verifier log shows source lines, but
-            // no folder of the build machine.
+            // Makes paths relative to the checkout. The objects then contain source lines for the
+            // verifier's log, but no folder of the build machine.
             "-fdebug-compilation-dir=.".into(),
-            // Only linkers of native code read the address-significance table.
+            // Only linkers of native code use the address-significance table, so it is left out.
             "-fno-addrsig".into(),
             "-Wall".into(),
             "-Wextra".into(),

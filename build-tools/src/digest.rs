@@ -1,12 +1,12 @@
-//! Decides whether a build is necessary. The manifest holds a digest over all inputs of the
-//! artifact and over the manifest itself.
+//! Decides whether a build is necessary. The manifest contains a digest over all inputs of the
+//! artifact and over the manifest's other fields.
 
 use anyhow::Result;
 use laminar_xdp_prebuilt::{Manifest, sha256_hex};
 
 use crate::project::Project;
 
-/// Whether a build of the current sources would leave `bpf-prebuilt/` unchanged.
+/// Returns whether a build from the current sources would leave `bpf-prebuilt/` unchanged.
 pub fn is_current(project: &Project) -> Result<bool> {
     let read = |path: &str| project.read_if_exists(path);
     let (Some(text), Some(embedded)) = (read(Project::MANIFEST)?, read(Project::EMBEDDED)?) else {
@@ -26,8 +26,9 @@ pub fn is_current(project: &Project) -> Result<bool> {
         && manifest.sources_sha256 == of(project, &manifest, &embedded)?)
 }
 
-/// SHA-256 over the sources (`targets.toml` names the compiler's version), the producer and
-/// its dependencies, the artifact's crate, and the manifest without the digest.
+/// Computes the SHA-256 over the sources (including `targets.toml`, which names the compiler's
+/// version), build-tools, `Cargo.lock`, the crate in `bpf-prebuilt/src`, and the manifest without
+/// this digest.
 pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<String> {
     let mut digests = String::new();
     let mut files = project.files(Project::SOURCES, &["c", "h", "toml"])?;
@@ -35,7 +36,7 @@ pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<Stri
     files.extend(project.files(Project::ARTIFACT_CRATE, &["rs"])?);
     files.push("Cargo.lock".into());
     for path in files {
-        // `embedded` is the new text. The file may hold the former one.
+        // `embedded` is the new text of this file. The file itself may contain an outdated text.
         if path.ends_with(Project::EMBEDDED) {
             continue;
         }

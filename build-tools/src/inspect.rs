@@ -1,4 +1,4 @@
-//! Reads the content of an object from its ELF file and its BTF.
+//! Reads an object's programs, maps and other properties from its ELF file and its BTF.
 
 use anyhow::{Context, Result, bail};
 use laminar_xdp_prebuilt::{ByteOrder, MapFacts, ProgramFacts, abi};
@@ -19,7 +19,7 @@ pub struct ElfFacts {
     pub maps: Vec<MapFacts>,
     /// The programs' instructions with their relocations, for comparison.
     pub instructions: Vec<u8>,
-    /// The initial content of global data; empty if there is none.
+    /// The initial content of global data; empty if the object has no global data.
     pub global_data: Vec<u8>,
     pub sections: Vec<String>,
     pub undefined_symbols: Vec<String>,
@@ -81,7 +81,7 @@ fn section_data<'data>(file: &Elf<'data>, name: &str) -> Result<&'data [u8]> {
     Ok(section.data()?)
 }
 
-/// A section's bytes, then the offset and the symbol of each relocation.
+/// Returns a section's bytes, followed by the offset and the symbol of each relocation.
 fn relocatable_code<'data>(
     file: &Elf<'data>,
     section: &impl ObjectSection<'data>,

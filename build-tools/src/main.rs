@@ -1,8 +1,9 @@
-//! The producer of `bpf-prebuilt/`. Its steps are compile, inspect, verify and describe, each
-//! in its own file.
+//! Builds `bpf-prebuilt/` from `bpf-src/`. `compile` compiles each object, `inspect` reads its
+//! programs and maps, `verify` checks them, and `set` writes the objects and the manifest that
+//! describes them.
 //!
-//! `bpf` brings `bpf-prebuilt/` up to date with `bpf-src/`. `check` builds the same objects
-//! in a scratch folder and compares.
+//! The command `bpf` updates `bpf-prebuilt/` if its sources changed. The command `check` builds
+//! the same objects in a scratch folder and compares them with `bpf-prebuilt/`.
 
 mod bindings;
 mod check;
@@ -34,11 +35,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the Rust bindings of the ABI header; the other commands are compiled with them
+    /// Write the Rust bindings of the ABI header. Run this first: the other commands are compiled
+    /// with the bindings
     Bindings,
-    /// Compile what changed in bpf-src/ and write bpf-prebuilt/
+    /// Compile bpf-src/ and write bpf-prebuilt/, if anything changed
     Bpf,
-    /// Rebuild into a scratch folder and fail on any difference to bpf-prebuilt/
+    /// Build into a scratch folder, and fail if the result differs from bpf-prebuilt/
     Check,
 }
 
@@ -70,8 +72,8 @@ fn bpf(project: &Project, targets: &Targets) -> Result<()> {
     let compiler = Compiler::find(project)?;
     ensure!(
         compiler.version == targets.compiler,
-        "{} is version {}, but only clang {} builds the objects (bpf-src/targets.toml); install \
-         clang-19, or compare instructions with `make check`, where CLANG= names the compiler",
+        "{} is version {}, but the objects must be built with clang {} (bpf-src/targets.toml); \
+         install clang-19. With this compiler, `make check` can only compare instructions",
         compiler.clang,
         compiler.version,
         targets.compiler

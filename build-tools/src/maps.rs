@@ -1,6 +1,6 @@
-//! The maps of an object, as its BTF describes them. The section `.maps` holds one variable
-//! for each map. The variable's type is an anonymous struct of pointers: a pointer to an
-//! array of N ints stands for the number N, a pointer to a type for that type.
+//! Reads the maps of an object from its BTF. The section `.maps` contains one variable for each
+//! map. The variable's type is an anonymous struct of pointers. A pointer to an array of N ints
+//! encodes the number N, and a pointer to another type encodes that type.
 
 use anyhow::{Context, Result, bail};
 use btf_rs::{Btf, BtfType, Type};
@@ -46,7 +46,8 @@ fn map(btf: &Btf, name: String, variable: &dyn BtfType) -> Result<MapFacts> {
             ("max_entries", Type::Array(number)) => map.max_entries = number.len().try_into()?,
             ("key", of) => map.key_size = size_of_type(btf, of)?,
             ("value", of) => map.value_size = size_of_type(btf, of)?,
-            // Not checked: the kernel rejects a map without the flags that its type needs.
+            // The flags need no check: the kernel rejects a map without the flags that its type
+            // needs.
             ("map_flags", _) => {}
             (other, _) => bail!("it has the unexpected attribute {other:?}"),
         }

@@ -1,4 +1,4 @@
-//! The checkout and the paths in it.
+//! The checkout, and the paths of its files and folders.
 
 use std::path::{Path, PathBuf};
 
@@ -42,8 +42,8 @@ impl Project {
         self.shell.current_dir()
     }
 
-    /// The files in a folder that end in one of `extensions`, ordered by name. Hidden files are
-    /// left out, because editors create some. So are folders.
+    /// Returns the files in a folder that have one of `extensions`, ordered by name. Leaves out
+    /// folders, and hidden files, because editors create those.
     pub fn files(&self, folder: &str, extensions: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files = self.shell.read_dir(folder)?;
         files.retain(|path| {
@@ -54,7 +54,7 @@ impl Project {
         Ok(files)
     }
 
-    /// A file's bytes; `None` if there is no such file.
+    /// Returns a file's bytes; `None` if the file does not exist.
     pub fn read_if_exists(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.shell.path_exists(path) {
             true => Ok(Some(self.shell.read_binary_file(path)?)),

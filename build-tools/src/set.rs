@@ -13,7 +13,7 @@ use crate::verify::verify;
 
 pub struct ArtifactSet {
     pub manifest: Manifest,
-    /// In the order of the manifest.
+    /// The bytes of each object, in the order of the manifest.
     pub objects: Vec<Vec<u8>>,
     /// The text of `embedded.rs`.
     pub embedded: String,
@@ -70,7 +70,8 @@ impl ArtifactSet {
         Ok(header.to_string() + &self.manifest.to_toml()?)
     }
 
-    /// Replaces the content of `bpf-prebuilt/`, stale objects included.
+    /// Writes the objects, the manifest and `embedded.rs` to `bpf-prebuilt/`, and removes objects
+    /// that no target builds.
     pub fn write(&self, project: &Project) -> Result<()> {
         let shell = &project.shell;
         for stale in project.files(Project::ARTIFACT, &["o"])? {

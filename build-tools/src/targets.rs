@@ -1,4 +1,4 @@
-//! `bpf-src/targets.toml`: the objects to build, and the reason for each.
+//! `bpf-src/targets.toml`: the targets for which objects are built, and the reason for each.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::project::Project;
 
-/// The defines that `bpf-src/laminar_ingress.c` describes. A misspelled define would compile to
-/// an object that lacks what the define stands for.
+/// The defines that `bpf-src/laminar_ingress.c` describes. Other defines are an error, because a
+/// misspelled define would compile to an object without the feature.
 const DEFINES: [&str; 5] = [
     "LAMINAR_GLOBAL_DATA",
     "LAMINAR_REDIRECT_VERDICT",
@@ -22,12 +22,12 @@ const DEFINES: [&str; 5] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Targets {
-    /// Version of the pinned clang, for example `19.1.7`.
+    /// The version of the pinned clang, for example `19.1.7`.
     pub compiler: String,
     pub byte_orders: Vec<ByteOrder>,
-    /// Name of the XDP target that works on most kernels.
+    /// The name of the XDP target that works on most kernels.
     pub default: String,
-    /// Best first in each layer.
+    /// The targets, best first in each layer.
     #[serde(rename = "target")]
     pub list: Vec<Target>,
 }
@@ -39,7 +39,7 @@ pub struct Target {
     pub layer: Layer,
     pub name: String,
     pub since: String,
-    /// What this target can do and the next one cannot, or the measured gain.
+    /// Why this target exists: a feature that the next target lacks, or a measured gain.
     pub reason: String,
     pub instruction_set: String,
     pub defines: Vec<String>,
@@ -68,7 +68,7 @@ impl Targets {
                 target.name
             );
             let unknown = target.defines.iter().find(|define| !DEFINES.contains(&define.as_str()));
-            ensure!(unknown.is_none(), "target {}: no define {unknown:?}", target.name);
+            ensure!(unknown.is_none(), "target {}: unknown define {unknown:?}", target.name);
             target.check_since()?;
         }
         Ok(targets)
@@ -96,15 +96,15 @@ impl Target {
         let newest = features.iter().max().map(|feature| feature.since());
         ensure!(
             newest == Some(self.since.as_str()),
-            "target {}: `since` is {}, but the newest required feature is of {newest:?}",
+            "target {}: `since` is {}, but its newest required feature appeared in {newest:?}",
             self.name,
             self.since
         );
         Ok(())
     }
 
-    /// The programs and maps that the object must have. Each define that changes them is
-    /// one property of the layout.
+    /// The layout of the object, which decides the programs and maps that it must have. Each
+    /// define that changes them is one property of the layout.
     pub fn layout(&self) -> Layout {
         let defines = |name: &str| self.defines.iter().any(|define| define == name);
         Layout {

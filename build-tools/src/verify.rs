@@ -7,8 +7,9 @@ use laminar_xdp_prebuilt::{ByteOrder, MapFacts, abi};
 use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
-/// The sections that an object may have beside its programs. The first has no name.
-/// `.rodata` and `.data` are also maps, so the check of the maps decides about them.
+/// The sections that an object may have in addition to the sections of its programs. The first
+/// section of an ELF file has no name. `.rodata` and `.data` are maps as well, so the check of the
+/// maps decides whether the object may have them.
 const SECTIONS: [&str; 13] = [
     "",
     ".strtab",
@@ -25,8 +26,8 @@ const SECTIONS: [&str; 13] = [
     ".rel.maps",
 ];
 
-/// Checks every property that the loader, the kernel and other tools rely on. The
-/// expectations come from the schema and the ABI header, never from the object.
+/// Checks every property on which the loader, the kernel and other tools rely. The expected
+/// values come from the schema and the ABI header.
 pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Result<()> {
     ensure!(facts.byte_order == byte_order, "it is compiled for {}", facts.byte_order);
 
@@ -47,7 +48,7 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
     for section in [".BTF", ".BTF.ext"] {
         ensure!(facts.sections.iter().any(|s| s == section), "it has no section {section}");
     }
-    // Any other section is DWARF, or data for which libbpf would create a map.
+    // Any other section contains DWARF, or data for which libbpf would create a map.
     let of_program = |name: &str| {
         let name = name.strip_prefix(".rel").unwrap_or(name);
         programs.iter().any(|(_, section)| *section == name)
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_checked_in_object_passes_for_its_own_target_alone() {
+    fn each_checked_in_object_passes_only_for_its_own_target() {
         for (elf, target, byte_order) in objects() {
             let facts = inspect(&elf).unwrap();
             verify(&facts, &target, byte_order).unwrap();

@@ -1,4 +1,5 @@
-//! A program that loads laminar-xdp. The benchmark compares its size with `size-without`.
+//! A program that loads laminar-xdp. The benchmark subtracts the size of `size-without` from
+//! the size of this program.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:?}", std::env::args());

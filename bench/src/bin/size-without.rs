@@ -1,4 +1,4 @@
-//! An empty program. The benchmark compares its size with `size-with`.
+//! An empty program. The benchmark subtracts its size from the size of `size-with`.
 
 fn main() {
     println!("{:?}", std::env::args());

@@ -1,4 +1,4 @@
-//! The application: reads a socket and validates each datagram.
+//! The application under test: it reads a socket and validates each datagram.
 
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -13,10 +13,10 @@ use testbed::Batch;
 
 use crate::harness::threads::Worker;
 
-/// The maximum number of datagrams that the application receives with one call.
+/// The maximum number of datagrams that the application receives with one system call.
 pub const BATCH: usize = 64;
 
-/// The highest latency that the histogram distinguishes, in nanoseconds.
+/// The upper end of the latency histogram, in nanoseconds. Higher latencies count as this one.
 const MAX_LATENCY: u64 = 10_000_000_000;
 
 /// What an application received.
@@ -24,13 +24,13 @@ const MAX_LATENCY: u64 = 10_000_000_000;
 pub struct Received {
     /// All datagrams.
     pub datagrams: AtomicU64,
-    /// The valid ones among them.
+    /// The valid datagrams.
     pub valid: AtomicU64,
     latency: Mutex<Histogram<u64>>,
 }
 
 impl Received {
-    /// Counters at 0.
+    /// Creates counters that start at 0.
     pub fn new() -> Result<Arc<Received>> {
         Ok(Arc::new(Received {
             datagrams: AtomicU64::new(0),
@@ -39,7 +39,7 @@ impl Received {
         }))
     }
 
-    /// Validates and counts the datagrams of one call.
+    /// Validates and counts datagrams, and records the latency of the valid ones.
     pub fn add<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
         let now = testbed::monotonic_nanoseconds();
         let (mut all, mut valid) = (0, 0);
@@ -54,7 +54,7 @@ impl Received {
         self.valid.fetch_add(valid, Ordering::Relaxed);
     }
 
-    /// The latency of the valid datagrams in nanoseconds since the last call.
+    /// Returns the latencies, in nanoseconds, of the valid datagrams since the previous call.
     pub fn take_latency(&self) -> Histogram<u64> {
         let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = latency.clone();
@@ -63,7 +63,7 @@ impl Received {
     }
 }
 
-/// The time at which a datagram was sent; `None` if the datagram is not valid.
+/// Returns the time at which a datagram was sent; `None` if the datagram is not valid.
 fn time_stamp(datagram: &[u8]) -> Option<u64> {
     let header = LaminarHeader::from_bytes(datagram)?;
     let payload = datagram.get(LaminarHeader::SIZE..)?;
@@ -73,7 +73,8 @@ fn time_stamp(datagram: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(payload.get(..8)?.try_into().ok()?))
 }
 
-/// Reads a socket until `stop` is set. Calls `work` with the datagrams of each system call.
+/// Reads a socket until `stop` is set. Each system call receives several datagrams, which are
+/// passed to `work` together.
 pub fn read(
     socket: &impl AsRawFd,
     stop: &AtomicBool,
@@ -91,7 +92,7 @@ pub fn read(
     Ok(())
 }
 
-/// Starts an application with one thread on a CPU.
+/// Starts an application that consists of one thread, bound to `cpu`.
 pub fn start(socket: Socket, received: &Arc<Received>, cpu: u32) -> Result<Worker> {
     let received = received.clone();
     Worker::start(cpu, move |stop| read(&socket, stop, |datagrams| received.add(datagrams)))

@@ -15,8 +15,8 @@ use crate::harness::rx_interface::{PORT, RxInterface};
 /// A way to drop junk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contender {
-    /// A native XDP program that drops every packet without a look at it. This is the
-    /// baseline: receiving cannot cost less.
+    /// A native XDP program that drops every packet without reading it. This is the baseline:
+    /// no other contender can cost less.
     EmptyProgram,
     /// laminar-xdp in native mode.
     Native,
@@ -44,8 +44,8 @@ impl Contender {
         Contender::Application,
     ];
 
-    /// The contenders that this machine has. Adds the reasons for the missing ones to
-    /// `left_out`.
+    /// Returns the contenders that can run on this machine. For each missing tool, adds the
+    /// reason to `left_out`.
     pub fn available(left_out: &mut Vec<String>) -> Result<Vec<Contender>> {
         let shell = Shell::new()?;
         let nft = cmd!(shell, "nft --version").quiet().ignore_stderr().read();
@@ -57,7 +57,7 @@ impl Contender {
         Ok(all)
     }
 
-    /// Installs the contender between the interface and the application's socket.
+    /// Installs the contender on the interface or on the application's socket.
     pub fn install(self, rx: &mut RxInterface, socket: &Socket, cpu: u32) -> Result<Installed> {
         let installed = match self {
             Contender::EmptyProgram => {
@@ -107,13 +107,13 @@ pub enum Installed {
     Link(#[expect(dead_code, reason = "owned for its Drop")] OwnedFd),
     /// laminar-xdp.
     Loader(#[expect(dead_code, reason = "owned for its Drop")] Box<XdpLoader>),
-    /// A table of nftables.
+    /// An nftables table.
     Table(#[expect(dead_code, reason = "owned for its Drop")] Table),
-    /// Nothing, or a filter that is removed when the socket is closed.
+    /// Nothing to remove: either nothing was installed, or closing the socket removes the filter.
     WithSocket,
 }
 
-/// A table of nftables. Dropping it deletes the table.
+/// An nftables table. Dropping this value deletes the table.
 pub struct Table {
     net: Arc<TestNet>,
     family: &'static str,
@@ -123,7 +123,7 @@ impl Drop for Table {
     fn drop(&mut self) {
         let rules = format!("delete table {} bench\n", self.family);
         if let Err(error) = self.net.receiver.enter(|| nft(&rules)) {
-            eprintln!("cannot delete a table of nftables: {error:#}");
+            eprintln!("cannot delete the nftables table `bench`: {error:#}");
         }
     }
 }
@@ -133,7 +133,7 @@ fn nft(rules: &str) -> Result<()> {
     Ok(cmd!(shell, "nft -f -").stdin(rules).quiet().run()?)
 }
 
-/// Attaches laminar-xdp with its default configuration for these CPUs.
+/// Attaches laminar-xdp in `mode`, steering to `cpus`, with defaults for all other settings.
 pub fn load(rx: &RxInterface, mode: XdpAttachMode, cpus: &[u32]) -> Result<Installed> {
     let config = XdpConfig::builder()
         .enabled(true)
@@ -158,13 +158,14 @@ fn nftables(rx: &RxInterface, family: &'static str, hook: &str) -> Result<Instal
     Ok(Installed::Table(Table { net: rx.net.clone(), family }))
 }
 
-/// Classic BPF that accepts datagrams with the right magic.
+/// Classic BPF that accepts only datagrams with the right magic.
 fn magic_filter() -> [SockFilter; 4] {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     [
-        // A socket filter sees the UDP header, and the magic follows it.
+        // The data of a UDP socket filter begins with the UDP header (8 bytes), so the magic is
+        // at offset 8.
         SockFilter::new(LOAD_WORD, 0, 0, 8),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, LaminarHeader::MAGIC),
         SockFilter::new(RETURN, 0, 0, u32::MAX),

@@ -13,21 +13,22 @@ use crate::harness::rx_interface::PORT;
 use crate::harness::threads::Worker;
 use crate::session::Session;
 
-/// How many frames one test run handles. A test run waits for RCU at its beginning and its
-/// end, and sends nothing meanwhile. One run therefore goes on until it is interrupted.
+/// The number of frames in one test run. The kernel waits for RCU at the start and at the end
+/// of a test run and sends nothing while it waits. The count is therefore so high that a test
+/// run continues until it is interrupted.
 const REPEAT: u32 = i32::MAX as u32;
 
-/// Bytes of a frame in front of the payload: Ethernet, IP, UDP, LaminarDB.
+/// The bytes of all headers: Ethernet, IPv4, UDP, LaminarDB.
 const HEADERS: usize = 14 + 20 + 8 + 12;
 
-/// The rate of one kind of frames.
+/// The rate at which junk or valid datagrams are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
-    /// No frames.
+    /// No packets.
     Zero,
-    /// Frames a second.
+    /// Packets per second.
     PerSecond(u64),
-    /// As many as the generator can send.
+    /// As many packets as the generator can send.
     Maximum,
 }
 
@@ -45,22 +46,22 @@ impl fmt::Display for Rate {
 /// What the generator sends.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
-    /// Frames with a wrong magic.
+    /// The rate of packets with a wrong magic.
     pub junk: Rate,
-    /// Valid datagrams.
+    /// The rate of valid datagrams.
     pub valid: Rate,
-    /// The number of partitions. Valid datagrams go to each in turn.
+    /// The number of partitions. Successive packets use successive partition keys.
     pub partitions: u32,
-    /// The number of source addresses. Frames come from each in turn.
+    /// The number of source addresses. Successive packets use successive addresses.
     pub sources: u32,
-    /// Bytes of a frame, without the checksum at its end.
+    /// The size of a frame in bytes, without the Ethernet checksum.
     pub frame: usize,
-    /// The maximum number of frames that are sent together.
+    /// The maximum number of frames that the kernel sends in one batch.
     pub batch: u32,
 }
 
 impl Flow {
-    /// A flow without frames, as a base for others.
+    /// A flow without packets. Use it as the base of other flows: `Flow { junk, ..Flow::NONE }`.
     pub const NONE: Flow = Flow {
         junk: Rate::Zero,
         valid: Rate::Zero,
@@ -79,8 +80,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts sending on a CPU. On the receiving CPU the generator runs when nothing else wants
-    /// to ([`Session::uses_idle_class`]).
+    /// Starts sending on `cpu`. If `cpu` is the receiving CPU, the generator runs only while that
+    /// CPU has nothing else to do (see [`Session::uses_idle_class`]).
     pub fn start(session: &Session, net: &TestNet, flow: Flow, cpu: u32) -> Result<Generator> {
         let program = Arc::new(bpf::load_file(&session.program("generator")?)?);
         let interface = net.sender.enter(|| testbed::interface_index(&net.peer))? as u32;
@@ -88,10 +89,11 @@ impl Generator {
 
         let mut frame = udp(PORT, &datagram(0, &vec![0; flow.frame.saturating_sub(HEADERS)]));
         frame[..6].copy_from_slice(&net.receiver_mac);
-        // The program changes the payload and does not compute the UDP checksum: 0 means that
-        // there is none.
+        // The program changes the payload without updating the UDP checksum. 0 means that the
+        // packet has no checksum.
         frame[40..42].fill(0);
 
+        // A network card sends redirected frames only while it has an XDP program of its own.
         let pass_program = match session.has_nics() {
             true => {
                 let program = bpf::empty_program(c"pass", bpf::XDP_PASS)?;
@@ -114,12 +116,12 @@ impl Generator {
         Ok(Generator { program, worker, _pass_program: pass_program })
     }
 
-    /// Stops sending. Fails if the generator had failed before.
+    /// Stops sending. Returns the error if the generator failed while it ran.
     pub fn finish(self) -> Result<()> {
         self.worker.finish()
     }
 
-    /// The numbers of frames sent so far: junk and valid.
+    /// Returns the number of packets sent so far: first junk, then valid datagrams.
     pub fn sent(&self) -> Result<(u64, u64)> {
         let state = bpf::read_map(&self.program, c"generator")?;
         let word = |at: usize| Some(u64::from_ne_bytes(state.get(at..at + 8)?.try_into().ok()?));
@@ -127,7 +129,7 @@ impl Generator {
     }
 }
 
-/// The bytes of `struct generator` in `programs/generator.c`.
+/// Encodes a flow as `struct generator` of `programs/generator.c`.
 fn state(flow: &Flow, interface: u32) -> Vec<u8> {
     let stream = |rate: Rate| {
         let interval = match rate {

@@ -1,5 +1,5 @@
-//! The set-up of a measurement: traffic, the receiving interface, contenders and the
-//! application.
+//! The building blocks of a measurement: the packet generator, the receiving interface, the
+//! contenders and the application.
 
 pub mod application;
 pub mod contenders;

@@ -1,10 +1,10 @@
-//! Rounds on a busy machine: waiting for the first packet, and repeating a round without a
+//! Rounds on a busy machine: waits for the first packet, and repeats a round that has no
 //! result.
 //!
-//! Other processes can take the CPUs for longer than a measurement window. Then no packet is
-//! sent or received in the window, and a figure from this window would be wrong. Such a round
-//! fails with [`NothingMeasured`], and [`measure_round`] repeats it. Every other error is an
-//! error of the code under test or of the benchmark.
+//! Other processes can occupy the CPUs for a whole measurement window. No packet is then sent
+//! or received in that window, and its figure would be wrong. The round fails with
+//! [`NothingMeasured`], and [`measure_round`] repeats it. Every other error is a fault of the
+//! code under test or of the benchmark, so it is not retried.
 
 use std::fmt::{self, Display};
 use std::thread::sleep;
@@ -14,19 +14,20 @@ use anyhow::{Context, Error, Result};
 
 use crate::session::Session;
 
-/// How often a round is tried.
+/// The maximum number of attempts at one round.
 const ATTEMPTS: usize = 3;
 
-/// How long the first packet may take. The generator waits for RCU before it sends, and on a
-/// busy machine it may wait for its CPU too.
+/// How long to wait for the first packet. The generator waits for RCU before it sends, and on a
+/// busy machine it may also wait for its CPU.
 const FIRST_PACKET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The error of a round in which the machine did not get to the work that is measured.
+/// The error of a round in which no packet was processed, because other processes occupied the
+/// CPUs.
 #[derive(Debug)]
 pub struct NothingMeasured(String);
 
 impl NothingMeasured {
-    /// The error with a reason.
+    /// Creates the error with its reason.
     pub fn because(reason: impl Display) -> Error {
         Error::new(NothingMeasured(reason.to_string()))
     }
@@ -40,8 +41,8 @@ impl Display for NothingMeasured {
 
 impl std::error::Error for NothingMeasured {}
 
-/// Waits until `arrived` returns true. A window that begins before the first packet arrives
-/// would measure the start of the generator.
+/// Waits until `arrived` returns true. A window that began earlier would include the time that
+/// the generator needs to start.
 pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !arrived()? {
@@ -54,9 +55,9 @@ pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Runs one round and repeats it if it measured nothing. If no attempt measures anything, the
-/// full form fails. The quick form continues without the figure: it returns `None` and adds
-/// the reason to `left_out`.
+/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all attempts do, a
+/// full run fails. A quick run continues without the figure: this function returns `None` and
+/// adds the reason to `left_out`.
 pub fn measure_round<T>(
     session: &Session,
     left_out: &mut Vec<String>,
@@ -95,8 +96,8 @@ mod tests {
         Session { quick, rx_cpu: 0, other_cpu: 1, all_cpus, programs, nics: None }
     }
 
-    /// Runs a round that fails with `error` in its first `failures` attempts. Returns the
-    /// result, what was left out, and the number of attempts.
+    /// Runs a round whose first `failures` attempts fail with `error`. Returns the result, the
+    /// contents of `left_out`, and the number of attempts.
     fn run(
         quick: bool,
         failures: usize,
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_form_reports_a_missing_figure_and_the_full_form_fails() {
+    fn a_quick_run_reports_a_missing_figure_and_a_full_run_fails() {
         let (result, left_out, attempts) = run(true, usize::MAX, nothing);
         assert_eq!((result.unwrap(), attempts), (None, ATTEMPTS));
         assert_eq!(left_out, ["junk: in a window: no packet arrived (3 attempts)"]);

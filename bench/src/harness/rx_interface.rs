@@ -1,4 +1,5 @@
-//! The receiving interface: one CPU processes its packets, in a thread that can be measured.
+//! The receiving interface: one CPU processes its packets in kernel threads, whose CPU time can
+//! be measured.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -18,21 +19,21 @@ pub const PORT: u16 = 9999;
 /// The receive buffer of a socket in bytes.
 const RECEIVE_BUFFER: i32 = 4 << 20;
 
-/// The receiving interface of a test network. It polls in kernel threads (threaded NAPI) that
-/// are bound to one CPU, so the scheduler's account of these threads is the cost of
-/// receiving.
+/// The receiving interface of a test network. Kernel threads bound to one CPU poll it (threaded
+/// NAPI), so the run time of these threads is the cost of receiving.
 pub struct RxInterface {
     /// The network that the interface belongs to.
     pub net: Arc<TestNet>,
     cpu: u32,
     napi_threads: Vec<u32>,
     rx_packets: File,
-    /// Files of sysfs that were changed, with their previous contents.
+    /// The sysfs files that were changed, each with its previous contents.
     changed: Vec<(String, String)>,
 }
 
 impl RxInterface {
-    /// Creates a network or takes the network cards of the session. `cpu` receives.
+    /// Sets up the receiving interface on the session's network ([`Session::network`]). `cpu`
+    /// processes its packets.
     pub fn new(session: &Session, cpu: u32) -> Result<RxInterface> {
         let net = session.network()?;
         net.poll_with_napi()?;
@@ -48,17 +49,17 @@ impl RxInterface {
         Ok(rx)
     }
 
-    /// Finds the polling threads and binds them to the CPU. Call this again after a program
-    /// was attached, because drivers may restart their threads then.
+    /// Finds the polling threads and binds them to the CPU. Call this again after attaching a
+    /// program, because attaching can make the driver restart its threads.
     pub fn bind_threads(&mut self) -> Result<()> {
         let prefix = format!("napi/{}-", self.net.interface);
         self.napi_threads = kernel_threads(&prefix)?;
-        ensure!(!self.napi_threads.is_empty(), "there is no thread {prefix}*");
+        ensure!(!self.napi_threads.is_empty(), "no kernel thread is named {prefix}*");
         let mut threads = self.napi_threads.iter();
         threads.try_for_each(|thread| Ok(testbed::pin_thread(*thread, self.cpu)?))
     }
 
-    /// Writes a file of the receiver's sysfs. The previous contents are restored on drop.
+    /// Writes a file of the receiver's sysfs. Dropping `self` restores the previous contents.
     fn write(&mut self, file: String, text: &str) -> Result<()> {
         let before = self.net.receiver.enter(|| {
             testbed::mount_own_sysfs()?;
@@ -69,8 +70,8 @@ impl RxInterface {
         Ok(())
     }
 
-    /// The number of packets that the interface received, including those that were dropped
-    /// later.
+    /// The number of packets that the interface received, including packets that a contender
+    /// dropped.
     pub fn packets(&self) -> Result<u64> {
         let mut text = [0; 32];
         let length = self.rx_packets.read_at(&mut text, 0)?;
@@ -82,9 +83,10 @@ impl RxInterface {
         self.napi_threads.iter().map(|thread| run_time(*thread)).sum()
     }
 
-    /// Configures receive packet steering (RPS): the kernel processes packets on `cpu`.
+    /// Configures receive packet steering (RPS), so that the network stack processes packets on
+    /// `cpu`.
     pub fn set_rps(&mut self, cpu: u32) -> Result<()> {
-        ensure!(cpu < 32, "CPU {cpu} is beyond the first word of a CPU mask");
+        ensure!(cpu < 32, "CPU {cpu} does not fit: the benchmark writes CPU masks of 32 bits");
         let queues = format!("/sys/class/net/{}/queues", self.net.interface);
         let queues = self.net.receiver.enter(|| -> Result<Vec<String>> {
             testbed::mount_own_sysfs()?;
@@ -97,7 +99,7 @@ impl RxInterface {
         queues.into_iter().try_for_each(|file| self.write(file, &mask))
     }
 
-    /// A socket on [`PORT`] that allows others on the same port.
+    /// Opens a socket on [`PORT`]. `SO_REUSEPORT` is set, so several sockets can share the port.
     pub fn socket(&self) -> Result<Socket> {
         self.net.receiver.enter(|| {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -117,7 +119,7 @@ impl Drop for RxInterface {
             self.changed.iter().try_for_each(|(file, before)| fs::write(file, before.trim()))
         };
         if let Err(error) = self.net.receiver.enter(restore) {
-            eprintln!("cannot restore all of {:?}: {error}", self.changed);
+            eprintln!("cannot restore all of these sysfs files, {:?}: {error}", self.changed);
         }
     }
 }

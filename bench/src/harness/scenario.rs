@@ -1,4 +1,5 @@
-//! A contender in operation: traffic in front of it, an application behind it.
+//! A running contender: a generator sends packets to it, and an application reads what it
+//! lets through.
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ pub struct Scenario {
     pub generator: Generator,
     application: Worker,
     contender: Installed,
-    // The last field, because the others use its network.
+    // Fields are dropped in order. This is the last one, because the others use its network.
     rx: RxInterface,
 }
 
 impl Scenario {
-    /// Starts everything. The first CPU of the session receives, the other one sends.
+    /// Starts everything. [`Session::rx_cpu`] receives, and [`Session::other_cpu`] sends.
     pub fn start(session: &Session, contender: Contender, flow: Flow) -> Result<Scenario> {
         let cpu = session.rx_cpu;
         let mut rx = RxInterface::new(session, cpu)?;
@@ -35,7 +36,7 @@ impl Scenario {
         Ok(Scenario { received, generator, application, contender, rx })
     }
 
-    /// The run time of the receiving CPU's threads in nanoseconds.
+    /// The run time of the polling threads and of the application, in nanoseconds.
     pub fn run_time(&self) -> Result<u64> {
         Ok(self.rx.run_time()? + self.application.run_time()?)
     }
@@ -45,7 +46,8 @@ impl Scenario {
         self.rx.packets()
     }
 
-    /// Stops everything and returns what the application received. Fails if a thread failed.
+    /// Stops everything and returns what the application received. Fails if the generator or the
+    /// application failed.
     pub fn finish(self) -> Result<Arc<Received>> {
         self.generator.finish()?;
         self.application.finish()?;

@@ -1,4 +1,4 @@
-//! XDP programs of other projects, as Debian packages them.
+//! XDP programs of other projects, from Debian's packages.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use testbed::{TestNet, bpf};
 
-/// Loads a prebuilt program of xdp-filter. Its maps neither allow nor deny anything.
+/// Loads a prebuilt program of xdp-filter. Its maps stay empty, so the program's default verdict
+/// applies to every packet.
 pub fn xdp_filter(file: &str) -> Result<OwnedFd> {
     let found = std::fs::read_dir("/usr/lib")?
         .filter_map(|entry| Some(entry.ok()?.path().join("bpf").join(file)))
         .find(|path: &PathBuf| path.exists());
-    let found = found.with_context(|| format!("no {file}; it is in Debian's xdp-tools"))?;
-    bpf::load_file(found.to_str().context("its path is not UTF-8")?)
+    let found = found.with_context(|| {
+        format!("/usr/lib/*/bpf/{file} is missing; Debian's xdp-tools package contains it")
+    })?;
+    bpf::load_file(found.to_str().context("the path is not UTF-8")?)
 }
 
-/// A running `xdp-bench redirect-cpu` with a network of its own. Its program is part of its
-/// binary, so the program is taken from the kernel.
+/// A running `xdp-bench redirect-cpu` on its own network. The XDP program is embedded in the
+/// binary of `xdp-bench`, so it cannot be loaded separately. This type gets it from the kernel
+/// while the process runs.
 pub struct RedirectCpu {
     /// The program.
     pub program: OwnedFd,
@@ -29,7 +33,7 @@ pub struct RedirectCpu {
 }
 
 impl RedirectCpu {
-    /// Starts the command in one of its modes.
+    /// Starts `xdp-bench redirect-cpu --program-mode <mode>`. It redirects packets to `cpu`.
     pub fn start(mode: &str, cpu: u32) -> Result<RedirectCpu> {
         let net = TestNet::new()?;
         let process = net.receiver.enter(|| {
@@ -42,7 +46,7 @@ impl RedirectCpu {
                 .stderr(Stdio::piped())
                 .spawn()
         });
-        let mut process = process.context("xdp-bench; it is in Debian's xdp-tools")?;
+        let mut process = process.context("start xdp-bench (from Debian's xdp-tools package)")?;
         match attached_program(&net, &mut process) {
             Ok(program) => Ok(RedirectCpu { program, process, _net: net }),
             Err(error) => {
@@ -59,8 +63,8 @@ impl Drop for RedirectCpu {
     }
 }
 
-/// Ends the process with SIGINT, so that it removes what it pinned. Kills the process if it
-/// runs on.
+/// Ends the process with SIGINT, which lets it remove its pinned files. Kills the process if it
+/// still runs after two seconds.
 fn end(process: &mut Child) {
     Command::new("kill").args(["-INT", &process.id().to_string()]).status().ok();
     for _ in 0..100 {
@@ -73,8 +77,8 @@ fn end(process: &mut Child) {
     process.wait().ok();
 }
 
-/// Waits until the process has attached its program. If libxdp attaches a dispatcher, this is
-/// the dispatcher.
+/// Waits until the process has attached its program, and returns the program on the interface.
+/// With libxdp this may be a dispatcher that calls the program.
 fn attached_program(net: &TestNet, process: &mut Child) -> Result<OwnedFd> {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(5) {
@@ -86,8 +90,7 @@ fn attached_program(net: &TestNet, process: &mut Child) -> Result<OwnedFd> {
             if let Some(mut stderr) = process.stderr.take() {
                 stderr.read_to_string(&mut output)?;
             }
-            // libbpf prints many lines; the one about the missing kernel feature explains
-            // most.
+            // libbpf prints many lines. The line about a missing kernel feature explains most.
             let line = output.lines().find(|line| line.contains("failed to find"));
             let line = line.or(output.lines().last()).unwrap_or("no message").trim();
             bail!("xdp-bench ended: {line}");

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::session::Session;
 
-/// The run time of a thread in nanoseconds, by the scheduler's account.
+/// Returns the CPU time of a thread in nanoseconds, as the scheduler accounts it.
 pub fn run_time(thread: u32) -> Result<u64> {
     let path = format!("/proc/{thread}/schedstat");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -18,13 +18,13 @@ pub fn run_time(thread: u32) -> Result<u64> {
     first.with_context(|| format!("{path}: {text:?}"))
 }
 
-/// The ids of the kernel threads whose names begin with `prefix`.
+/// Returns the ids of the kernel threads whose names begin with `prefix`.
 pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // The process can have ended since the folder was read.
+        // The thread may have ended since `/proc` was listed.
         let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
         if name.starts_with(prefix) {
             found.push(id);
@@ -41,7 +41,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread on a CPU. `work` has to return soon after its flag is set.
+    /// Starts a thread that runs `work` on `cpu`. `work` has to return soon after its flag is
+    /// set; a signal interrupts its system calls then.
     pub fn start(
         cpu: u32,
         work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
@@ -62,15 +63,16 @@ impl Worker {
         run_time(self.id)
     }
 
-    /// Stops the thread. Fails if the thread had failed.
+    /// Stops the thread. Returns the error if `work` failed.
     pub fn finish(mut self) -> Result<()> {
-        self.end().context("the thread was stopped before")?
+        self.end().context("the thread was already stopped")?
     }
 
     fn end(&mut self) -> Option<Result<()>> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take()?;
-        // One signal is not enough: the thread may be just about to enter the system call.
+        // One signal is not enough: if it arrives just before the thread enters a system call,
+        // it does not interrupt that call.
         while !thread.is_finished() {
             testbed::interrupt(self.id).ok();
             std::thread::sleep(Duration::from_millis(1));
@@ -85,12 +87,12 @@ impl Drop for Worker {
     }
 }
 
-/// Measures how much of a CPU is unused: a thread of the idle class counts as fast as it can.
-/// What it cannot count is used by others. This includes interrupts, which the scheduler
-/// charges to the thread that they interrupt.
+/// Measures how much of a CPU is unused. A thread of the idle scheduling class increments a
+/// counter as fast as it can; other work on the CPU slows the counter down. The counter also
+/// reflects interrupts, which the scheduler charges to whichever thread they interrupt.
 ///
-/// The quick form counts in the ordinary class ([`Session::uses_idle_class`]), so its counts
-/// only show that the counter works.
+/// In a quick run the thread has the ordinary class ([`Session::uses_idle_class`]), so the
+/// counts then only show that the counter works.
 pub struct IdleCounter {
     count: Arc<AtomicU64>,
     _worker: Worker,
@@ -114,7 +116,7 @@ impl IdleCounter {
         Ok(IdleCounter { count, _worker: worker })
     }
 
-    /// Waits for `time` and returns the count a second during this time.
+    /// Waits for `time` and returns the number of increments per second during this time.
     pub fn rate(&self, time: Duration) -> f64 {
         let (begin, before) = (Instant::now(), self.count.load(Ordering::Relaxed));
         std::thread::sleep(time);

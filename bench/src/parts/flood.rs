@@ -1,4 +1,4 @@
-//! How many valid datagrams arrive while junk floods the interface.
+//! Measures how many valid datagrams arrive while junk floods the interface.
 
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
@@ -13,10 +13,10 @@ use crate::harness::scenario::Scenario;
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
 
-/// Valid datagrams a second.
+/// The rate of valid datagrams, per second.
 const VALID: u64 = 20_000;
 
-/// Packets of junk a second.
+/// The rates of junk to measure.
 const RATES: [Rate; 9] = [
     Rate::Zero,
     Rate::PerSecond(100_000),
@@ -33,7 +33,7 @@ const RATES: [Rate; 9] = [
 struct Window {
     /// The share of the valid datagrams that arrived, in percent.
     arrived: f64,
-    /// Packets of junk sent a second.
+    /// The rate of junk that was really sent, in packets per second.
     junk: f64,
 }
 
@@ -87,8 +87,9 @@ pub fn measure(session: &Session) -> Result<Part> {
     Ok(part)
 }
 
-/// The goals hold at the lowest rate of junk at which the application alone receives less than
-/// 10 % of the valid datagrams, or at the maximum rate.
+/// Returns the goals. They apply at the lowest rate of junk at which the application without a
+/// filter receives less than 10 % of the valid datagrams, or at the maximum rate if there is no
+/// such rate.
 fn goals(arrived: &Table) -> Option<Vec<Goal>> {
     let of = |contender: Contender| {
         let row = arrived.rows.iter().find(|row| row.name == contender.to_string())?;
@@ -104,7 +105,8 @@ fn goals(arrived: &Table) -> Option<Vec<Goal>> {
     ])
 }
 
-/// For each contender a line from junk sent to valid datagrams received.
+/// Returns one line for each contender: the rate of junk on the x axis, the share of valid
+/// datagrams that arrived on the y axis.
 fn lines(junk: &Table, arrived: &Table) -> Vec<(String, Vec<(f64, f64)>)> {
     let rows = junk.rows.iter().zip(&arrived.rows);
     let points =
@@ -124,7 +126,7 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
         Ok([junk, valid, scenario.received.valid.load(Ordering::Relaxed)])
     };
     wait_for_first_packet(|| Ok(scenario.received.datagrams.load(Ordering::Relaxed) > 0))?;
-    // The buffers fill up first.
+    // Loss begins only after the buffers are full.
     sleep(window / 2);
     let before = sample()?;
     sleep(window);
@@ -134,7 +136,8 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
     if valid == 0.0 {
         return Err(NothingMeasured::because("no valid datagram was sent"));
     }
-    // Datagrams that were sent before the window can arrive in it: at most one buffer full.
+    // The share can exceed 100 %: datagrams that were sent before the window and waited in a
+    // buffer also count if they arrive within the window.
     let arrived = (100.0 * arrived / valid).min(100.0);
     Ok(Window { arrived, junk: junk / window.as_secs_f64() })
 }

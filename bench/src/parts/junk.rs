@@ -1,4 +1,4 @@
-//! What a packet of junk costs the CPU that receives it.
+//! Measures the CPU time that the receiving CPU spends on a packet of junk.
 
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
@@ -13,7 +13,7 @@ use crate::harness::scenario::Scenario;
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
 
-/// A rate that no contender is overloaded by, in packets a second.
+/// A rate that overloads no contender, in packets per second.
 const LOW_RATE: u64 = 100_000;
 
 /// Measures each contender at the maximum rate and at [`LOW_RATE`].
@@ -46,7 +46,7 @@ pub fn measure(session: &Session) -> Result<Part> {
         ratios_to: Some(Contender::EmptyProgram.to_string()),
     };
 
-    // The ratio of each round under overload, and the median of the ratios.
+    // The median, over the rounds, of the ratio of two contenders at the maximum rate.
     let ratio = |of: Contender, to: Contender| {
         let rounds = |one| Some(&costs[contenders.iter().position(|other| *other == one)?][0]);
         let ratios = rounds(of)?.iter().zip(rounds(to)?).map(|(of, to)| of / to);
@@ -66,16 +66,16 @@ pub fn measure(session: &Session) -> Result<Part> {
     Ok(part)
 }
 
-/// The run time of the receiving CPU's threads for each handled packet, in nanoseconds. A
-/// packet is handled when the contender drops it. A packet that a full socket buffer loses
-/// costs time too, but is not handled.
+/// Returns the run time of the polling threads and the application per handled packet, in
+/// nanoseconds. A packet is handled when the contender drops it. A packet that is lost because
+/// the socket buffer is full costs time, but does not count as handled.
 fn cost(session: &Session, contender: Contender, rate: Rate, window: Duration) -> Result<f64> {
     let scenario = Scenario::start(session, contender, Flow { junk: rate, ..Flow::NONE })?;
     let sample = || -> Result<[u64; 3]> {
         let read = scenario.received.datagrams.load(Ordering::Relaxed);
         Ok([scenario.run_time()?, scenario.packets()?, read])
     };
-    // Without a filter the application has to be ready too.
+    // Without a filter the application does the work, so it has to run before the window begins.
     wait_for_first_packet(|| {
         let [_, arrived, read] = sample()?;
         Ok(if contender == Contender::Application { read > 0 } else { arrived > 0 })

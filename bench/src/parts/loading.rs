@@ -1,4 +1,4 @@
-//! How long loading and attaching takes, and how large the code for it is.
+//! Measures how long it takes to load and attach a program, and the size of the loader's code.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use xshell::{Shell, cmd};
 use crate::report::{Figure, Part, Row, Table};
 use crate::session::Session;
 
-/// Rows of a table that grow by one round at a time.
+/// The rows of a table. Each row has a name and the durations of its rounds.
 #[derive(Default)]
 struct Rounds(Vec<(&'static str, Vec<f64>)>);
 
@@ -48,10 +48,10 @@ const OURS: &str = "laminar-xdp, load_and_attach";
 const IP: &str = "ip link set ... xdp obj";
 const XDP_LOADER: &str = "xdp-loader load";
 
-/// Another command that attaches and detaches the object.
+/// A function that attaches the object with the command of another project, and detaches it.
 type ThirdParty = fn(&mut Rounds, &Path) -> Result<()>;
 
-/// Measures all ways to attach on one network.
+/// Measures laminar-xdp and the other commands on the same interface.
 pub fn measure(session: &Session) -> Result<Part> {
     let mut part = Part::new("loading", "Loading and attaching a program");
     let manifest = Manifest::parse(embedded::MANIFEST)?;
@@ -123,7 +123,7 @@ fn ip_link(ways: &mut Rounds, file: &Path) -> Result<()> {
     loaded.and(unloaded.map_err(Into::into))
 }
 
-/// The command is in Debian's xdp-tools.
+/// `xdp-loader` is part of Debian's xdp-tools package.
 fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     let (shell, interface) = (Shell::new()?, TestNet::INTERFACE);
     let load = cmd!(shell, "xdp-loader load --mode native {interface} {file}");
@@ -133,7 +133,7 @@ fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     loaded.and(unloaded.map_err(Into::into))
 }
 
-/// The size that the crate adds to a stripped program.
+/// Measures how much the crate adds to the size of a stripped program.
 fn sizes() -> Result<Table> {
     let shell = Shell::new()?;
     let here = std::env::current_exe()?;

@@ -1,4 +1,4 @@
-//! The parts of the benchmark. Each is a question with its own contenders.
+//! The parts of the benchmark. Each part answers one question and has its own contenders.
 
 use anyhow::Result;
 

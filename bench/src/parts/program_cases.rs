@@ -10,16 +10,16 @@ use testbed::{TestNet, frame};
 
 use crate::harness::rx_interface::PORT;
 
-/// The target of the object that is measured in all cases.
+/// The target whose object is measured in every case that needs no optional feature.
 pub const DEFAULT: &str = "linux-5.9";
 
-/// The cases that every program is measured in.
+/// The cases in which every object of laminar-xdp is measured.
 pub const COMMON: [&str; 3] = ["drop: wrong magic", "redirect: valid", "pass: another port"];
 
 const DENIED: &str = "drop: denied";
 const RATE: &str = "drop: rate";
 
-/// A packet and the verdict that laminar-xdp has for it.
+/// A packet, and the verdict that laminar-xdp returns for it.
 pub struct Case {
     /// The name of the case.
     pub name: &'static str,
@@ -30,13 +30,13 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether the program reaches this verdict only with a feature that is off by default.
+    /// Whether the program returns this verdict only with a feature that is off by default.
     pub fn needs_feature(&self) -> bool {
         [DENIED, RATE].contains(&self.name)
     }
 }
 
-/// A case for each path through the program.
+/// Returns one case for each path through the program.
 pub fn cases() -> Vec<Case> {
     let junk = b"a payload that is long enough but no LaminarDB datagram";
     let valid = frame::datagram(7, b"forty bytes of payload, as most are long");
@@ -63,7 +63,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The configuration of all measurements, for one target.
+/// Returns the configuration that all measurements of a target share.
 pub fn config(target: &str) -> XdpConfigBuilder {
     XdpConfig::builder()
         .enabled(true)
@@ -73,16 +73,17 @@ pub fn config(target: &str) -> XdpConfigBuilder {
         .force_target(target)
 }
 
-/// A configuration, its name and the names of the cases that it is measured in.
+/// A name, a configuration, and the names of the cases in which it is measured.
 pub type Feature = (&'static str, XdpConfigBuilder, Vec<&'static str>);
 
-/// Configurations with one feature each, and one with several.
+/// Returns configurations with one feature each, and one with several features.
 pub fn features() -> Result<Vec<Feature>> {
-    // The test run of one program, with the pauses while the others run, stays within this
-    // limit.
+    // A test run, including the pauses while other programs run, stays within this limit, so
+    // the limit drops nothing.
     let limit =
         SourceLimit::per_second(SourceLimit::MAX_PACKETS_PER_SECOND).burst(SourceLimit::MAX_BURST);
-    // The list has the prefix of the case "denied" and not that of the ordinary sender.
+    // The list contains the sender of the case "drop: denied", but not the sender of the other
+    // cases.
     let deny =
         (0..100).map(|i| format!("198.51.{i}.0/24").parse()).collect::<Result<Vec<_>, _>>()?;
     let lists = SourceLists::new().deny(deny);
@@ -101,7 +102,7 @@ pub fn features() -> Result<Vec<Feature>> {
     ])
 }
 
-/// The targets of the XDP objects for this machine, the best one first.
+/// Returns the targets of the XDP objects in this machine's byte order, the best one first.
 pub fn targets() -> Result<Vec<String>> {
     let objects = Manifest::parse(embedded::MANIFEST)?.objects.into_iter();
     let ours =

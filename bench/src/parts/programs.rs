@@ -1,9 +1,10 @@
-//! What a verdict costs, in nanoseconds more than an empty program.
+//! Measures the cost of each verdict, in nanoseconds more than an empty program.
 //!
-//! The kernel's test run (`BPF_PROG_TEST_RUN`) measures all programs on the same frames, each
-//! program once a round. The result of the empty program with the same verdict is subtracted
-//! within each round, so a disturbance of the machine affects both. The kernel returns whole
-//! nanoseconds, so a figure is the mean of the middle half of the rounds.
+//! The kernel's test run (`BPF_PROG_TEST_RUN`) measures all programs with the same frames, each
+//! program once per round. Each round subtracts the time of the empty program with the same
+//! verdict, so a disturbance of the machine affects both times. The kernel returns whole
+//! nanoseconds, which is too coarse for a median. A figure is therefore the mean of the middle
+//! half of the rounds.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -31,11 +32,11 @@ struct Measurement {
 struct Entry {
     name: String,
     program: Rc<OwnedFd>,
-    /// Pairs of indexes: of a case and of the measurement in this case.
+    /// Pairs of the index of a case and the index of the measurement in that case.
     cases: Vec<(usize, usize)>,
 }
 
-/// Everything that is measured. The first measurements are those of the empty programs.
+/// Everything that is measured. The first three measurements are the empty programs.
 struct Programs {
     cases: Vec<Case>,
     measurements: Vec<Measurement>,
@@ -94,14 +95,14 @@ pub fn measure(session: &Session) -> Result<Part> {
     Ok(part)
 }
 
-/// Loads laminar-xdp on a network of its own.
+/// Loads laminar-xdp on a new network.
 fn load(config: XdpConfigBuilder, cpus: &[u32]) -> Result<(TestNet, XdpLoader)> {
     let (net, config) = (TestNet::new()?, config.build()?);
     let loader = net.receiver.enter(|| XdpLoader::load_and_attach(&config, cpus))?;
     Ok((net, loader))
 }
 
-/// The index of the measurement of the empty program with this verdict.
+/// Returns the index of the measurement of the empty program with this verdict.
 fn baseline(verdict: u32) -> usize {
     match verdict {
         XDP_DROP => 0,
@@ -111,7 +112,7 @@ fn baseline(verdict: u32) -> usize {
 }
 
 impl Programs {
-    /// The empty programs, at the indexes that [`baseline`] returns.
+    /// Creates the list with the empty programs at the indexes that [`baseline`] returns.
     fn new() -> Result<Programs> {
         let cases = cases();
         let (redirect, _queue) = bpf::empty_redirect()?;
@@ -129,8 +130,8 @@ impl Programs {
         Ok(Programs { cases, measurements, entries: Vec::new() })
     }
 
-    /// Adds a program in the named cases. A program of another project can have another
-    /// verdict for a case.
+    /// Adds the measurements of a program in the named cases. `Some(verdict)` replaces the
+    /// expected verdict of a case, because a program of another project may return another one.
     fn add(&mut self, name: &str, program: OwnedFd, cases: &[(&str, Option<u32>)]) {
         let program = Rc::new(program);
         let mut entry = Entry { name: name.into(), program: program.clone(), cases: Vec::new() };
@@ -153,8 +154,8 @@ impl Programs {
     fn run(&mut self, session: &Session) -> Result<()> {
         let (rounds, repeat) = session.choose((5, 10_000), (175, 100_000));
         for Measurement { name, program, frame, verdict, .. } in &self.measurements {
-            // The verdict is that of the second packet: with a limit of one packet the first
-            // one is not dropped.
+            // `run` returns the verdict of the second packet: a limit of one packet does not
+            // drop the first packet.
             let found = bpf::run(program, frame, 2)?.verdict;
             ensure!(found == *verdict, "{name}: the verdict is {found} instead of {verdict}");
         }
@@ -197,7 +198,7 @@ impl Programs {
         Ok(())
     }
 
-    /// All programs in the common cases.
+    /// Returns the table of all programs in the common cases.
     fn common(&self) -> Table {
         let row = |entry: &Entry| {
             let figure = |case: usize| {
@@ -214,7 +215,8 @@ impl Programs {
         }
     }
 
-    /// The default program in all cases, and the features in theirs.
+    /// Returns the table of all cases. A case that the default configuration cannot reach shows
+    /// the configuration with the feature that it needs.
     fn paths(&self) -> Table {
         let row = |(at, case): (usize, &Case)| {
             let mut entries = self.entries.iter();

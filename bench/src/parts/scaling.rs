@@ -1,8 +1,8 @@
-//! How the cost of a packet grows with the frame size, the partitions, the senders and the
-//! CPUs.
+//! Measures how the cost of a packet grows with the frame size and with the numbers of
+//! partitions, senders and CPUs.
 //!
-//! The partition and the sender change from packet to packet, so a table that does not fit
-//! into the cache shows its real cost.
+//! The partition and the sender change from packet to packet. The lookups therefore touch the
+//! whole BPF map, and the figures include the cache misses of a map that exceeds the cache.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use crate::session::Session;
 
 /// One step of a series.
 struct Step {
-    /// What grows.
+    /// The name of the quantity that grows.
     series: &'static str,
-    /// The size at this step.
+    /// The value of that quantity at this step.
     size: u32,
     config: XdpConfigBuilder,
     flow: Flow,
@@ -28,7 +28,7 @@ struct Step {
     verdict: Verdict,
 }
 
-/// The expected verdict for all packets except the first one of each sender.
+/// The expected verdict. The first packet of each sender may have another one.
 enum Verdict {
     Drop,
     Redirect,
@@ -60,8 +60,8 @@ pub fn measure(session: &Session) -> Result<Part> {
             figures: vec![Figure::of(costs)],
         };
         let rows: Vec<Row> = of.map(row).collect();
-        // The x axis is the number of the step, because the sizes of the series differ too
-        // much for one axis.
+        // The x axis shows the number of the step, because the sizes of the series differ too
+        // much to share an axis.
         let point = |(i, row): (usize, &Row)| Some((i as f64, row.figures[0].as_ref()?.median));
         lines.push((series.to_owned(), rows.iter().enumerate().filter_map(point).collect()));
         part.tables.push(Table {
@@ -96,13 +96,13 @@ fn steps(session: &Session) -> Vec<Step> {
         let config = config().partitions(partitions);
         step("partitions, redirected", partitions, config, flow, 1, Verdict::Redirect);
     }
-    // The limit drops all packets except the first one of each sender, so this is the cost of
-    // a lookup in the table of senders.
+    // The limit drops every packet of a sender except the first one. This series therefore
+    // measures a lookup in the map of senders.
     let limit = SourceLimit::per_second(1).burst(1);
     for sources in select(&[1, 1024, 16_384, 65_536, 262_144]) {
         let flow = Flow { valid: Rate::Maximum, sources, ..Flow::NONE };
-        // The table is larger than the number of senders: the kernel keeps free entries for
-        // each CPU and evicts senders before the table is full.
+        // The map has more entries than there are senders: the kernel reserves free entries for
+        // each CPU, so it evicts senders before the map is full.
         let config = config().source_limit(limit).max_sources(sources * 4);
         step("senders over their limit, dropped", sources, config, flow, 1, Verdict::Drop);
     }
@@ -114,14 +114,15 @@ fn steps(session: &Session) -> Vec<Step> {
     steps
 }
 
-/// The run time of the receiving CPU's polling threads per packet, in nanoseconds. This is
-/// the cost up to the queue of the target CPU, without the work of the target CPU.
+/// Returns the run time of the polling threads per packet, in nanoseconds. It includes the
+/// insertion into the queue of the target CPU, but not the work of the target CPU.
 fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let mut rx = RxInterface::new(session, session.rx_cpu)?;
     let config = step.config.clone().enabled(true).port(PORT).bpf_object_path("/nonexistent");
     let config =
         config.interface(rx.net.interface.as_str()).attach_mode(XdpAttachMode::Native).build()?;
-    // The receiving CPU is the first in the list of all CPUs and the last to become a target.
+    // The receiving CPU is the first in `all_cpus`. The order is reversed, so it becomes a
+    // target only in the step with all CPUs.
     let cpus: Vec<u32> = session.all_cpus.iter().rev().copied().take(step.cpus).collect();
     let loader = rx.net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus))?;
     rx.bind_threads()?;
@@ -129,7 +130,7 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let sample = || -> Result<([u64; 2], XdpStats)> {
         Ok(([rx.run_time()?, rx.packets()?], loader.stats()?))
     };
-    // The time that the generator may take to reach each sender.
+    // How long the generator may take to send from every source address.
     let timeout = Duration::from_secs(session.choose(3, 10));
     let begin = Instant::now();
     wait_for_first_packet(|| Ok(rx.packets()? > 0))?;
@@ -156,8 +157,9 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     }
     if expected * 100 < all * 95 {
         let verdicts = format!("{expected} of {all} packets have the expected verdict");
-        // A sender may send one packet at the beginning and one more each second. A slow
-        // generator needs so long to reach all senders that many packets are within the limit.
+        // The limit allows one packet of each sender at the beginning, and one more per second.
+        // A slow generator returns to a sender only after so long that many of its packets are
+        // within the limit.
         let seconds = begin.elapsed().as_secs_f64();
         let within_limit = f64::from(step.flow.sources) * (1.0 + seconds);
         let limited = matches!(step.verdict, Verdict::Drop) && step.flow.valid != Rate::Zero;

@@ -1,4 +1,4 @@
-//! What it costs to get a datagram to the CPU that owns it, and how long that takes.
+//! Measures the CPU time and the latency of getting a datagram to the CPU that owns it.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use crate::parts::steering_paths::{PARTITIONS, Path, SteeredApplication};
 use crate::report::{Figure, Part, Row, Table};
 use crate::session::Session;
 
-/// Valid datagrams a second at which a CPU is partly used.
+/// A rate that uses a part of a CPU, in valid datagrams per second.
 const MEDIUM_RATE: u64 = 100_000;
-/// Valid datagrams a second at which a CPU is mostly used.
+/// A rate that uses most of a CPU, in valid datagrams per second.
 const HIGH_RATE: u64 = 300_000;
-/// Valid datagrams a second at which the CPUs are almost idle.
+/// A rate that leaves the CPUs almost idle, in valid datagrams per second.
 const LOW_RATE: u64 = 5_000;
-/// The number of senders, so that a distribution by sender has something to distribute.
+/// The number of senders. There are several, because one of the paths distributes datagrams by
+/// their sender.
 const SENDERS: u32 = 64;
 /// The percentiles of the latency.
 const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
@@ -65,7 +66,7 @@ impl Latency {
         Ok(self.all.add(round)?)
     }
 
-    /// The percentiles of all rounds together, with the spread of the rounds' percentiles.
+    /// Returns each percentile over the latencies of all rounds, with its spread between rounds.
     fn figures(&self) -> Vec<Option<Figure>> {
         let figure = |(percentile, rounds): (&f64, &Vec<f64>)| {
             Some(Figure { median: microseconds(&self.all, *percentile), ..Figure::of(rounds)? })
@@ -143,7 +144,8 @@ fn report(results: &[Results]) -> Part {
         title: format!("{rate} datagrams a second: latency from sending to reading, µs"),
         columns: PERCENTILES.map(|percentile| format!("p{percentile}")).to_vec(),
         rows: rows(&|results| of(results).figures()),
-        // The highest latencies depend on the neighbours of a shared machine.
+        // Two runs are not compared by latency: on a shared machine the highest latencies depend
+        // on the load of other virtual machines.
         ratios_to: None,
     };
     part.tables.extend([
@@ -154,19 +156,21 @@ fn report(results: &[Results]) -> Part {
 }
 
 fn flow(rate: u64) -> Flow {
-    // At a low rate only a few frames of a batch are due.
+    // At the low rate few packets are due at once, so a large batch would mostly contain frames
+    // that the generator drops.
     let batch = if rate == LOW_RATE { 8 } else { 64 };
     let valid = Rate::PerSecond(rate);
     Flow { valid, partitions: PARTITIONS, sources: SENDERS, batch, ..Flow::NONE }
 }
 
-/// Measures the CPU time. The receiving CPU's time is the scheduler's account of its threads.
-/// The owner's time is what an [`IdleCounter`] loses during the window, because interrupts do
-/// part of the work there and the scheduler charges them to other threads.
+/// Measures the CPU time. For the receiving CPU this is the run time of its threads. For the
+/// owner's CPU it is the time that an [`IdleCounter`] loses during the window, because
+/// interrupts do part of the work there, and the scheduler charges interrupts to the threads
+/// that they interrupt.
 ///
-/// The generator also runs during the reference measurements, without sending. If the two
-/// CPUs share a physical core, the generator slows the other CPU down, and this is not a cost
-/// of the datagrams.
+/// The counter is calibrated before and after the window. The generator runs during the
+/// calibration as well, without sending: if both CPUs share a physical core, the running
+/// generator slows the owner's CPU down, and this must not count as a cost of the datagrams.
 fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Cost> {
     let app = SteeredApplication::start(session, path)?;
     let counter = IdleCounter::start(session, session.other_cpu)?;
@@ -197,7 +201,7 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     if idle == 0.0 {
         return Err(NothingMeasured::because("other processes use the owner's CPU completely"));
     }
-    // The real window is a little longer than `window`, for all paths alike.
+    // The real window is slightly longer than `window`. The error is the same for all paths.
     let busy = (1.0 - idle_in_window / idle).max(0.0) * window.as_nanos() as f64;
     drop(counter);
     app.finish()?;
@@ -209,7 +213,8 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     })
 }
 
-/// Measures the time from sending to reading. No other measurement runs on the CPUs.
+/// Measures the time from sending to reading. No [`IdleCounter`] runs, because it would add
+/// latency.
 fn latency(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Histogram<u64>> {
     let app = SteeredApplication::start(session, path)?;
     let generator = Generator::start(session, &app.rx.net, flow(rate), session.rx_cpu)?;

@@ -1,4 +1,4 @@
-//! The paths of a datagram to the CPU that owns its partition.
+//! The paths by which a datagram can reach the CPU that owns its partition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::harness::rx_interface::RxInterface;
 use crate::harness::threads::Worker;
 use crate::session::Session;
 
-/// The number of partitions. The second CPU owns all of them.
+/// The number of partitions. [`Session::other_cpu`] owns all of them.
 pub const PARTITIONS: u32 = 64;
 
-/// The number of batches that may wait between two threads.
+/// The number of batches that may wait in the channel between two threads.
 const CHANNEL_BATCHES: usize = 1024;
 
 /// A path to the owner.
@@ -32,10 +32,11 @@ pub enum Path {
     /// A reuseport group with a socket for each CPU. Classic BPF selects the owner's socket by
     /// the partition.
     ReuseportByPartition,
-    /// The same group without a program: the kernel selects the socket by the sender, whether
-    /// its CPU is the owner or not.
+    /// A reuseport group without a program. The kernel selects a socket by the sender's address,
+    /// which may be the socket of a CPU that does not own the partition.
     ReuseportBySender,
-    /// One socket, read on the receiving CPU. Each batch is handed to the owner's thread.
+    /// One socket that a thread on the receiving CPU reads. It hands each batch to the owner's
+    /// thread.
     HandOver,
 }
 
@@ -57,8 +58,8 @@ impl fmt::Display for Path {
     }
 }
 
-/// A path in operation, with the application behind it. Packets arrive on the first CPU of the
-/// session, and the second one owns all partitions.
+/// A running path with its application. Packets arrive on [`Session::rx_cpu`], and
+/// [`Session::other_cpu`] owns all partitions.
 pub struct SteeredApplication {
     /// The receiving interface.
     pub rx: RxInterface,
@@ -72,7 +73,7 @@ pub struct SteeredApplication {
 }
 
 impl SteeredApplication {
-    /// Starts the application behind a path.
+    /// Sets up a path and starts its application.
     pub fn start(session: &Session, path: Path) -> Result<SteeredApplication> {
         let (rx_cpu, owner) = (session.rx_cpu, session.other_cpu);
         let mut app = SteeredApplication {
@@ -119,7 +120,7 @@ impl SteeredApplication {
                     bytes.extend_from_slice(datagram);
                     ends.push(bytes.len());
                 }
-                // Fails if the owner's thread has stopped, which stops first.
+                // Fails once the owner's thread has stopped. `finish` stops that thread first.
                 sender.send((bytes, ends)).ok();
             })
         })?);
@@ -141,19 +142,20 @@ impl SteeredApplication {
         Ok(())
     }
 
-    /// The run time of the receiving CPU's threads in nanoseconds.
+    /// The run time of the polling threads and of the application's threads on the receiving
+    /// CPU, in nanoseconds.
     pub fn run_time(&self) -> Result<u64> {
         let mut threads = self.rx_threads.iter();
         threads.try_fold(self.rx.run_time()?, |sum, thread| Ok(sum + thread.run_time()?))
     }
 
-    /// The numbers of valid datagrams that were read: on the receiving CPU and by the owner.
+    /// Returns the number of valid datagrams read on the receiving CPU, and on the owner's CPU.
     pub fn read(&self) -> (u64, u64) {
         let valid = |received: &Received| received.valid.load(Ordering::Relaxed);
         (valid(&self.on_rx_cpu), valid(&self.on_owner))
     }
 
-    /// Stops the application and removes the path. Fails if a thread failed.
+    /// Stops the application and removes the path. Returns the error if a thread failed.
     pub fn finish(self) -> Result<()> {
         self.owner_threads.into_iter().chain(self.rx_threads).try_for_each(Worker::finish)?;
         drop(self.installed);
@@ -161,8 +163,9 @@ impl SteeredApplication {
     }
 }
 
-/// Classic BPF that computes `partition_key % PARTITIONS` and then selects the second socket
-/// of the group, because the second CPU owns all partitions.
+/// Classic BPF that always selects the second socket of the group, because the second CPU owns
+/// all partitions. It computes `partition_key % PARTITIONS` first, because a real selection
+/// would need that computation.
 const BY_PARTITION: [(u16, u32); 5] = {
     const LOAD_WORD: u16 = 0x20;
     const MODULO: u16 = 0x94;

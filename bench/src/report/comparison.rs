@@ -1,14 +1,14 @@
-//! Comparison of two runs: whether their ratios and their orders agree.
+//! Compares two runs: whether the ratios between contenders, and their order, agree.
 
 use std::fmt;
 
 use crate::report::document::Report;
 use crate::report::table::{Row, Table};
 
-/// The largest relative difference between the ratios of two runs that agree.
+/// Two runs agree if no ratio differs by more than this fraction.
 const TOLERANCE: f64 = 0.15;
 
-/// Two figures with a smaller relative difference than this have no order.
+/// Two figures that differ by at most this fraction count as equal, so their order is ignored.
 const TIE: f64 = 0.05;
 
 /// The differences between two runs.
@@ -26,7 +26,7 @@ pub fn compare(earlier: &Report, later: &Report) -> Comparison {
         comparison.differences.push("the runs are from different machines".into());
     }
     if earlier.quick || later.quick {
-        comparison.differences.push("the figures of a quick form cannot be compared".into());
+        comparison.differences.push("the figures of a quick run cannot be compared".into());
     }
     for part in &later.parts {
         let before = earlier.parts.iter().find(|before| before.name == part.name);
@@ -44,13 +44,14 @@ pub fn compare(earlier: &Report, later: &Report) -> Comparison {
 }
 
 impl Comparison {
-    /// Whether all ratios and orders agree. Runs without a common ratio do not agree.
+    /// Whether all ratios and orders agree; false if the runs have no ratio in common.
     pub fn agrees(&self) -> bool {
         self.differences.is_empty() && self.compared > 0
     }
 
     fn missing(&mut self, what: &str) {
-        self.differences.push(format!("{what}: is in one run only, or has no base for a ratio"));
+        self.differences
+            .push(format!("{what}: only one run has this figure, or its baseline is missing"));
     }
 
     fn add(&mut self, earlier: &Table, later: &Table, base: &str) {
@@ -74,7 +75,7 @@ impl Comparison {
                     self.largest_change = self.largest_change.max(change);
                     if change.is_nan() || change > TOLERANCE {
                         self.differences.push(format!(
-                            "{what} is {after:.2} times {base}, it was {before:.2} times"
+                            "{what} is {after:.2} times {base}, but was {before:.2} times {base}"
                         ));
                     }
                 }
@@ -83,7 +84,7 @@ impl Comparison {
                     let swapped = order(before, other_before) && order(other_after, after)
                         || order(other_before, before) && order(after, other_after);
                     if swapped {
-                        self.differences.push(format!("{what} and {other} have another order"));
+                        self.differences.push(format!("{what} and {other} changed their order"));
                     }
                 }
             }
@@ -91,7 +92,8 @@ impl Comparison {
     }
 }
 
-/// Each figure of a column as a multiple of the figure of row `base`.
+/// Returns each figure of a column as a multiple of the figure in the row `base`. Returns
+/// nothing if that figure is missing or 0.
 fn ratios<'a>(table: &'a Table, column: usize, base: &str) -> Vec<(&'a str, f64)> {
     let median = |row: &Row| Some(row.figures.get(column)?.as_ref()?.median);
     let base = table.rows.iter().find(|row| row.name == base).and_then(median);
@@ -155,8 +157,8 @@ mod tests {
         let earlier = report([100.0, 110.0, 120.0]);
         assert!(!compare(&earlier, &report([100.0, 110.0, 140.0])).agrees());
         let swapped = compare(&earlier, &report([100.0, 122.0, 110.0]));
-        assert!(swapped.to_string().contains("have another order"), "{swapped}");
-        // These figures are too close to have an order.
+        assert!(swapped.to_string().contains("changed their order"), "{swapped}");
+        // These figures differ by less than `TIE`, so their order is ignored.
         assert!(compare(&report([100.0, 103.0, 104.0]), &report([100.0, 104.0, 102.0])).agrees());
     }
 

@@ -15,7 +15,7 @@ use crate::report::table::{Table, number};
 pub struct Report {
     /// The machine that was measured.
     pub machine: Machine,
-    /// Whether this was the quick form, whose figures are not to be used.
+    /// Whether this was a quick run. Its figures only show that the benchmark works.
     pub quick: bool,
     /// The parts, in the order of the run.
     pub parts: Vec<Part>,
@@ -32,7 +32,7 @@ pub struct Part {
     pub tables: Vec<Table>,
     /// The design's goals for these figures.
     pub goals: Vec<Goal>,
-    /// Figures that are missing, with the reasons.
+    /// The figures that are missing, each with the reason.
     pub left_out: Vec<String>,
     /// Pictures: file names and contents.
     #[serde(skip)]
@@ -42,7 +42,7 @@ pub struct Part {
 /// A limit that the design sets for a figure.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Goal {
-    /// What is limited.
+    /// The quantity that is limited.
     pub what: String,
     /// The limit as text.
     pub limit: String,
@@ -94,7 +94,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
         if self.quick {
-            writeln!(f, "quick form: it only shows that everything runs; do not use its figures")?;
+            writeln!(f, "quick run: it only shows that everything runs; do not use its figures")?;
         }
         self.parts.iter().try_for_each(|part| write!(f, "\n{part}"))
     }

@@ -15,7 +15,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The figure of these rounds; `None` without rounds.
+    /// Computes the figure of these rounds; `None` if there are no rounds.
     pub fn of(rounds: &[f64]) -> Option<Figure> {
         let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -24,8 +24,8 @@ impl Figure {
         Some(Figure { median: at(0.5), low: at(0.05), high: at(0.95) })
     }
 
-    /// Like [`Figure::of`], with the mean of the middle half instead of the median. Use this
-    /// for whole numbers that differ by little.
+    /// Like [`Figure::of`], with the mean of the middle half instead of the median. Use this for
+    /// whole numbers that differ only by a few units, because their median is too coarse.
     pub fn of_whole_numbers(rounds: &[f64]) -> Option<Figure> {
         let figure = Figure::of(rounds)?;
         let mut sorted = rounds.to_vec();
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_have_the_mean_of_the_middle_half() {
+    fn whole_numbers_give_the_mean_of_the_middle_half() {
         let rounds = [0.0, 5.0, 6.0, 6.0, 6.0, 5.0, 90.0, 5.0];
         assert_eq!(Figure::of_whole_numbers(&rounds).map(|figure| figure.median), Some(5.5));
     }

@@ -23,7 +23,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Describes this machine. `ports` are the network cards; `None` stands for a veth pair.
+    /// Describes this machine. `ports` are the network cards; `None` means a veth pair.
     pub fn detect(ports: Option<&[String; 2]>) -> anyhow::Result<Machine> {
         let shell = Shell::new()?;
         let info = fs::read_to_string("/proc/cpuinfo")?;

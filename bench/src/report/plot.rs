@@ -24,7 +24,7 @@ pub fn lines(
             .margin(12)
             .x_label_area_size(45)
             .y_label_area_size(65)
-            // The legend needs space beside the lines.
+            // The x axis extends beyond the lines, so the legend does not cover them.
             .build_cartesian_2d(0.0..right * 1.5, 0.0..top * 1.05)?;
         chart
             .configure_mesh()
@@ -60,7 +60,7 @@ pub fn bars(title: &str, unit: &str, table: &Table) -> Result<String> {
     let rows: Vec<(&str, f64)> = table
         .rows
         .iter()
-        .rev() // the first row is on top
+        .rev() // The y axis points up, so the last bar is the top one.
         .filter_map(|row| Some((row.name.as_str(), row.figures.first()?.as_ref()?.median)))
         .collect();
     let right = rows.iter().map(|row| row.1).fold(1.0, f64::max);

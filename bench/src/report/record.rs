@@ -11,19 +11,19 @@ use crate::report::document::Report;
 const SECTION: Section = Section::new("docs/benchmarks.md", "make bench BENCH=--record");
 /// The folder for the pictures and `report.json`.
 const PICTURES: &str = "bench/measured";
-/// The same folder, relative to the page.
+/// The folder of the pictures, relative to `docs/benchmarks.md`.
 const PICTURES_FROM_PAGE: &str = "../bench/measured";
 
-/// Writes a complete run into the page of the repository at `root`.
+/// Writes a complete run into `docs/benchmarks.md` of the repository at `root`.
 pub fn record(report: &Report, root: &Path) -> Result<()> {
-    ensure!(!report.quick, "the figures of a quick form cannot be recorded");
+    ensure!(!report.quick, "the figures of a quick run cannot be recorded");
     let pictures: Vec<&str> =
         report.parts.iter().flat_map(|part| &part.plots).map(|(name, _)| name.as_str()).collect();
     let pictures: String =
         pictures.iter().map(|name| format!("\n![]({PICTURES_FROM_PAGE}/{name})\n")).collect();
     SECTION.write(root, &format!("```text\n{report}```\n{pictures}"))?;
     report.write(&root.join(PICTURES))?;
-    // The page contains this text.
+    // The page already contains the text of the report.
     fs::remove_file(root.join(PICTURES).join("report.txt"))?;
     Ok(())
 }

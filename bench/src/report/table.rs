@@ -9,14 +9,14 @@ use crate::report::figure::Figure;
 /// Rows of figures.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Table {
-    /// What the figures are, with their unit.
+    /// What the figures measure, and in which unit.
     pub title: String,
     /// The heading of each column.
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The row that is the base of the ratios that [`crate::report::compare`] compares;
-    /// `None` if ratios have no meaning here.
+    /// The row to which [`crate::report::compare`] relates the other rows; `None` if it does not
+    /// compare this table.
     pub ratios_to: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The text form of a figure: the median, and the percentiles if they differ from it.
+/// Formats a figure: the median, and the percentiles if they differ from each other.
 fn cell(figure: Figure) -> String {
     let Figure { median, low, high } = figure;
     match low == high {
@@ -68,7 +68,8 @@ fn cell(figure: Figure) -> String {
     }
 }
 
-/// The text form of a number: three digits, or all digits in front of the point.
+/// Formats a number with three significant digits, or with all digits before the decimal point
+/// if there are more.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 99.95 || value.fract() == 0.0 => 0,

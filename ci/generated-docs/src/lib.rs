@@ -1,6 +1,6 @@
-//! Sections of documents that a command writes.
+//! Replaces generated sections of documents.
 //!
-//! A section lies between two comments that name the command:
+//! A generated section is enclosed by two comments that name the command which writes it:
 //!
 //! ```text
 //! <!-- written by `make matrix`: begin -->
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// A section of one document.
+/// A generated section of one document.
 #[derive(Debug, Clone, Copy)]
 pub struct Section {
     document: &'static str,

@@ -1,7 +1,7 @@
-//! apt with a private configuration, for one architecture and some suites.
+//! Runs apt with a private configuration, for one architecture and some suites.
 //!
-//! It uses the mirror that the system uses, and checks signatures with Debian's keyring.
-//! It changes nothing of the system's.
+//! It uses the mirrors of the system, and checks signatures with Debian's keyring. It does not
+//! change the apt configuration, the package lists or the installed packages of the system.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +15,10 @@ use xshell::{Cmd, Shell, cmd};
 use crate::kernels::Architecture;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// The file whose modification time is that of the last successful update of the lists.
+/// An empty file. Its modification time is the time of the last successful update of the package
+/// lists.
 const STAMP: &str = "lists-fetched";
-/// Older package lists are fetched again.
+/// Package lists older than this are fetched again.
 const MAX_LIST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub struct Apt {
@@ -26,13 +27,13 @@ pub struct Apt {
     suites: String,
     /// The folder of the configuration, the package lists and apt's caches.
     folder: PathBuf,
-    /// Whether this process tried to fetch the lists.
+    /// Whether this process tried to fetch the package lists.
     is_updated: bool,
-    /// Whether the last update of the lists failed.
+    /// Whether that attempt failed.
     has_update_failed: bool,
 }
 
-/// A package as the signed list describes it.
+/// A package, as the signed package list describes it.
 #[derive(Debug, Clone, Default)]
 pub struct Package {
     pub name: String,
@@ -41,8 +42,8 @@ pub struct Package {
     depends: String,
 }
 
-/// An error, or the context of one: the mirror does not have something. The text is one
-/// line without the mirror's name, because it may become a part of the documentation.
+/// An error, or the context of an error, which says what the mirror does not have. The text is
+/// one line and does not name the mirror, because it may become a part of the documentation.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -53,7 +54,8 @@ impl fmt::Display for Unavailable {
 }
 
 impl Apt {
-    /// Configures apt in `folder`, and fetches package lists that are missing or old.
+    /// Writes apt's configuration to `folder`, and fetches package lists that are missing or
+    /// older than [`MAX_LIST_AGE`].
     pub fn new(folder: &Path, architecture: Architecture, suites: &[&str]) -> Result<Apt> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
@@ -83,13 +85,15 @@ impl Apt {
                 self.architecture
             );
         }
-        // The files of the package lists are named after the mirror.
+        // apt names the files of the package lists after the mirror and the suite. After a
+        // change of these, the files for the new sources do not exist yet.
         let file = self.folder.join("debian.sources");
         if fs::read_to_string(&file).ok().as_ref() != Some(&sources) {
             self.forget_lists()?;
             fs::write(file, sources)?;
         }
-        // The status is empty, so that dependencies do not depend on this system.
+        // apt reads the installed packages from this file. It is empty, so that the resolved
+        // dependencies do not depend on the packages of this system.
         fs::write(self.folder.join("status"), "")?;
         let (folder, architecture) = (self.folder.display(), self.architecture);
         let configuration = format!(
@@ -124,12 +128,13 @@ impl Apt {
     }
 
     fn command<'a>(&self, command: Cmd<'a>) -> Cmd<'a> {
-        // apt reads a file given by this option after the system's configuration, and one
-        // given by APT_CONFIG before it.
+        // apt reads the file of this option after the system's configuration, so the file
+        // overrides the system. A file named by APT_CONFIG would be read before it.
         command.arg("--config-file").arg(self.folder.join("apt.conf")).quiet()
     }
 
-    /// Lists that cannot be fetched are no error, because the old ones may suffice.
+    /// Fetches the package lists if they are old. A failure is only a warning, because the old
+    /// lists may suffice.
     fn update(&mut self) -> Result<()> {
         let stamp = self.folder.join(STAMP);
         let age = fs::metadata(&stamp).ok().and_then(|stamp| stamp.modified().ok()?.elapsed().ok());
@@ -143,19 +148,24 @@ impl Apt {
         self.has_update_failed = !output.status.success();
         if self.has_update_failed {
             let error = String::from_utf8_lossy(&output.stderr);
-            eprintln!("warning: no new package lists of {}: {}", self.suites, error.trim());
+            eprintln!(
+                "warning: cannot update the package lists of {}: {}",
+                self.suites,
+                error.trim()
+            );
         } else {
             fs::write(stamp, "")?;
         }
         Ok(())
     }
 
-    /// Whether this process tried to fetch the lists, so that newer ones cannot be had.
+    /// Whether this process tried to fetch the package lists. If so, another attempt would not
+    /// get newer ones.
     pub fn is_updated(&self) -> bool {
         self.is_updated
     }
 
-    /// Makes the next [`Apt`] in this folder fetch the lists.
+    /// Marks the package lists as outdated: the next [`Apt`] in this folder fetches them again.
     pub fn forget_lists(&self) -> Result<()> {
         match fs::remove_file(self.folder.join(STAMP)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -166,7 +176,7 @@ impl Apt {
     /// Returns the names of the packages that match a regular expression.
     ///
     /// # Errors
-    /// If there is none, and the lists could not be fetched.
+    /// If no package matches and the package lists could not be updated.
     pub fn search(&self, pattern: &str) -> Result<Vec<String>> {
         let shell = &self.shell;
         let names = self.command(cmd!(shell, "apt-cache search --names-only {pattern}")).read()?;
@@ -180,15 +190,15 @@ impl Apt {
         Ok(names)
     }
 
-    /// Returns the newest version of each of these packages, without those that the suites
-    /// do not have.
+    /// Returns the newest version of each named package. Leaves out packages that the suites do
+    /// not have.
     pub fn show(&self, names: &[String]) -> Result<BTreeMap<String, Package>> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
         let shell = &self.shell;
         let show = cmd!(shell, "apt-cache show --no-all-versions {names...}");
-        // A missing package makes the command fail, and it describes the others.
+        // If a package is missing, the command describes the other packages and then fails.
         let stanzas = self.command(show).ignore_stderr().ignore_status().read()?;
         Ok(parse_stanzas(&stanzas).map(|package| (package.name.clone(), package)).collect())
     }
@@ -199,7 +209,7 @@ impl Apt {
         package.with_context(|| Unavailable(self.unavailable(&format!("package {name}"))))
     }
 
-    /// Returns the packages and everything that they depend on.
+    /// Returns the named packages and all their dependencies.
     pub fn with_dependencies(&self, names: &[&str]) -> Result<Vec<Package>> {
         let shell = &self.shell;
         let install = cmd!(shell, "apt-get install --simulate -qq {names...}");
@@ -233,14 +243,13 @@ impl Apt {
 }
 
 impl Package {
-    /// A package without checksum and dependencies.
+    /// Creates a package without a checksum and without dependencies.
     #[cfg(test)]
     pub fn new(name: &str, version: &str) -> Package {
         Package { name: name.into(), version: version.into(), ..Package::default() }
     }
 
-    /// Returns the packages that this one depends on whose names begin with one of
-    /// `prefixes`.
+    /// Returns the direct dependencies whose names begin with one of `prefixes`.
     pub fn dependencies(&self, prefixes: &[&str]) -> Vec<String> {
         let names =
             self.depends.split([',', '|']).filter_map(|term| term.split_whitespace().next());
@@ -249,7 +258,7 @@ impl Package {
     }
 }
 
-/// The packages that `apt-cache show` describes. A virtual package has an empty stanza.
+/// Parses the output of `apt-cache show`. Skips virtual packages, whose stanzas have no checksum.
 fn parse_stanzas(stanzas: &str) -> impl Iterator<Item = Package> {
     let packages = stanzas.split("\n\n").map(|stanza| {
         let field = |field: &str| {
@@ -267,7 +276,7 @@ fn parse_stanzas(stanzas: &str) -> impl Iterator<Item = Package> {
     packages.filter(|package| !package.sha256.is_empty())
 }
 
-/// The mirrors of Debian and of its security updates that the system uses.
+/// Returns the two mirrors that the system uses: of Debian, and of Debian's security updates.
 fn mirrors(shell: &Shell) -> Result<(String, String)> {
     let uris = cmd!(shell, "apt-get update --print-uris").quiet().ignore_stderr().read()?;
     let mirror_of = |line: &'_ str| {
@@ -277,12 +286,12 @@ fn mirrors(shell: &Shell) -> Result<(String, String)> {
     let mut mirrors = uris.lines().filter_map(mirror_of);
     let main = mirrors.clone().find(|mirror| mirror.ends_with("/debian"));
     let security = mirrors.find(|mirror| mirror.ends_with("/debian-security"));
-    let main = main.context("apt has no mirror of Debian among its sources")?;
+    let main = main.context("the apt sources of this system contain no Debian mirror")?;
     let security = security.unwrap_or_else(|| format!("{main}-security"));
     Ok((main, security))
 }
 
-/// The numbers in a version. Versions of kernels compare by these.
+/// Returns the numbers in a version. Comparing these lists orders versions of kernel packages.
 pub fn version_numbers(version: &str) -> Vec<u64> {
     let digits = version.split(|c: char| !c.is_ascii_digit());
     digits.filter_map(|digits| digits.parse().ok()).collect()

@@ -1,4 +1,4 @@
-//! `kernel-matrix claims`: checks the claims, and writes the table of kernels.
+//! `kernel-matrix claims`: checks the objects' claims, and writes the table of kernels.
 
 use anyhow::{Result, ensure};
 use generated_docs::Section;
@@ -7,14 +7,15 @@ use crate::claims::Claims;
 use crate::image::checkout;
 use crate::table;
 
-/// The place of the table of kernels.
+/// The section of the documentation that contains the table of kernels.
 pub const TABLE: Section = Section::new("docs/kernels.md", "make matrix");
 
-/// Fails if a claim was not executed and nothing says why, or if the table is outdated.
+/// Fails if a claim was not executed and is not excused, or if the table of kernels is outdated.
+/// See [`crate::claims`].
 pub fn check() -> Result<()> {
     let claims = Claims::read()?;
     let problems = claims.problems()?;
-    ensure!(problems.is_empty(), "claims that no kernel executed:\n  {}", problems.join("\n  "));
+    ensure!(problems.is_empty(), "claims that do not hold:\n  {}", problems.join("\n  "));
     ensure!(
         TABLE.is_current(checkout(), &table::render(&claims)?)?,
         "the table of kernels in {} differs from bpf-prebuilt/executed.toml and \
@@ -24,11 +25,11 @@ pub fn check() -> Result<()> {
     for excused in claims.excused()? {
         println!("{excused}");
     }
-    println!("every claim was executed on a kernel, or is marked as not executed");
+    println!("every claim was executed on a kernel, or is excused");
     Ok(())
 }
 
-/// Brings the table of kernels up to date.
+/// Writes the table of kernels into the documentation.
 pub fn write_table() -> Result<()> {
     TABLE.write(checkout(), &table::render(&Claims::read()?)?)
 }

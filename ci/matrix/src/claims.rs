@@ -1,8 +1,11 @@
-//! Compares what the objects claim with what was executed.
+//! Compares the kernels on which the objects claim to run with the kernels that executed them.
 //!
-//! A target claims every kernel from its `since` on. The releases at which targets begin
-//! cut the kernels into ranges. In each range, some kernel has executed the very bytes of
-//! the object, or `kernels.toml` says why no kernel could, or the last run recorded a gap.
+//! An object claims every kernel from its `since` on. The `since` releases of all targets divide
+//! the kernels into ranges. A claim holds in a range if one of these is true:
+//!
+//! - A kernel in the range executed the object with exactly these bytes.
+//! - `kernels.toml` exempts the range, and says why no kernel of the range can be booted.
+//! - The last run recorded a gap: the mirror did not have a kernel that the run wanted.
 
 use std::fmt;
 use std::fs;
@@ -15,7 +18,7 @@ use crate::image::checkout;
 use crate::kernels::{Kernels, Stable, Unexecuted};
 use crate::release::Release;
 
-/// The releases from the beginning of one target to the beginning of the next.
+/// The releases from the `since` of one target to the next higher `since`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
     from: Release,
@@ -23,7 +26,7 @@ pub struct Range {
     before: Option<Release>,
 }
 
-/// Everything that the repository says about the objects and the kernels.
+/// The claims of the objects, and everything in the repository that supports or excuses them.
 pub struct Claims {
     pub manifest: Manifest,
     pub executed: Executed,
@@ -44,7 +47,7 @@ impl Claims {
         })
     }
 
-    /// The ranges in which an object claims to run.
+    /// Returns the ranges in which an object claims to run.
     fn ranges(&self, object: &ObjectEntry) -> Result<Vec<Range>> {
         let begins = self.manifest.objects.iter().map(|object| object.since.parse());
         let mut begins: Vec<Release> = begins.collect::<Result<_>>()?;
@@ -56,7 +59,7 @@ impl Claims {
         Ok(ranges.filter(|range| range.from >= since).collect())
     }
 
-    /// The kernels that executed an object's very bytes.
+    /// Returns the kernels that executed an object with exactly the bytes of the manifest.
     pub fn kernels<'a>(
         &'a self,
         object: &'a ObjectEntry,
@@ -73,7 +76,7 @@ impl Claims {
         self.kernels(object).any(|kernel| range.contains(kernel.release()))
     }
 
-    /// The ranges in which an object was not executed. Adjacent ranges are joined.
+    /// Returns the ranges in which an object was not executed. Joins adjacent ranges.
     pub fn unexecuted_ranges(&self, object: &ObjectEntry) -> Result<Vec<Range>> {
         let mut joined: Vec<Range> = Vec::new();
         for range in self.ranges(object)? {
@@ -88,7 +91,7 @@ impl Claims {
         Ok(joined)
     }
 
-    /// The entry of `kernels.toml` by which no kernel of this range can be booted.
+    /// Returns the entry of `kernels.toml` that exempts an object in this range.
     fn exemption(&self, object: &ObjectEntry, range: &Range) -> Option<&Unexecuted> {
         self.unexecuted.iter().find(|exemption| {
             exemption.byte_orders.contains(&object.byte_order)
@@ -97,11 +100,11 @@ impl Claims {
         })
     }
 
-    /// The gap that kept this object from being executed in this range.
+    /// Returns the gap that explains why this object was not executed in this range.
     ///
-    /// A gap of a former run does not count if the objects changed since: the run did not
-    /// look for a kernel for these. A gap does not count either where `kernels.toml` has a
-    /// stable kernel, which must be there.
+    /// A gap does not count if the objects changed after it was recorded, because it says
+    /// nothing about the new objects. A gap does not count in a range for which `kernels.toml`
+    /// lists a stable kernel, because the mirror must have stable kernels.
     fn gap(&self, object: &ObjectEntry, range: &Range) -> Option<&ExecutedGap> {
         let has_stable = self.stable.iter().any(|stable| {
             stable.architecture.byte_order() == object.byte_order && range.contains(stable.series)
@@ -110,13 +113,13 @@ impl Claims {
             .find(|gap| gap.architecture.byte_order() == object.byte_order && !has_stable)
     }
 
-    /// The gaps of a run with the objects as they are.
+    /// Returns the gaps that were recorded with the current objects.
     pub fn current_gaps(&self) -> impl Iterator<Item = &ExecutedGap> {
         let objects = objects_digest(&self.manifest);
         self.executed.gaps.iter().filter(move |gap| gap.objects_sha256 == objects)
     }
 
-    /// The claims that nothing supports.
+    /// Describes each claim that does not hold, and each exemption that is no longer needed.
     pub fn problems(&self) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         for object in &self.manifest.objects {
@@ -140,7 +143,7 @@ impl Claims {
         Ok(problems)
     }
 
-    /// The claims that only a gap excuses.
+    /// Describes each claim that only a gap excuses.
     pub fn excused(&self) -> Result<Vec<String>> {
         let mut excused = Vec::new();
         for object in &self.manifest.objects {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::Architecture;
 use crate::release::Release;
 
-/// The whole file. It is in the repository only, because a loader has no use for it.
+/// The whole file. It is not installed with the objects, because a loader does not need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Executed {
@@ -23,13 +23,13 @@ pub struct Executed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutedGap {
-    /// A series, or the rank in a suite.
+    /// A series, or a rank in a backports suite such as `newest of trixie-backports`.
     pub kernel: String,
     /// The architecture, by Debian's name.
     pub architecture: Architecture,
     pub reason: String,
-    /// The digest of the objects that the run executed on the other kernels. The gap says
-    /// nothing about other objects.
+    /// The digest of the objects in that run ([`objects_digest`]). The gap says nothing about
+    /// other versions of the objects.
     pub objects_sha256: String,
 }
 
@@ -37,7 +37,7 @@ pub struct ExecutedGap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutedKernel {
-    /// The matrix's name for the kernel.
+    /// The matrix's name for the kernel ([`crate::kernels::KernelName`]).
     pub name: String,
     /// The kernel's version, such as `6.12.117`.
     pub version: String,
@@ -47,12 +47,12 @@ pub struct ExecutedKernel {
     pub architecture: String,
     /// The number of checks that passed.
     pub checks: usize,
-    /// What each object of the kernel's byte order did.
+    /// The result of each object in the kernel's byte order.
     #[serde(rename = "object")]
     pub objects: Vec<ExecutedObject>,
 }
 
-/// What one object did on one kernel.
+/// The result of one object on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutedObject {
@@ -60,10 +60,10 @@ pub struct ExecutedObject {
     pub file: String,
     /// SHA-256 of the bytes that the kernel executed.
     pub sha256: String,
-    /// What the object did in native mode: `steers`, `filters` or `refused`. An object for
-    /// sockets `chooses`, whatever the mode of XDP is.
+    /// The result in native mode: `steers`, `filters` or `refused`. A sockets object has no
+    /// mode; its result is `chooses` in both fields.
     pub native: String,
-    /// The same in generic mode.
+    /// The result in generic mode.
     pub generic: String,
 }
 
@@ -86,15 +86,15 @@ impl Executed {
         ))
     }
 
-    /// Adds a kernel, or replaces its former entry.
+    /// Adds a kernel, or replaces the entry with the same name.
     pub fn add(&mut self, kernel: ExecutedKernel) {
         self.kernels.retain(|other| other.name != kernel.name);
         self.kernels.push(kernel);
         self.kernels.sort_by_key(|kernel| (kernel.release(), kernel.name.clone()));
     }
 
-    /// Removes the kernels that executed no object of `manifest`. A backports series that
-    /// left the mirror stays until the objects change.
+    /// Removes the kernels that executed no object of `manifest`. A kernel whose series left the
+    /// mirror therefore stays until the objects change.
     pub fn remove_outdated(&mut self, manifest: &Manifest) {
         let is_current = |executed: &ExecutedObject| {
             manifest.objects.iter().any(|object| object.sha256 == executed.sha256)
@@ -104,13 +104,13 @@ impl Executed {
 }
 
 impl ExecutedKernel {
-    /// The kernel's release. [`Executed::parse`] checked the version.
+    /// The kernel's release. It cannot fail, because [`Executed::parse`] checked the version.
     pub fn release(&self) -> Release {
         Release::of_version(&self.version).expect("a version with a release")
     }
 }
 
-/// The digest of all objects of a manifest.
+/// Returns a digest over the SHA-256 of every object in a manifest.
 pub fn objects_digest(manifest: &Manifest) -> String {
     let objects: String = manifest.objects.iter().map(|object| object.sha256.as_str()).collect();
     sha256_hex(objects.as_bytes())

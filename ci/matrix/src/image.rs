@@ -13,18 +13,19 @@ use object::{Endianness, FileKind};
 use crate::kernels::Architecture;
 use crate::userland::Userland;
 
-/// The start of the console's last line. The exit code of the tests follows.
+/// The beginning of the last line that `/init` prints. The exit code of the tests follows it.
 pub const END: &str = "kernel-matrix: end of tests, exit code";
-/// A line before, between and after the two forms of the selection on the console.
+/// A separator line on the console. The output of `selection` follows the first one, the output
+/// of `selection --json` the second one, and the tests the third one.
 pub const SELECTION: &str = "kernel-matrix: selection";
 
-/// The folder of the checkout. The image has the objects under the same path, because it is
-/// compiled into the tests.
+/// Returns the folder of the checkout. The image contains the objects under the same path,
+/// because that path is compiled into the tests.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ci/matrix is in a checkout")
 }
 
-/// Writes the image for a kernel whose module for veth is the file `veth`.
+/// Writes the image for one kernel to the file `to`. `veth` is the kernel's module for veth.
 pub fn build(
     architecture: Architecture,
     userland: &Userland,
@@ -62,8 +63,9 @@ pub fn build(
     image.write(to)
 }
 
-/// The script that the kernel starts. It prints to the console. Messages that could come
-/// between the results of the tests (panics, the kernel's warnings) follow at the end.
+/// Returns the script `/init`, which the kernel starts. Its output goes to the console. Panics
+/// and kernel warnings could interrupt the result lines of the tests, so the script prints them
+/// after the tests.
 fn init(module: &str) -> String {
     let checkout = checkout().display();
     format!(
@@ -102,7 +104,7 @@ struct Entry {
 }
 
 struct Image {
-    /// Debian's name for the folders of libraries.
+    /// The name of Debian's library folders for the architecture.
     triple: &'static str,
     entries: Vec<Entry>,
     folders: BTreeSet<PathBuf>,
@@ -122,7 +124,8 @@ impl Image {
         }
     }
 
-    /// Adds a program, the libraries that it needs, and the libraries that these need.
+    /// Adds a program as `/bin/<name>`, with its ELF interpreter and all libraries that it needs
+    /// directly or indirectly. `root` is the folder that contains the libraries.
     fn program(&mut self, root: &Path, name: &str, file: &Path) -> Result<()> {
         let content = fs::read(file).with_context(|| file.display().to_string())?;
         let (mut libraries, interpreter) = needs(&content)?;
@@ -163,7 +166,7 @@ impl Image {
     }
 }
 
-/// Returns the libraries that an ELF file needs, and the interpreter that loads them.
+/// Returns the libraries that an ELF file needs directly, and its interpreter.
 fn needs(elf: &[u8]) -> Result<(Vec<String>, Option<String>)> {
     if FileKind::parse(elf)? != FileKind::Elf64 {
         bail!("not a 64-bit ELF file");

@@ -1,4 +1,4 @@
-//! `kernels.toml`: the kernels that the matrix wants.
+//! `kernels.toml`: the kernels on which the tests have to run.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Kernels {
     pub unexecuted: Vec<Unexecuted>,
 }
 
-/// A series that a stable suite keeps. The run fails without it.
+/// A series of a stable suite. The run fails if the suite does not have it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stable {
@@ -30,13 +30,13 @@ pub struct Stable {
     pub suite: String,
 }
 
-/// A suite whose series come and go.
+/// A backports suite, which adds and removes series over time.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backports {
     pub suite: String,
     pub architecture: Architecture,
-    /// The number of series to boot, from the newest one down.
+    /// The number of series to boot. The newest series are selected.
     pub newest: usize,
 }
 
@@ -58,8 +58,8 @@ pub enum Architecture {
     S390x,
 }
 
-/// The matrix's name for a kernel: `6.12`, or `6.12-s390x` on another architecture than
-/// amd64.
+/// The matrix's name for a kernel: the series, such as `6.12`, and the architecture unless it is
+/// amd64, such as `6.12-s390x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelName {
     pub series: Release,
@@ -72,12 +72,15 @@ impl Kernels {
             toml::from_str(include_str!("../kernels.toml")).context("kernels.toml")?;
         let count = Backports::RANKS.len();
         for Backports { suite, newest, .. } in &kernels.backports {
-            ensure!((1..=count).contains(newest), "kernels.toml: {suite}: newest is 1 to {count}");
+            ensure!(
+                (1..=count).contains(newest),
+                "kernels.toml: {suite}: `newest` must be 1 to {count}"
+            );
         }
         Ok(kernels)
     }
 
-    /// Every suite that has kernels, with the architecture of these kernels.
+    /// Returns every suite that this file names for kernels, with the kernels' architecture.
     pub fn suites(&self) -> BTreeSet<(Architecture, &str)> {
         let stable = self.stable.iter().map(|stable| (stable.architecture, &*stable.suite));
         let backports = self.backports.iter().map(|source| (source.architecture, &*source.suite));
@@ -92,14 +95,14 @@ impl Stable {
 }
 
 impl Backports {
-    /// The names of the kernels from the newest one down.
+    /// The names of the kernels in a suite, from the newest series to older ones.
     pub const RANKS: [&str; 3] = ["newest", "second newest", "third newest"];
 }
 
 impl Architecture {
     const ALL: [Architecture; 2] = [Architecture::Amd64, Architecture::S390x];
 
-    /// Debian's name for this architecture's folders of libraries.
+    /// The name of Debian's library folders for this architecture.
     pub fn triple(self) -> &'static str {
         match self {
             Architecture::Amd64 => "x86_64-linux-gnu",
@@ -107,8 +110,8 @@ impl Architecture {
         }
     }
 
-    /// The end of the names of this architecture's kernel packages. The cloud flavour is
-    /// smaller than the general one, and has all that the tests need.
+    /// The suffix of the names of this architecture's kernel packages. On amd64 this is the
+    /// cloud flavour: it is smaller than the general flavour and has everything the tests need.
     pub fn flavour(self) -> &'static str {
         match self {
             Architecture::Amd64 => "cloud-amd64",
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_names_are_read_as_they_are_written() {
+    fn kernel_names_parse_to_what_they_display() {
         for name in ["6.12", "6.12-s390x"] {
             assert_eq!(name.parse::<KernelName>().unwrap().to_string(), name);
         }

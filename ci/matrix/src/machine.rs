@@ -13,13 +13,13 @@ use anyhow::{Context, Result, ensure};
 use crate::image;
 use crate::kernels::Architecture;
 
-/// A machine that runs longer is killed.
+/// A virtual machine that runs longer than this is killed.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// The number of lines of the console in an error.
+/// The number of console lines that an error message contains.
 const TAIL: usize = 30;
 
-/// Boots a machine and returns its console. Calls `on_line` for each line. Writes the
-/// console to `log`, also if the machine had to be killed.
+/// Boots a virtual machine and returns its console output. Calls `on_line` for each line. Writes
+/// the console output to `log`, even if the machine hangs and is killed.
 pub fn boot(
     architecture: Architecture,
     kernel: &Path,
@@ -47,7 +47,8 @@ pub fn boot(
     };
     let ended = loop {
         let left = TIMEOUT.saturating_sub(started.elapsed());
-        // The end marker decides. QEMU's exit code does not depend on the tests.
+        // Only the end marker shows that the tests ended. QEMU's exit code does not depend on
+        // them.
         let Ok(line) = lines.recv_timeout(left) else { break false };
         append(&format!("{line}\n"))?;
         on_line(&line);
@@ -56,7 +57,8 @@ pub fn boot(
         }
     };
     let took = started.elapsed();
-    // QEMU's end completes the last line, which names the test that hangs.
+    // If a test hangs, the console ends with its name and without a line feed. The reader sends
+    // this line only after QEMU has ended.
     drop(qemu);
     reader.join().ok();
     for line in lines.try_iter() {
@@ -73,7 +75,7 @@ pub fn boot(
     Ok(console)
 }
 
-/// Returns the last lines of a console, indented.
+/// Returns the last [`TAIL`] lines of a console, indented.
 fn tail(console: &str) -> String {
     let lines: Vec<_> = console.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL)..];
@@ -90,7 +92,7 @@ pub fn check_emulator(architecture: Architecture) -> Result<()> {
     Ok(())
 }
 
-/// Returns QEMU's program, the machine that it emulates, and that machine's console.
+/// Returns the QEMU program, the machine type to emulate, and the machine's console device.
 fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static str) {
     match architecture {
         Architecture::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
@@ -100,11 +102,11 @@ fn emulator(architecture: Architecture) -> (&'static str, &'static str, &'static
 
 fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path) -> Result<Child> {
     let (program, machine, console) = emulator(architecture);
-    // The kernel kills QEMU when this process ends, however it ends.
+    // `--pdeathsig` lets the host's kernel kill QEMU when this process ends for any reason.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program]);
-    // KVM's device exists on the CI machines, but these kernels do not run with it. With
-    // several TCG threads they panic now and then.
+    // The CI machines have /dev/kvm, but these kernels do not run under KVM there. With more
+    // than one TCG thread the kernels occasionally panic.
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     qemu.args([
@@ -123,7 +125,7 @@ struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Fails if the process has ended, which is fine.
+        // `kill` fails if the process has already ended. That is no error here.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -1,9 +1,10 @@
 //! `make matrix`: boots kernels under QEMU and runs the kernel tests on each.
 //!
-//! `kernels` reads which kernels are wanted, `resolve` finds them on the `mirror`,
-//! `userland` compiles the tests, `image` builds what a kernel boots into, `machine` boots
-//! it, and `report` reads the console. `run` goes through these steps. `record` keeps the
-//! result in a file, with which `claims` compares what the objects promise.
+//! `run` performs these steps: `kernels` reads the list of kernels, `resolve` finds their
+//! packages on the `mirror`, `obtain` downloads them, `userland` compiles the tests, `image`
+//! builds the initial RAM file system, `machine` boots it, `report` reads the console, and
+//! `record` writes the result to `bpf-prebuilt/executed.toml`. `claims` later compares the
+//! objects' claims with that file.
 
 mod apt;
 mod check;
@@ -31,7 +32,7 @@ use clap::{Parser, Subcommand};
 use crate::kernels::KernelName;
 use crate::resolve::Selection;
 
-/// Boots kernels under QEMU and runs the tests of laminar-xdp on each
+/// Boot kernels under QEMU and run the tests of laminar-xdp on each
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -42,10 +43,10 @@ struct Arguments {
 enum Command {
     /// Boot kernels and run the tests on each
     Run(RunArguments),
-    /// Fail if an object claims a kernel on which it was not executed, or if the table of
-    /// kernels is outdated
+    /// Check that every object was executed on the kernels that it claims, and that the table of
+    /// kernels is current
     Claims {
-        /// Write the table of kernels
+        /// Write the table of kernels instead of checking
         #[arg(long)]
         write: bool,
     },
@@ -53,8 +54,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// Series to boot, such as 6.17 or 6.12-s390x. Default: what ci/matrix/kernels.toml
-    /// asks for
+    /// Series to boot, such as 6.17 or 6.12-s390x. Default: the kernels that
+    /// ci/matrix/kernels.toml lists
     kernels: Vec<KernelName>,
     /// Boot every series that the mirror has
     #[arg(long, conflicts_with = "kernels")]

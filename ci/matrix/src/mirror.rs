@@ -1,4 +1,4 @@
-//! The mirror: the packages of every suite that a run needs.
+//! Access to the Debian mirror: the packages of every suite that a run needs.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::packages::Packages;
 use crate::release::Release;
 use crate::resolve::{Image, Index};
 
-/// Prefixes of the packages that hold the parts of a split kernel.
+/// The name prefixes of the packages that contain the image and the modules of a split kernel.
 const PARTS: [&str; 2] = ["linux-binary-", "linux-modules-"];
 
 type Suite = (Architecture, String);
@@ -24,7 +24,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// A mirror whose package lists and packages are kept in the folder `cache`.
+    /// Creates a mirror that keeps package lists and packages in the folder `cache`.
     pub fn new(cache: &Path) -> Mirror {
         Mirror { cache: cache.into(), opened: RefCell::default() }
     }
@@ -40,8 +40,8 @@ impl Mirror {
         Ok(packages)
     }
 
-    /// Has package lists from before this process fetched again. Returns whether there
-    /// were any.
+    /// Drops the package lists that an earlier process fetched, so that the next query fetches
+    /// them again. Returns whether there were such lists.
     pub fn update_old_lists(&self) -> Result<bool> {
         let mut opened = self.opened.borrow_mut();
         let before = opened.len();

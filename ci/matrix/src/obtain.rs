@@ -1,4 +1,4 @@
-//! Gets the kernels of a selection, and what else their machines need, from the mirror.
+//! Downloads the kernels of a selection, and the other packages that their virtual machines need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::packages::find_file;
 use crate::resolve::{Gap, Kernel, Selection, resolve};
 use crate::userland::UserlandPackages;
 
-/// Everything that the mirror gave for a run.
+/// The downloads for a run, and the gaps: the kernels that the mirror does not have.
 pub struct Obtained {
     pub kernels: Vec<(Kernel, KernelFiles)>,
     pub userlands: BTreeMap<Architecture, UserlandPackages>,
@@ -25,11 +25,11 @@ pub struct KernelFiles {
     pub veth: PathBuf,
 }
 
-/// Downloads what a selection needs. Package lists may be outdated, so that a problem leads
-/// to a second attempt with new lists.
+/// Downloads everything that a selection needs. If something is missing or a download fails, the
+/// cause may be outdated package lists, so this function updates them and tries once more.
 ///
 /// # Errors
-/// If a kernel is missing that must be there.
+/// If a kernel is missing that must not be missing ([`Kernel::may_be_missing`]).
 pub fn obtain(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<Obtained> {
     let first = attempt(mirror, kernels, selection);
     if first.as_ref().is_ok_and(|obtained| obtained.gaps.is_empty())
@@ -82,8 +82,8 @@ fn attempt(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<
     Ok(obtained)
 }
 
-/// The gap that an error leaves: only if the mirror does not have something that may be
-/// missing. Other errors, such as a full disk, fail the run.
+/// Converts an error to a gap, if the mirror lacks a package and `kernel` may be missing.
+/// Returns `None` for other errors, such as a full disk; they fail the run.
 fn gap_of(kernel: &Kernel, error: &Error) -> Option<Gap> {
     let Unavailable(reason) = error.downcast_ref().filter(|_| kernel.may_be_missing)?;
     Some(Gap {

@@ -1,7 +1,7 @@
-//! Packages in a folder, unpacked.
+//! Downloads packages and unpacks them in a cache.
 //!
-//! A package is downloaded and unpacked once. Its folder is named after the package and
-//! its checksum.
+//! Each package is downloaded and unpacked only once. Its folder in the cache is named after the
+//! package, its version and its checksum.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ impl Packages {
         Ok(Packages { apt, shell: Shell::new()?, unpacked })
     }
 
-    /// Downloads and unpacks a package, and returns its folder. Keeps the files whose
-    /// names begin with one of `prefixes`, or all files if there is no prefix.
+    /// Downloads and unpacks a package, and returns its folder. Keeps only the files whose names
+    /// begin with one of `prefixes`, or all files if `prefixes` is empty.
     pub fn unpack(&self, package: &Package, prefixes: &[&str]) -> Result<PathBuf> {
         let Package { name, version, sha256, .. } = package;
         let folder = self.unpacked.join(format!("{name}_{version}_{}", &sha256[..12]));
@@ -48,7 +48,7 @@ impl Packages {
         let found = sha256_hex(&fs::read(&archive)?);
         ensure!(
             found == *sha256,
-            "{name} {version}: the download's SHA-256 is {found}, the signed list says {sha256}"
+            "{name} {version}: the SHA-256 of the download is {found}, but the signed list has {sha256}"
         );
         let contents = scratch.path().join("contents");
         cmd!(shell, "dpkg-deb --extract {archive} {contents}").quiet().run()?;
@@ -94,7 +94,7 @@ fn keep_files(folder: &Path, prefixes: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Finds the file whose name begins with `prefix`, anywhere in a package's folder.
+/// Finds a file whose name begins with `prefix` in a package's folder or below it.
 pub fn find_file(folder: &Path, prefix: &str) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

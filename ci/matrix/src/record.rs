@@ -11,11 +11,12 @@ use crate::image::checkout;
 use crate::report::{Run, upstream};
 use crate::resolve::Gap;
 
-/// Records kernels on which every check passed, and keeps the record of the others.
+/// Records the kernels of `runs`, on which every check passed. Keeps the records of other
+/// kernels.
 ///
-/// `gaps` are those of a complete run, and `None` if the kernels were named. `manifest` is
-/// the one from before the images were built, because the runs say nothing about objects
-/// that changed since.
+/// `gaps` are the gaps of a complete run. `None` keeps the recorded gaps, because a run of named
+/// kernels does not look for the others. `manifest` has to be read before the images are built:
+/// if the objects changed during the run, the run did not execute them.
 pub fn write(runs: &[Run], gaps: Option<&[Gap]>, manifest: &Manifest) -> Result<()> {
     ensure!(
         read_manifest()? == *manifest,
@@ -53,7 +54,7 @@ fn update(
     Ok(())
 }
 
-/// Reads the manifest of the checkout, and checks that it describes the objects.
+/// Reads the manifest of the checkout, and checks that each object has the listed checksum.
 pub fn read_manifest() -> Result<Manifest> {
     let folder = checkout().join("bpf-prebuilt");
     let manifest = Manifest::parse(&fs::read_to_string(folder.join(Manifest::FILE_NAME))?)?;
@@ -66,7 +67,12 @@ pub fn read_manifest() -> Result<Manifest> {
 fn executed_kernel(run: &Run, manifest: &Manifest) -> Result<ExecutedKernel> {
     let objects = run.selection["objects"].as_array().context("the selection has no objects")?;
     let object = |object: &serde_json::Value| -> Result<ExecutedObject> {
-        let text = |key: &str| object[key].as_str().map(String::from).context("not a text");
+        let text = |key: &str| {
+            object[key]
+                .as_str()
+                .map(String::from)
+                .context("a field of the selection is not a string")
+        };
         let file = text("file")?;
         let entry = manifest.objects.iter().find(|entry| entry.file == file);
         let entry = entry.with_context(|| format!("the manifest does not list {file}"))?;
@@ -123,14 +129,15 @@ mod tests {
         assert_eq!(executed.kernels[1].package, "linux-image-7.3.4 7.3.4-1");
         assert_eq!(executed.gaps[0].objects_sha256, objects_digest(&manifest));
 
-        // A later complete run has no gap. The series that left the mirror stays.
+        // A later complete run without gaps removes the gaps, but keeps the series that left the
+        // mirror.
         update(&mut executed, &[run("7.4", "7.4.1")], Some(&[]), &manifest).unwrap();
         let names: Vec<_> = executed.kernels.iter().map(|kernel| &*kernel.name).collect();
         assert_eq!((names, executed.gaps.len()), (vec!["6.18", "7.3", "7.4"], 0));
     }
 
     #[test]
-    fn named_kernels_leave_the_gaps_as_they_are() {
+    fn a_run_of_named_kernels_keeps_the_recorded_gaps() {
         let (manifest, mut executed) = (read_manifest().unwrap(), Executed::default());
         update(&mut executed, &[], Some(&[gap()]), &manifest).unwrap();
         update(&mut executed, &[run("7.3", "7.3.4")], None, &manifest).unwrap();

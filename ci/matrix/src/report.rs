@@ -1,4 +1,4 @@
-//! The result of each kernel: read from its console, and shown as a table.
+//! Reads the result of each kernel from its console, and shows all results as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::image;
 use crate::kernels::Architecture;
 
-/// One kernel's run.
+/// The result of the tests on one kernel.
 #[derive(Serialize)]
 pub struct Run {
     /// The matrix's name for the kernel.
@@ -21,13 +21,13 @@ pub struct Run {
     pub seconds: u64,
     /// Why the run failed. `None` if every check passed.
     pub failure: Option<String>,
-    /// Each check, and whether it passed.
+    /// Whether each check passed, by the name of the check.
     pub checks: BTreeMap<String, bool>,
     /// The output of the example `selection` with `--json`.
     pub selection: Value,
 }
 
-/// The content of a console.
+/// The results that a console contains.
 #[derive(Default)]
 pub struct Outcome {
     pub checks: BTreeMap<String, bool>,
@@ -36,8 +36,10 @@ pub struct Outcome {
     pub selection_text: String,
 }
 
-/// Reads a complete console into `outcome`. An error says why the run failed. The checks are
-/// in `outcome` also then.
+/// Reads the results of a complete console into `outcome`.
+///
+/// # Errors
+/// If the run failed. The error contains the reason, and `outcome` contains the checks anyway.
 pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     for line in console.lines() {
         if let Some((name, passed)) = check(line) {
@@ -58,7 +60,7 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     }
     anyhow::ensure!(
         announced > 0 && outcome.checks.len() == announced,
-        "{} of {announced} checks were run",
+        "only {} of {announced} checks were run",
         outcome.checks.len()
     );
     let code = console.lines().find_map(|line| line.strip_prefix(image::END));
@@ -70,8 +72,8 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Returns a check's name and whether it passed, if the line is the result of a check. An
-/// ignored check did not pass.
+/// Returns the name of a check and whether it passed, if `line` is the result of a check. An
+/// ignored check counts as not passed.
 pub fn check(line: &str) -> Option<(&str, bool)> {
     let (name, result) = line.strip_prefix("test kernel::")?.split_once(" ... ")?;
     Some((name.trim(), result.trim() == "ok"))
@@ -111,7 +113,7 @@ pub fn table(runs: &[Run]) -> String {
     table
 }
 
-/// Returns the kernel's version in the version of its package: `5.10.262` of `5.10.262-1`.
+/// Returns the kernel's version from the version of its package: `5.10.262` from `5.10.262-1`.
 pub fn upstream(version: &str) -> &str {
     version.split('-').next().unwrap_or(version)
 }

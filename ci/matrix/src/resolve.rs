@@ -1,7 +1,8 @@
-//! From the kernels that the matrix wants to those that the mirror has.
+//! Finds the packages of the kernels that a run boots.
 //!
-//! A series of a stable suite must be there. A backports suite loses series, or loses the
-//! modules of a series and still lists its image: such a kernel becomes a [`Gap`].
+//! A stable suite must have its series; otherwise the run fails. A backports suite can lose a
+//! series, or lose the modules of a series while it still lists the image. A kernel that is
+//! missing for such a reason becomes a [`Gap`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,16 +24,17 @@ pub trait Index {
 pub struct Image {
     pub package: Package,
     pub release: Release,
-    /// Packages that hold the rest of the kernel. Newer kernels are split.
+    /// The packages with the other parts of the kernel. Debian splits newer kernels into several
+    /// packages.
     pub parts: Vec<Package>,
-    /// Names of such packages that the suite does not have.
+    /// The names of the parts that the suite does not have.
     pub missing: Vec<String>,
 }
 
 /// The kernels of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// What `kernels.toml` asks for.
+    /// The kernels that `kernels.toml` lists.
     Default,
     /// Every series that a suite of `kernels.toml` has.
     All,
@@ -47,20 +49,20 @@ pub struct Kernel {
     pub suite: String,
     /// The image's package comes first.
     pub packages: Vec<Package>,
-    /// A kernel that becomes a gap if it cannot be had.
+    /// Whether the kernel becomes a gap if it cannot be downloaded. Otherwise the run fails.
     pub may_be_missing: bool,
 }
 
 /// A kernel that the matrix wants and the mirror does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// A series, or the rank in a suite.
+    /// A series, or a rank in a backports suite such as `newest of trixie-backports`.
     pub kernel: String,
     pub architecture: Architecture,
     pub reason: String,
 }
 
-/// What the mirror has of a selection.
+/// The kernels of a selection that the mirror has, and the gaps.
 #[derive(Debug, Default)]
 pub struct Resolved {
     pub kernels: Vec<Kernel>,
@@ -89,7 +91,8 @@ pub fn resolve(index: &impl Index, kernels: &Kernels, selection: &Selection) -> 
     }
     if *selection == Selection::All {
         for (architecture, suite) in kernels.suites() {
-            // A suite that cannot be listed is an error or a gap already.
+            // If the suite cannot be listed, the loops above have already returned an error or
+            // added a gap.
             let Ok(images) = index.images(architecture, suite) else { continue };
             for (series, image) in by_series(images) {
                 resolved.add(KernelName { series, architecture }, suite, image);
@@ -113,8 +116,9 @@ fn find_stable(index: &impl Index, stable: &Stable) -> Result<Kernel> {
     Ok(image.into_kernel(stable.name(), suite, false))
 }
 
-/// Prefers the suite that `kernels.toml` names for the series, so that 6.12 is the same
-/// kernel in every run. Otherwise takes the newest image of all suites.
+/// Finds a named kernel. If `kernels.toml` lists the series as stable, this function takes it
+/// from the listed suite, so that a series is the same kernel in every run. Otherwise it takes
+/// the newest image of all suites.
 fn find_named(index: &impl Index, kernels: &Kernels, name: KernelName) -> Result<Kernel> {
     if let Some(stable) = kernels.stable.iter().find(|stable| stable.name() == name) {
         return find_stable(index, stable);
@@ -158,8 +162,8 @@ impl Resolved {
         self.kernels.iter().any(|kernel| kernel.name == name)
     }
 
-    /// Adds the newest series of a backports suite. A series that cannot be booted gives
-    /// way to the next older one.
+    /// Adds the newest series of a backports suite. Skips a series that cannot be booted, in
+    /// favour of the next older series.
     fn add_newest(&mut self, index: &impl Index, source: &Backports) -> Result<()> {
         let Backports { suite, architecture, newest } = source;
         let (images, unavailable) = match index.images(*architecture, suite) {
@@ -187,7 +191,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Adds one kernel that may be missing, or its gap. Returns whether it can be booted.
+    /// Adds a kernel that may be missing, or a gap if it cannot be booted. Returns whether it can
+    /// be booted.
     fn add(&mut self, name: KernelName, suite: &str, image: Image) -> bool {
         let is_bootable = image.is_bootable();
         if self.has(name) {
@@ -216,8 +221,8 @@ impl Image {
         self.missing.is_empty()
     }
 
-    /// An image that can be booted comes before a newer one that cannot, because mirrors
-    /// lose packages.
+    /// Returns a sort key; the image with the highest rank is used. A bootable image outranks a
+    /// newer image that cannot be booted, because mirrors lose packages.
     fn rank(&self) -> (bool, Vec<u64>) {
         (self.is_bootable(), version_numbers(&self.package.version))
     }
@@ -227,7 +232,7 @@ impl Image {
     }
 }
 
-/// The best image of each series.
+/// Returns the image with the highest rank of each series.
 fn by_series(mut images: Vec<Image>) -> BTreeMap<Release, Image> {
     images.sort_by_key(Image::rank);
     images.into_iter().map(|image| (image.release, image)).collect()

@@ -20,7 +20,8 @@ use crate::report::{Outcome, Run};
 use crate::resolve::{Gap, Kernel, Selection};
 use crate::{image, machine, record, report};
 
-/// The number of machines that run at the same time. An emulated one keeps a CPU busy.
+/// The number of virtual machines that run at the same time. Each keeps one CPU of the host busy,
+/// because it is emulated.
 const PARALLEL_MACHINES: usize = 2;
 
 /// A kernel that is ready to boot.
@@ -30,7 +31,7 @@ struct Bootable {
     image: PathBuf,
 }
 
-/// Boots the kernels of a selection. Returns whether every check passed on each.
+/// Boots the kernels of a selection. Returns whether every check passed on every kernel.
 pub fn run(selection: &Selection, cache: Option<PathBuf>, is_recorded: bool) -> Result<bool> {
     let kernels = Kernels::read()?;
     let cache = std::path::absolute(cache.map_or_else(default_cache, Ok)?)?;
@@ -99,11 +100,11 @@ fn default_cache() -> Result<PathBuf> {
     let caches = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let caches =
-        caches.or_else(home).context("neither HOME nor XDG_CACHE_HOME is set: give --cache")?;
+        caches.or_else(home).context("neither HOME nor XDG_CACHE_HOME is set: pass --cache")?;
     Ok(caches.join("laminar-xdp-matrix"))
 }
 
-/// Locks the cache, because two runs would unpack and delete the same folders.
+/// Locks the cache, because concurrent runs would unpack and delete the same folders.
 fn lock(cache: &Path) -> Result<File> {
     fs::create_dir_all(cache).with_context(|| cache.display().to_string())?;
     let lock = File::create(cache.join("lock"))?;
@@ -132,7 +133,8 @@ fn build(obtained: Obtained, results: &Path) -> Result<Vec<Bootable>> {
     bootable.collect()
 }
 
-/// Boots all kernels. The slowest ones, which are those for s390x, come first.
+/// Boots all kernels, [`PARALLEL_MACHINES`] at a time. Starts with the kernels for s390x, because
+/// their emulation is slowest.
 fn boot_all(kernels: &[Bootable], results: &Path) -> Vec<Run> {
     let mut order: Vec<usize> = (0..kernels.len()).collect();
     order.sort_by_key(|&i| kernels[i].kernel.name.architecture == Architecture::Amd64);
@@ -169,7 +171,7 @@ fn boot(bootable: &Bootable, results: &Path) -> Run {
     let mut outcome = Outcome::default();
     let result = console.and_then(|console| {
         let result = report::read(&console, &mut outcome);
-        result.with_context(|| format!("its console is in {}", log.display()))
+        result.with_context(|| format!("the console is in {}", log.display()))
     });
     fs::write(results.join(format!("{name}.selection.txt")), &outcome.selection_text).ok();
     let seconds = started.elapsed().as_secs();

@@ -44,7 +44,7 @@ pub fn render(claims: &Claims) -> Result<String> {
     Ok(text)
 }
 
-/// What an object does in one mode. The kernels are named only where they differ.
+/// Describes the results of an object in one mode. Names the kernels only if their results differ.
 fn behaviour(
     claims: &Claims,
     object: &ObjectEntry,
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels_are_named_where_they_differ() {
+    fn kernels_are_named_if_their_results_differ() {
         let mut claims = claims();
         let mut newer = claims.executed.kernels[0].clone();
         (newer.name, newer.version) = ("7.3".into(), "7.3.4".into());

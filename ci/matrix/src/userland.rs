@@ -1,5 +1,5 @@
 //! The programs inside a virtual machine: the tests, compiled for its architecture, and the
-//! few commands that they call.
+//! commands that the tests and `/init` call.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,9 +13,9 @@ use crate::apt::Unavailable;
 use crate::kernels::{Architecture, Kernels};
 use crate::mirror::Mirror;
 
-/// Programs of one architecture.
+/// The programs for one architecture.
 pub struct Userland {
-    /// The folder of the programs' libraries.
+    /// The root of the file system that contains the programs' libraries.
     pub root: PathBuf,
     pub busybox: PathBuf,
     pub ip: PathBuf,
@@ -24,12 +24,12 @@ pub struct Userland {
     pub selection: PathBuf,
 }
 
-/// What the mirror gives for the programs of one architecture.
+/// The packages from which the programs for one architecture are built.
 pub struct UserlandPackages {
     root: PathBuf,
     busybox: PathBuf,
     ip: PathBuf,
-    /// The Rust compiler for another architecture than this machine's.
+    /// A Rust compiler that compiles for the architecture; `None` uses the installed Rust.
     compiler: Option<PathBuf>,
 }
 
@@ -45,7 +45,7 @@ impl UserlandPackages {
             Architecture::Amd64 => {
                 ensure!(
                     cfg!(target_arch = "x86_64"),
-                    "this machine's compiler builds the tests for amd64: run the matrix on x86-64"
+                    "the tests for amd64 are compiled with this machine's Rust: run the matrix on x86-64"
                 );
                 let busybox = packages.unpack(&packages.apt.find("busybox-static")?, &[])?;
                 let busybox = busybox.join("bin/busybox");
@@ -80,8 +80,8 @@ impl UserlandPackages {
     }
 }
 
-/// Runs cargo and returns the executable that it built. The build is optimised, because
-/// emulation is slow.
+/// Runs cargo and returns the executable `name` that it built. The build uses optimisations,
+/// because emulation is slow.
 fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let flags = ["--quiet", "--locked", "--release", "--package", "kernel-tests"];
@@ -94,14 +94,16 @@ fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result
     executable.with_context(|| format!("cargo built no {name}"))
 }
 
-/// Unpacks a Rust compiler with a standard library for another architecture, because rustup
-/// may not have it. The compiler is Debian's. A script starts it with its own C library.
+/// Unpacks Debian's Rust compiler with a standard library for another architecture, because the
+/// rustup of this machine may not have that library. Returns a script that starts the compiler
+/// with the C library of its own suite.
 fn rust(mirror: &Mirror, suite: &str, architecture: Architecture) -> Result<PathBuf> {
     let here = mirror.packages(Architecture::Amd64, suite)?;
     let there = mirror.packages(architecture, suite)?;
     let (rustc, library) = (here.apt.find("rustc")?, there.apt.find("libstd-rust-dev")?);
     if rustc.version != library.version {
-        // A suite in development may build the architectures at different times.
+        // In a suite under development, the architectures may have different versions for a
+        // while.
         bail!(Unavailable(format!(
             "{suite} has rustc {}, but version {} of its standard library for {architecture}",
             rustc.version, library.version
@@ -112,7 +114,8 @@ fn rust(mirror: &Mirror, suite: &str, architecture: Architecture) -> Result<Path
     let root = here.unpack_together(&compiler)?;
     let triple = format!("usr/lib/rustlib/{architecture}-unknown-linux-gnu");
     let library = there.unpack(&library, &[])?.join(&triple);
-    // The cache may have moved since, and both files contain its path.
+    // Write both files in every run: they contain the path of the cache, which may have moved
+    // since the compiler was unpacked.
     let (link, script) = (root.join(&triple), root.join("rustc-here"));
     fs::remove_file(&link).ok();
     std::os::unix::fs::symlink(library, link)?;
@@ -137,12 +140,12 @@ fn cross_environment(compiler: &Path, root: &Path) -> Result<Shell> {
     shell.set_var("CC_s390x_unknown_linux_gnu", "s390x-linux-gnu-gcc");
     shell.set_var("AR_s390x_unknown_linux_gnu", "s390x-linux-gnu-ar");
     shell.set_var("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", "s390x-linux-gnu-gcc");
-    // These replace the flags that the caller may have set for this machine.
+    // This variable overrides RUSTFLAGS, which the caller may have set for this machine.
     shell.set_var("CARGO_ENCODED_RUSTFLAGS", linker_flags);
     shell.set_var("PKG_CONFIG_ALLOW_CROSS", "1");
     shell.set_var("PKG_CONFIG_LIBDIR", pkg_config);
     shell.set_var("PKG_CONFIG_SYSROOT_DIR", root);
-    // Cargo would rebuild everything if two compilers shared a folder.
+    // If two compilers shared a target folder, cargo would rebuild everything at each change.
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     shell.set_var("CARGO_TARGET_DIR", format!("{target}/matrix/s390x"));
     Ok(shell)

@@ -1,5 +1,5 @@
-//! The public API of the loader, as a text with one line for each item. It is checked in, so
-//! that a change of the API is a visible change of that file.
+//! The listing of the loader's public API: a text with one line for each item. The listing is
+//! checked in, so a commit that changes the API also changes that file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use public_api::{Builder, PublicApi};
 
 use crate::workspace::{Workspace, cargo};
 
-/// The version of Rust that makes the listing. The JSON of rustdoc differs between versions,
-/// and a version of the crate `public-api` reads one format only.
+/// The version of Rust that the listing requires. The JSON format of rustdoc differs between
+/// versions of Rust, and each version of the crate `public-api` reads only one format.
 pub const RUST_VERSION: &str = "1.95";
 
-/// The listing, relative to the workspace.
+/// The file of the listing, relative to the workspace.
 pub const FILE: &str = "loader/public-api.txt";
 
 const HEADER: &str = "\
@@ -23,11 +23,13 @@ const HEADER: &str = "\
 # automatic traits except Send and Sync.
 ";
 
-/// The traits that the compiler implements, and that say nothing to users of a type.
+/// Traits that the listing leaves out: the compiler implements them, and they do not help users
+/// of a type.
 const UNLISTED_TRAITS: [&str; 6] =
     ["Freeze", "RefUnwindSafe", "StructuralPartialEq", "Unpin", "UnsafeUnpin", "UnwindSafe"];
 
-/// Fails unless this machine makes the same listing as every other one.
+/// Fails unless this machine has Linux and [`RUST_VERSION`]. Otherwise its listing would differ
+/// from the checked-in one without a change of the API.
 pub fn check_machine() -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "needs Linux: other platforms have no XDP");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -36,19 +38,20 @@ pub fn check_machine() -> Result<()> {
     let number = version.split(' ').nth(1).unwrap_or_default();
     ensure!(
         number.starts_with(&format!("{RUST_VERSION}.")),
-        "needs Rust {RUST_VERSION}, and this is {}",
+        "needs Rust {RUST_VERSION}, but the installed version is {}",
         version.trim()
     );
     Ok(())
 }
 
-/// Makes the listing from the source code.
+/// Generates the listing from the source code.
 pub fn listing(workspace: &Workspace) -> Result<String> {
     check_machine()?;
     let loader = public_api(workspace, "laminar-xdp")?;
     let prebuilt = public_api(workspace, "laminar-xdp-prebuilt")?;
     let mut lines = lines_of(&loader);
-    // Types of the other crate that the loader exports. Its remaining API is no promise.
+    // The loader re-exports some types of laminar-xdp-prebuilt. Only these are part of the
+    // loader's public API.
     let exported: Vec<String> = lines
         .iter()
         .filter_map(|line| line.strip_prefix("pub use laminar_xdp::"))
@@ -59,27 +62,27 @@ pub fn listing(workspace: &Workspace) -> Result<String> {
     Ok(format!("{HEADER}{}\n", lines.join("\n")))
 }
 
-/// Writes the listing.
+/// Writes the listing to [`FILE`].
 pub fn write(workspace: &Workspace) -> Result<()> {
     let file = workspace.root.join(FILE);
     std::fs::write(&file, listing(workspace)?).with_context(|| file.display().to_string())
 }
 
-/// Fails with the lines that differ unless the checked-in listing is right.
+/// Fails if the checked-in listing is outdated. The error contains the lines that differ.
 pub fn check(workspace: &Workspace) -> Result<()> {
     let file = workspace.root.join(FILE);
     let old = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let new = listing(workspace)?;
     ensure!(
         old == new,
-        "the public API is not what {FILE} lists; if the change is intended, run `make api` and \
+        "the public API differs from {FILE}; if the change is intended, run `make api` and \
          commit the file:\n{}",
         difference(&old, &new)
     );
     Ok(())
 }
 
-/// The lines that only one of the texts has.
+/// Returns the lines that only one of the texts has: `-` for `old`, `+` for `new`.
 fn difference(old: &str, new: &str) -> String {
     let only = |text: &str, other: &str, sign: char| -> Vec<String> {
         let lines = text.lines().filter(|line| !other.lines().any(|other| other == *line));
@@ -89,7 +92,7 @@ fn difference(old: &str, new: &str) -> String {
     if lines.is_empty() { "the order of the lines".into() } else { lines.join("\n") }
 }
 
-/// Has rustdoc describe a library, and reads its answer.
+/// Reads the public API of a library from the JSON that rustdoc generates.
 fn public_api(workspace: &Workspace, package: &str) -> Result<PublicApi> {
     let json = rustdoc_json(&workspace.target_directory, package)?;
     let api = Builder::from_rustdoc_json(&json).omit_blanket_impls(true).build();
@@ -97,16 +100,17 @@ fn public_api(workspace: &Workspace, package: &str) -> Result<PublicApi> {
 }
 
 fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
-    // Build scripts see RUSTC_BOOTSTRAP, and would rebuild what the other commands of cargo
-    // have built.
+    // This command needs its own target folder: it sets RUSTC_BOOTSTRAP, on which build scripts
+    // depend, so in a shared folder cargo would rebuild their crates at each change.
     let folder = target.join("public-api");
     let mut command = cargo();
     command.args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"]);
     command.args(["--package", package]).arg("--target-dir").arg(&folder);
     command.args(["--", "-Zunstable-options", "--output-format=json", "--cap-lints=allow"]);
-    // The stable compiler has the JSON behind this variable.
+    // JSON output is unstable. This variable enables it in the stable compiler.
     command.env("RUSTC_BOOTSTRAP", "1");
-    // What the caller sets for its own build may change the API or the place of the JSON.
+    // The caller may have set these for its own build. They can change the API, or the folder to
+    // which rustdoc writes the JSON.
     for variable in [
         "RUSTFLAGS",
         "RUSTDOCFLAGS",
@@ -121,8 +125,8 @@ fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
     Ok(folder.join("doc").join(package.replace('-', "_")).with_extension("json"))
 }
 
-/// A line for each item, without those that the header of the listing names. The lines do not
-/// depend on the `impl` blocks into which the methods of a type are divided.
+/// Returns a line for each item, except the items that [`HEADER`] excludes. Moving a method to
+/// another `impl` block of the same type does not change the lines.
 fn lines_of(api: &PublicApi) -> Vec<String> {
     let shown: HashMap<_, _> = api.items().map(|item| (item.id(), item.to_string())).collect();
     let mut lines = Vec::new();
@@ -145,7 +149,7 @@ fn lines_of(api: &PublicApi) -> Vec<String> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// What kind of `impl` block a line begins.
+/// The kind of `impl` block that a line begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ImplBlock {
     None,
@@ -171,14 +175,15 @@ fn is_unlisted(line: &str) -> bool {
     })
 }
 
-/// Whether a line declares a type of the other crate, a part of it, or a trait that it
-/// implements.
+/// Whether a line declares the type `path` of laminar-xdp-prebuilt, a member of that type, or a
+/// trait implementation for it.
 fn is_about(line: &str, path: &str) -> bool {
     let subject = match line.split_once(" for ") {
         Some((implementation, subject)) if implementation.starts_with("impl") => subject,
         _ => line,
     };
-    // The item's own path comes first, those of arguments and fields later.
+    // The first path in a line is the path of the declared item. Later paths are the types of
+    // arguments and fields.
     let own = subject.find("laminar_xdp_prebuilt::").map(|start| &subject[start..]);
     let rest = own.and_then(|own| own.strip_prefix(path));
     rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
@@ -189,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_about_the_item_that_they_declare() {
+    fn a_line_is_about_the_item_that_it_declares() {
         let path = "laminar_xdp_prebuilt::Feature";
         for line in [
             "pub enum laminar_xdp_prebuilt::Feature",
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_with_and_without_trait_are_told_apart() {
+    fn inherent_and_trait_impl_blocks_are_distinguished() {
         assert_eq!(ImplBlock::of("impl<'a> a::B<'a>"), ImplBlock::Inherent);
         assert_eq!(ImplBlock::of("impl<'a> core::fmt::Debug for a::B<'a>"), ImplBlock::Trait);
         assert_eq!(ImplBlock::of("pub struct a::B<'a>"), ImplBlock::None);

@@ -1,10 +1,10 @@
-//! Modules that need a module above them.
+//! Finds modules that need a module of a higher layer.
 
 use crate::modules::Crate;
 
-/// Describes each reference from a module that the root declares to one above it, and each
-/// such module without a layer. `layers` names the modules from top to bottom. The root
-/// itself is above all of them.
+/// Describes each reference from a top-level module to a module of a higher layer, and each
+/// top-level module that has no layer. `layers` lists the top-level modules from the highest
+/// layer to the lowest. The root is above all layers.
 pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
     let layer_of = |module: &str| layers.iter().position(|layer| layer.contains(&module));
     let without_layer = crate_.top_modules().filter(|module| layer_of(module).is_none());
@@ -12,7 +12,8 @@ pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
         without_layer.map(|module| format!("the module {module} has no layer")).collect();
     for reference in crate_.references() {
         let Some(from) = reference.from.first() else { continue };
-        // The path as it is written counts as well as the module that it leads to.
+        // A reference violates the rule if either the module in the written path or the module
+        // that defines the item is higher. They differ for re-exports.
         let [written, leads_to] = [&reference.path, &reference.to].map(|path| path.first());
         for to in [written, leads_to] {
             let to = to.map(String::as_str).filter(|to| crate_.top_modules().any(|it| it == *to));
@@ -27,7 +28,7 @@ pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
             }
         }
     }
-    // One line may name several things of a module.
+    // A line that names several items of a module is one violation.
     violations.dedup();
     violations
 }

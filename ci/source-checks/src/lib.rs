@@ -1,18 +1,18 @@
 //! Rules for the source code of this repository. The tests of this crate apply them, and
 //! name the file and the line of each violation.
 //!
-//! | module | knows |
+//! | module | content |
 //! |---|---|
 //! | `workspace` | the crates of the workspace, from cargo |
 //! | `tokens` | the modules, `use` declarations and paths of one source file |
-//! | `modules` | the modules of one crate, and where a path leads |
-//! | `circles` | modules of one folder that need each other |
-//! | `layers` | modules that need a module above them |
-//! | `lint` | attributes that change a lint |
+//! | `modules` | the modules of one crate, and the module that defines a path's item |
+//! | `cycles` | modules of one folder that need each other |
+//! | `layers` | modules that need a module of a higher layer |
+//! | `lint` | attributes that change the level of a lint |
 //! | `api` | the public API of the loader |
 
 pub mod api;
-pub mod circles;
+pub mod cycles;
 pub mod layers;
 pub mod lint;
 pub mod modules;

@@ -1,4 +1,4 @@
-//! Attributes that change a lint.
+//! Finds attributes that change the level of a lint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The attributes under `folder` that name a lint, each as `file: attribute`, with the file
-/// relative to the folder.
+/// Returns the attributes in the source files below `folder` that name a lint. Each has the form
+/// `file: attribute`, with the file relative to `folder`.
 pub fn attributes(folder: &Path, lint: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in source_files(folder)? {

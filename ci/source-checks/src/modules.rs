@@ -1,4 +1,4 @@
-//! The modules of one crate, and the module to which a path leads.
+//! Reads the modules of one crate, and finds the module that defines the item of a path.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,8 @@ use proc_macro2::TokenStream;
 
 use crate::tokens::{self, Located, Source};
 
-/// A module's path below the root of its crate: `ingest`, `receiver`. The root's is empty.
+/// The names on the way from the crate's root to a module, such as `["ingest", "receiver"]`. The
+/// root has the empty path.
 pub type ModulePath = Vec<String>;
 
 /// A crate's modules.
@@ -21,20 +22,20 @@ pub struct Crate {
 #[derive(Default)]
 struct Module {
     file: PathBuf,
-    /// The paths that `use` declarations give a name here, as they are written.
+    /// The names that `use` declarations bind in this module, with the paths as written.
     names: BTreeMap<String, Vec<String>>,
-    /// Every path that may lead to another module, as it is written.
+    /// Every path in this module that may name an item of another module, as written.
     paths: Vec<Located>,
 }
 
-/// A place in the source code where one module names something of another.
+/// A place in the source code where one module names an item of another module.
 #[derive(Debug, Clone)]
 pub struct Reference {
-    /// The module in which it is written.
+    /// The module that contains the reference.
     pub from: ModulePath,
-    /// The path from the crate's root, as it is written.
+    /// The written path, relative to the crate's root.
     pub path: Vec<String>,
-    /// The module that defines what the path names. Re-exports are followed.
+    /// The module that defines the named item. Re-exports are followed.
     pub to: ModulePath,
     file: PathBuf,
     line: usize,
@@ -48,8 +49,8 @@ impl fmt::Display for Reference {
 }
 
 impl Crate {
-    /// Reads the crate whose root module is in `file`, with the modules of every platform and
-    /// of tests. Shows files relative to `workspace`.
+    /// Reads the crate whose root module is in `file`, including the modules of all platforms and
+    /// of tests. References show files relative to `workspace`.
     pub fn read(workspace: &Path, file: &Path) -> Result<Crate> {
         let mut it = Crate { modules: BTreeMap::new() };
         let folder = file.parent().context("a root module has a folder")?;
@@ -57,7 +58,7 @@ impl Crate {
         Ok(it)
     }
 
-    /// Every reference from one module of the crate to another.
+    /// Returns every reference from one module of the crate to another.
     pub fn references(&self) -> Vec<Reference> {
         let modules = self.modules.iter();
         let all = modules
@@ -71,7 +72,7 @@ impl Crate {
         .collect()
     }
 
-    /// The names of the modules that the root declares.
+    /// Returns the names of the top-level modules, which are the modules that the root declares.
     pub fn top_modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().filter(|path| path.len() == 1).map(|path| path[0].as_str())
     }
@@ -89,7 +90,8 @@ impl Crate {
         self.add(workspace, module, tokens::read(tokens), file, children)
     }
 
-    /// Adds a module, and the modules in it. `children` is the folder of their files.
+    /// Adds a module and, recursively, the modules that it declares. `children` is the folder
+    /// with the files of the declared modules.
     fn add(
         &mut self,
         workspace: &Path,
@@ -114,7 +116,11 @@ impl Crate {
                         [children.join(format!("{}.rs", declared.name)), folder.join("mod.rs")];
                     let found = files.iter().find(|file| file.exists());
                     let found = found.with_context(|| {
-                        format!("{}: no file of `mod {}`", file.display(), declared.name)
+                        format!(
+                            "{}: the file of `mod {}` is missing",
+                            file.display(),
+                            declared.name
+                        )
                     })?;
                     self.add_file(workspace, inner, found, &folder)?;
                 }
@@ -132,8 +138,8 @@ impl Crate {
         Ok(())
     }
 
-    /// A path that is written in `module`, from the root; `None` if it leads to another
-    /// crate.
+    /// Converts a path that is written in `module` to a path from the root; `None` if it names an
+    /// item of another crate.
     fn absolute(&self, module: &ModulePath, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let child = || [&module[..], std::slice::from_ref(first)].concat();
@@ -143,8 +149,9 @@ impl Crate {
             "super" => module.split_last()?.1.to_vec(),
             _ if self.modules.contains_key(&child()) => child(),
             name => {
-                // A name that another declaration binds, such as an imported module. The path
-                // of `use name;` and of `use name::name;` begins with the name that it binds.
+                // The first name may be bound by a `use` declaration. `use name;` and
+                // `use name::name;` bind the name with which their own path begins, so it is the
+                // name of another crate.
                 let bound = self.modules.get(module)?.names.get(name)?;
                 if bound.first() == Some(first) {
                     return None;
@@ -163,7 +170,7 @@ impl Crate {
         Some(base)
     }
 
-    /// The module that defines what a path from the root names.
+    /// Returns the module that defines the item of a path from the root.
     fn resolve(&self, path: &[String], depth: usize) -> ModulePath {
         let mut module = Vec::new();
         for (at, segment) in path.iter().enumerate() {
@@ -175,7 +182,8 @@ impl Crate {
             let bound = self.modules.get(&module).and_then(|module| module.names.get(segment));
             let bound = bound.and_then(|path| self.absolute(&module, path));
             return match bound {
-                // Declarations may bind each other's names.
+                // The depth is limited, because `use` declarations can refer to each other in a
+                // cycle.
                 Some(bound) if depth < 16 => {
                     self.resolve(&[&bound[..], &path[at + 1..]].concat(), depth + 1)
                 }
@@ -190,7 +198,7 @@ impl Crate {
 pub(crate) mod tests {
     use super::*;
 
-    /// A crate of these files; the first one is its root.
+    /// Creates a crate from files, given as names and texts. The first file is the root module.
     pub fn read(files: &[(&str, &str)]) -> Crate {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().canonicalize().unwrap();
@@ -259,7 +267,7 @@ pub(crate) mod tests {
             ("lib.rs", "mod a; use std::fmt; use fmt::Display; use libc;"),
             ("a.rs", "use std::io; use super::fmt; use crate::libc::c_int; use libc::libc;"),
         ];
-        // What the root imports belongs to the root.
+        // A name that the root imports from another crate counts as an item of the root.
         assert_eq!(references(&files), ["a.rs:1 a -> ", "a.rs:1 a -> "]);
     }
 }

@@ -1,13 +1,13 @@
-//! One source file, read as tokens: the modules that it declares, the names that its `use`
-//! declarations bind, and the paths that name a module of the crate. Paths inside macros are
-//! tokens too, so they count.
+//! Reads one source file as tokens, and finds the modules that it declares, the names that its
+//! `use` declarations bind, and the paths that name items of the crate. Because it reads tokens,
+//! it also finds paths inside macros.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// What one module of a file contains. A module in braces is a module of its own.
+/// The content of one module, without the content of the modules that it declares.
 #[derive(Debug, Default)]
 pub struct Source {
-    /// The modules that are declared here.
+    /// The modules that the module declares.
     pub modules: Vec<Declaration>,
     /// The `use` declarations.
     pub uses: Vec<Use>,
@@ -21,7 +21,7 @@ pub struct Declaration {
     pub name: String,
     /// The value of `#[path = ".."]`.
     pub path: Option<String>,
-    /// The module's content if it is in braces. Otherwise it has a file of its own.
+    /// The module's content if it is in braces; `None` if the module has its own file.
     pub content: Option<Source>,
 }
 
@@ -33,7 +33,7 @@ pub struct Use {
     pub path: Located,
 }
 
-/// A path as it is written, and the line of its first segment.
+/// A path as written, and its line.
 #[derive(Debug, Clone)]
 pub struct Located {
     pub segments: Vec<String>,
@@ -57,7 +57,7 @@ impl Source {
                 TokenTree::Ident(ident) if ident == "mod" => {
                     rest = self.read_module(after, path_attribute.take());
                 }
-                // `use<'a>` in a return type is no declaration.
+                // `use<'a>` in a return type is not a declaration.
                 TokenTree::Ident(ident)
                     if ident == "use" && !after.first().is_some_and(|it| is_punct(it, '<')) =>
                 {
@@ -105,7 +105,8 @@ impl Source {
         rest
     }
 
-    /// Reads the tree of a `use` declaration below a path that was read before.
+    /// Reads the tree of a `use` declaration. `before` are the parts of the path outside of the
+    /// current braces.
     fn read_use(&mut self, before: &[Located], tree: &[TokenTree]) {
         let (path, rest) = read_path(&[], tree);
         let mut before = before.to_vec();
@@ -140,8 +141,8 @@ impl Source {
     }
 }
 
-/// Reads `first`, which may be empty, and then `a::b::` as far as there are names. Returns
-/// the tokens after it.
+/// Reads a path such as `a::b::c`. `first` contains its first token if that was already read,
+/// and is empty otherwise. Returns the path and the tokens after it.
 fn read_path<'a>(first: &[TokenTree], mut tokens: &'a [TokenTree]) -> (Located, &'a [TokenTree]) {
     let line = first.iter().chain(tokens).next().map_or(0, |token| token.span().start().line);
     let mut segments: Vec<String> = first.iter().map(ToString::to_string).collect();
@@ -161,7 +162,7 @@ fn read_path<'a>(first: &[TokenTree], mut tokens: &'a [TokenTree]) -> (Located, 
     (Located { segments, line }, tokens)
 }
 
-/// The value of `path = ".."`, which is the content of an attribute.
+/// Returns the value of the attribute content `path = ".."`; `None` for other attributes.
 fn value_of_path(attribute: TokenStream) -> Option<String> {
     let tokens: Vec<TokenTree> = attribute.into_iter().collect();
     match &tokens[..] {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn use_trees_are_taken_apart() {
+    fn a_use_tree_gives_one_entry_for_each_bound_name() {
         let text = "pub(crate) use crate::a::{\n  self,\n  b::{C as D, *},\n  e as _,\n};";
         let expected = [
             (Some("a"), "crate::a", 2),

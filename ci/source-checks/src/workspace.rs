@@ -1,4 +1,4 @@
-//! The workspace, as cargo sees it.
+//! The packages and crates of the workspace, from `cargo metadata`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,15 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-/// A workspace.
+/// A cargo workspace.
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
-    /// Its folder.
+    /// The folder of the workspace.
     #[serde(rename = "workspace_root")]
     pub root: PathBuf,
-    /// The folder of everything that cargo builds.
+    /// The folder of cargo's build output.
     pub target_directory: PathBuf,
-    /// Its packages.
+    /// The packages of the workspace.
     pub packages: Vec<Package>,
 }
 
@@ -23,9 +23,9 @@ pub struct Workspace {
 pub struct Package {
     /// Its name.
     pub name: String,
-    /// The oldest Rust that it declares to compile with.
+    /// The `rust-version` of the package's manifest.
     pub rust_version: Option<String>,
-    /// Its crates: a library, programs, examples, tests, a build script.
+    /// The package's crates: a library, programs, examples, tests, a build script.
     pub targets: Vec<Target>,
 }
 
@@ -34,15 +34,15 @@ pub struct Package {
 pub struct Target {
     /// Its name.
     pub name: String,
-    /// What it is, in cargo's words: `lib`, `bin`, `test` and so on.
+    /// The kind of crate, in cargo's words: `lib`, `bin`, `test` and so on.
     pub kind: Vec<String>,
     /// The file of its root module.
     pub src_path: PathBuf,
 }
 
 impl Workspace {
-    /// Asks cargo for the workspace of the working folder, which is this crate's folder in its
-    /// tests. Needs no network.
+    /// Runs `cargo metadata` for the workspace of the current folder. In this crate's tests, the
+    /// current folder is the crate's own. Needs no network.
     pub fn read() -> Result<Workspace> {
         let output = cargo()
             .args(["metadata", "--no-deps", "--format-version=1"])
@@ -50,11 +50,11 @@ impl Workspace {
             .context("cargo metadata")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "cargo metadata: {errors}");
-        serde_json::from_slice(&output.stdout).context("the answer of cargo metadata")
+        serde_json::from_slice(&output.stdout).context("parse the output of cargo metadata")
     }
 }
 
-/// The cargo that runs this program.
+/// Returns a command for the cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

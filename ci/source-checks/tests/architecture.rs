@@ -1,15 +1,17 @@
-//! The layers of the loader, its one module of unsafe code, and modules without circles.
+//! Checks the layers of the loader, that only its module `sys` has unsafe code, and that no
+//! crate has a cycle of modules.
 
 use anyhow::{Context, Result, ensure};
-use source_checks::circles::circles;
+use source_checks::cycles::cycles;
 use source_checks::layers::upward_references;
 use source_checks::lint;
 use source_checks::modules::Crate;
 use source_checks::workspace::Workspace;
 
-/// The modules of the loader from top to bottom. A module may use those below it.
+/// The top-level modules of the loader, from the highest layer to the lowest. A module may use
+/// the modules of its own layer and of lower layers.
 const LOADER_LAYERS: &[&[&str]] = &[
-    // On platforms without XDP, `unsupported` stands for everything down to `sys`.
+    // On platforms without XDP, `unsupported` replaces all modules from here down to `sys`.
     &["inspect", "unsupported"],
     &["ingest"],
     &["xdp"],
@@ -30,7 +32,7 @@ fn loader_allows_unsafe_code_in_sys_alone() -> Result<()> {
 }
 
 #[test]
-fn loader_modules_use_only_modules_below_them() -> Result<()> {
+fn loader_modules_use_no_module_of_a_higher_layer() -> Result<()> {
     let workspace = Workspace::read()?;
     let library = Crate::read(&workspace.root, &workspace.root.join("loader/src/lib.rs"))?;
     let violations = upward_references(&library, LOADER_LAYERS);
@@ -39,15 +41,15 @@ fn loader_modules_use_only_modules_below_them() -> Result<()> {
 }
 
 #[test]
-fn no_module_needs_a_module_that_needs_it() -> Result<()> {
+fn modules_have_no_dependency_cycles() -> Result<()> {
     let workspace = Workspace::read()?;
     let targets = workspace.packages.iter().flat_map(|package| &package.targets);
     let mut found = Vec::new();
     for target in targets {
         let context = || target.src_path.display().to_string();
         let crate_ = Crate::read(&workspace.root, &target.src_path).with_context(context)?;
-        let circles = circles(&crate_).into_iter();
-        found.extend(circles.map(|circle| format!("{}: {circle}", target.name)));
+        let cycles = cycles(&crate_).into_iter();
+        found.extend(cycles.map(|cycle| format!("{}: {cycle}", target.name)));
     }
     ensure!(found.is_empty(), "{}", found.join("\n"));
     Ok(())

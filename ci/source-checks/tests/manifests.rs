@@ -1,11 +1,11 @@
-//! What every manifest of the workspace has to declare.
+//! Checks the fields that every manifest of the workspace must declare.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use source_checks::workspace::Workspace;
 
-/// Cargo and clippy check only packages that declare the version.
+/// Cargo and clippy check the Rust version only of packages that declare one.
 #[test]
 fn every_package_declares_the_same_rust_version() -> Result<()> {
     let packages = Workspace::read()?.packages;

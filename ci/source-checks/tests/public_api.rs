@@ -1,5 +1,5 @@
-//! The public API of the loader is the one that the checked-in file lists. With another
-//! version of Rust than the one that makes the listing, the test is ignored and says so.
+//! Checks that the checked-in listing of the loader's public API is current. The listing requires
+//! one version of Rust. With another version the test is ignored, and its output says why.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use source_checks::workspace::Workspace;
 
 fn main() -> ExitCode {
     let unusable = api::check_machine().err().map(|error| error.to_string());
-    let trial = Trial::test("public_api_is_the_listed_one", || {
+    let trial = Trial::test("public_api_matches_the_checked_in_listing", || {
         let checked = Workspace::read().and_then(|workspace| api::check(&workspace));
         checked.map_err(|error| format!("{error:#}").into())
     });

@@ -1,4 +1,4 @@
-//! The embedded LaminarDB: a source that takes rows, and a continuous query over the source.
+//! The embedded LaminarDB: a source that accepts rows, and a continuous query over the source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ const CONTINUOUS_QUERY: &str = "CREATE MATERIALIZED VIEW per_partition AS \
 pub const ANSWER: &str =
     "SELECT partition, datagrams, total FROM per_partition ORDER BY partition LIMIT 1000";
 
-/// The bytes that may wait in the database before it refuses a batch. In version 0.33 the
-/// source has a queue of 2048 batches behind it, and new batches overwrite the oldest ones
-/// silently. The limit in bytes therefore has to apply first. A batch of one row counts as 280
-/// bytes.
+/// The number of bytes that may wait in the database before it refuses a batch. LaminarDB 0.33
+/// keeps waiting batches in a queue of 2048 entries. If the queue is full, a new batch silently
+/// overwrites the oldest one. This limit therefore has to apply before the queue is full: the
+/// smallest batch, with one row, counts as 280 bytes, and 2048 × 280 bytes exceed the limit.
 const WAITING_BYTES: usize = 512 << 10;
 
 /// An embedded database with its running query.
@@ -47,13 +47,13 @@ impl Database {
         Ok(Database { runtime, database })
     }
 
-    /// A feed that takes rows. Each CPU has its own.
+    /// Creates a feed, which accepts rows. Each CPU needs its own feed.
     pub fn feed(&self) -> Result<Feed> {
         let source = self.database.source_untyped("datagrams")?;
         Ok(Feed { source, partitions: Vec::new(), values: Vec::new() })
     }
 
-    /// The current result of the continuous query.
+    /// Returns the current result of the continuous query.
     pub fn answer(&self) -> Result<Vec<RecordBatch>> {
         self.runtime.block_on(async {
             let mut query = self.database.execute(ANSWER).await?.into_query()?;
@@ -88,8 +88,8 @@ impl Feed {
         if self.partitions.len() < Self::BATCH { Ok(()) } else { self.flush() }
     }
 
-    /// Pushes the collected rows. While the database is full, this blocks the calling CPU's
-    /// thread, and datagrams wait in the socket of this CPU.
+    /// Pushes the collected rows into the database. While the database is full, this blocks the
+    /// calling CPU's thread, and new datagrams wait in the socket of that CPU.
     pub fn flush(&mut self) -> Result<()> {
         if self.partitions.is_empty() {
             return Ok(());
@@ -110,16 +110,18 @@ impl Feed {
     }
 }
 
-/// The number of datagrams and the sum of their values, by partition.
+/// For each partition, the number of datagrams and the sum of their values.
 pub type Tally = BTreeMap<i64, (i64, i64)>;
 
-/// Reads the rows of a result.
+/// Converts the result of the continuous query to a tally.
 pub fn tally(answer: &[RecordBatch]) -> Result<Tally> {
     let mut tally = Tally::new();
     for batch in answer {
         let column = |index: usize| {
             let column = batch.column(index).as_primitive_opt::<Int64Type>();
-            Ok::<_, anyhow::Error>(column.context("a column does not have integers")?.values())
+            Ok::<_, anyhow::Error>(
+                column.context("a column of the query result does not contain integers")?.values(),
+            )
         };
         for ((&partition, &count), &sum) in column(0)?.iter().zip(column(1)?).zip(column(2)?) {
             tally.insert(partition, (count, sum));

@@ -1,10 +1,11 @@
-//! LaminarDB fed by thread-per-core ingest, end to end on real packets.
+//! Feeds an embedded LaminarDB with thread-per-core ingest, end to end with real packets.
 //!
-//! A veth pair connects two network namespaces. The receiver has XDP and one socket for each
-//! CPU, and the sender has eight sockets. Each CPU's thread pushes the values that it receives
-//! into an embedded LaminarDB. A continuous query counts and sums the values by partition. The
-//! program compares the result with what was sent, and fails if a single number differs.
-//! Meanwhile some of the datagrams are junk, and partitions move between the CPUs.
+//! A veth pair connects two network namespaces. The receiving namespace has the XDP program and
+//! one socket for each CPU, and the sending namespace has eight sockets. Each CPU's thread pushes
+//! the values that it receives into the database. A continuous query counts and sums the values
+//! by partition. While datagrams arrive, the program also sends junk and moves partitions between
+//! the CPUs. At the end it compares the query result with the datagrams that it sent, and fails
+//! if a single number differs.
 
 mod database;
 #[path = "../../../loader/examples/thread_per_core/runtime.rs"]
@@ -27,20 +28,21 @@ use crate::database::{ANSWER, Database, Feed, Tally, tally};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
 
 const DATAGRAMS: u64 = 100_000;
-/// After each tenth datagram one packet of junk is sent.
+/// One packet of junk is sent for every ten datagrams.
 const JUNK_EVERY: u64 = 10;
 const SENDERS: usize = 8;
 const PARTITIONS: u32 = 64;
 const MOVES: u32 = 20;
-/// How many datagrams may be under way. The queue of a veth interface has 256 entries, and no
-/// datagram may be lost.
+/// The maximum number of datagrams that are sent but not yet received. It is lower than the 256
+/// entries of a veth interface's queue, because no datagram may be lost.
 const WINDOW: u64 = 200;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     if let Some(missing) = testbed::missing_privileges() {
         eprintln!(
-            "error: this program {missing}, to create network namespaces and load XDP programs"
+            "error: this program {missing}, because it creates network namespaces and loads XDP \
+             programs"
         );
         return ExitCode::FAILURE;
     }
@@ -95,14 +97,18 @@ fn ingest(database: &Database) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
         answer = database.answer()?;
     }
-    // A datagram that is counted twice may arrive late.
+    // Wait a little longer before the final result: a datagram that is wrongly counted twice may
+    // reach the query late.
     std::thread::sleep(Duration::from_millis(200));
     answer = database.answer()?;
     println!("{ANSWER}\n{}", pretty_format_batches(&answer)?);
     let stats = ingest.xdp_stats()?;
     println!("{stats:?}");
     let junk = DATAGRAMS / JUNK_EVERY;
-    ensure!(stats.verdicts.dropped == junk, "{junk} packets of junk were sent: {stats:?}");
+    ensure!(
+        stats.verdicts.dropped == junk,
+        "{junk} packets of junk were sent, but the program dropped another number: {stats:?}"
+    );
     ensure!(tally(&answer)? == sent, "the query returned {answer:?}, but {sent:?} was sent");
     println!(
         "the query counted and summed all {DATAGRAMS} datagrams of {SENDERS} senders in \
@@ -117,7 +123,7 @@ fn counted(answer: &[arrow::array::RecordBatch]) -> Result<u64> {
     Ok(tally(answer)?.values().map(|(count, _)| *count as u64).sum())
 }
 
-/// A feed into the database for each CPU.
+/// One feed into the database for each CPU.
 struct Feeds {
     cpus: Vec<u32>,
     feeds: Vec<Mutex<Feed>>,
@@ -125,8 +131,8 @@ struct Feeds {
 }
 
 impl Feeds {
-    /// The handler of a partition: pushes the value of each datagram. It runs on the CPU that
-    /// owns the partition, and uses the feed of this CPU.
+    /// Returns the handler of a partition, which adds the value of each datagram to a feed. It
+    /// runs on the CPU that owns the partition, and uses the feed of that CPU.
     fn handler(self: &Arc<Self>, partition: u32) -> Handler {
         let feeds = self.clone();
         Box::new(move |datagram| {
@@ -141,7 +147,7 @@ impl Feeds {
         })
     }
 
-    /// Pushes the rows that do not fill a batch yet.
+    /// Pushes the remaining rows, which do not fill a batch.
     fn flush(&self) -> Result<()> {
         let mut feeds = self.feeds.iter().map(|feed| feed.lock().expect("no handler panics"));
         feeds.try_for_each(|mut feed| feed.flush())

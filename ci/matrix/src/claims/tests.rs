@@ -4,7 +4,8 @@ use super::*;
 use crate::executed::ExecutedObject;
 use crate::kernels::Architecture;
 
-/// Two targets. No kernel exists that runs the older one alone.
+/// Returns valid claims of two targets. One kernel executed both. The range of the older target
+/// before the newer one is exempt.
 pub fn claims() -> Claims {
     let object = |since: &str| ObjectEntry {
         file: format!("{since}.o"),
@@ -54,7 +55,7 @@ pub fn claims() -> Claims {
     }
 }
 
-/// Adds a gap of the last run.
+/// Adds a gap that was recorded with the current objects.
 pub fn add_gap(claims: &mut Claims) {
     claims.executed.gaps.push(ExecutedGap {
         kernel: "newest of a-suite".into(),
@@ -155,7 +156,7 @@ fn a_gap_does_not_excuse_another_byte_order() {
 }
 
 #[test]
-fn a_former_newest_kernel_still_counts_for_the_same_bytes() {
+fn a_kernel_that_left_the_mirror_counts_while_the_bytes_are_the_same() {
     let mut claims = claims();
     claims.executed.kernels[0].name = "7.3".into();
     claims.executed.kernels[0].version = "7.3.4".into();

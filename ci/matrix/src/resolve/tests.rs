@@ -2,7 +2,7 @@ use anyhow::{Context, Result};
 
 use super::*;
 
-/// A mirror in memory. A suite without an entry is one whose list cannot be fetched.
+/// A mirror in memory. If a suite has no entry, its package list cannot be fetched.
 #[derive(Clone)]
 struct FakeIndex(BTreeMap<(Architecture, &'static str), Vec<Image>>);
 
@@ -101,11 +101,11 @@ fn a_newer_backports_series_is_taken_without_an_edit() {
 }
 
 #[test]
-fn a_backports_series_that_left_gives_way_to_the_next_older_one() {
+fn a_backports_series_that_left_is_replaced_by_the_next_older_series() {
     let mut index = index();
     index.remove("trixie-backports", "7.3");
     let resolved = resolve_from(&index, Selection::Default).unwrap();
-    // 7.0 is between the two, and cannot be booted.
+    // 7.0 is older than 7.2 and newer than 6.18, but cannot be booted.
     assert_eq!(names(&resolved), ["5.10", "6.1", "6.12", "7.2", "6.18", "6.12-s390x"]);
     assert_eq!(
         gaps(&resolved),
@@ -129,7 +129,7 @@ fn a_backports_series_without_modules_is_a_gap() {
 }
 
 #[test]
-fn an_image_without_modules_gives_way_to_an_older_one_of_its_series() {
+fn an_image_without_modules_is_replaced_by_an_older_image_of_its_series() {
     let mut index = index();
     let mut newer = image("7.3.5-1");
     newer.missing = vec!["linux-modules-7.3.5-1".into()];
@@ -197,7 +197,7 @@ fn every_series_of_the_mirror_can_be_named() {
 }
 
 #[test]
-fn an_unknown_series_is_answered_with_those_available() {
+fn the_error_for_an_unknown_series_lists_the_available_series() {
     let error = named(&index(), &["6.13"]).unwrap_err().to_string();
     assert_eq!(
         error,
@@ -216,7 +216,7 @@ fn a_named_series_without_modules_is_an_error() {
 }
 
 #[test]
-fn an_unknown_series_names_the_suites_that_cannot_be_listed() {
+fn the_error_for_an_unknown_series_names_suites_that_cannot_be_listed() {
     let mut index = index();
     index.0.remove(&(Architecture::Amd64, "trixie-backports"));
     let error = named(&index, &["6.17"]).unwrap_err().to_string();
@@ -225,7 +225,7 @@ fn an_unknown_series_names_the_suites_that_cannot_be_listed() {
 }
 
 #[test]
-fn all_takes_every_series_and_names_those_that_cannot_be_booted() {
+fn all_takes_every_bootable_series_and_reports_the_others_as_gaps() {
     let resolved = resolve_from(&index(), Selection::All).unwrap();
     let expected = ["5.10", "6.1", "6.12", "7.3", "7.2", "6.12-s390x", "6.17", "6.18"];
     assert_eq!(names(&resolved), expected);

@@ -1,15 +1,17 @@
-//! Modules of one folder that need each other. A module's own folder counts as a part of it,
-//! and what the folder's `mod.rs` defines may be used by all modules in it.
+//! Finds cycles: modules of one folder that need each other, directly or through other modules.
+//! A module includes the modules in its own folder. References to items that a folder's `mod.rs`
+//! defines do not count.
 
 use std::collections::BTreeMap;
 
 use crate::modules::{Crate, Reference};
 
-/// One reference for each module that another module of the same folder needs.
+/// For each module of a folder, the modules of the same folder that it needs, with one example
+/// of a reference.
 type Needs = BTreeMap<String, BTreeMap<String, Reference>>;
 
-/// Describes each circle, with a place for each step.
-pub fn circles(crate_: &Crate) -> Vec<String> {
+/// Describes each cycle, with a file and line for each step.
+pub fn cycles(crate_: &Crate) -> Vec<String> {
     let mut folders: BTreeMap<Vec<String>, Needs> = BTreeMap::new();
     for reference in crate_.references() {
         let (from, to) = (&reference.from, &reference.to);
@@ -20,34 +22,34 @@ pub fn circles(crate_: &Crate) -> Vec<String> {
             needs.entry(a).or_default().entry(b).or_insert(reference);
         }
     }
-    folders.iter().flat_map(|(folder, needs)| circles_of(folder, needs)).collect()
+    folders.iter().flat_map(|(folder, needs)| cycles_of(folder, needs)).collect()
 }
 
-/// The circles of one folder: for each module the shortest one that begins with it, unless
-/// that was found already.
-fn circles_of(folder: &[String], needs: &Needs) -> Vec<String> {
+/// Describes the cycles of one folder: for each module, the shortest cycle that contains it.
+/// Reports each cycle once.
+fn cycles_of(folder: &[String], needs: &Needs) -> Vec<String> {
     let mut found: Vec<Vec<&str>> = Vec::new();
     for start in needs.keys() {
-        if let Some(circle) = shortest_circle(needs, start) {
+        if let Some(cycle) = shortest_cycle(needs, start) {
             let is_known = found.iter().any(|known| {
-                known.len() == circle.len() && circle.iter().all(|module| known.contains(module))
+                known.len() == cycle.len() && cycle.iter().all(|module| known.contains(module))
             });
             if !is_known {
-                found.push(circle);
+                found.push(cycle);
             }
         }
     }
-    let describe = |circle: &Vec<&str>| {
-        let steps = circle.iter().zip(circle.iter().cycle().skip(1));
+    let describe = |cycle: &Vec<&str>| {
+        let steps = cycle.iter().zip(cycle.iter().cycle().skip(1));
         let steps = steps.map(|(a, b)| format!("{a} needs {b} ({})", needs[*a][*b]));
         let folder: String = folder.iter().map(|module| format!("::{module}")).collect();
-        format!("circle in crate{folder}: {}", steps.collect::<Vec<_>>().join(", "))
+        format!("cycle in crate{folder}: {}", steps.collect::<Vec<_>>().join(", "))
     };
     found.iter().map(describe).collect()
 }
 
-/// Searches in breadth from `start` back to it.
-fn shortest_circle<'a>(needs: &'a Needs, start: &'a str) -> Option<Vec<&'a str>> {
+/// Returns the modules on a shortest cycle through `start` (breadth-first search).
+fn shortest_cycle<'a>(needs: &'a Needs, start: &'a str) -> Option<Vec<&'a str>> {
     let mut ways = vec![vec![start]];
     let mut seen = vec![start];
     while !ways.is_empty() {
@@ -75,7 +77,7 @@ mod tests {
     use crate::modules::tests::read;
 
     #[test]
-    fn circles_are_named_with_their_places() {
+    fn cycles_are_named_with_their_places() {
         let crate_ = read(&[
             ("lib.rs", "mod a; mod b; mod c; mod d;"),
             ("a.rs", "use crate::b::B;"),
@@ -83,13 +85,13 @@ mod tests {
             ("c.rs", "use super::{a, d};"),
             ("d.rs", ""),
         ]);
-        let expected = "circle in crate: a needs b (a.rs:1), b needs c (b.rs:2), \
+        let expected = "cycle in crate: a needs b (a.rs:1), b needs c (b.rs:2), \
                         c needs a (c.rs:1)";
-        assert_eq!(circles(&crate_), [expected]);
+        assert_eq!(cycles(&crate_), [expected]);
     }
 
     #[test]
-    fn a_folder_is_one_module_and_reexports_hide_no_circle() {
+    fn a_folder_is_one_module_and_reexports_hide_no_cycle() {
         let crate_ = read(&[
             ("lib.rs", "mod a; mod b;"),
             ("a/mod.rs", "mod c; mod d; pub use c::C; pub use d::D;"),
@@ -98,20 +100,20 @@ mod tests {
             ("b.rs", "use crate::a::D;"),
         ]);
         let expected = [
-            "circle in crate: a needs b (a/c.rs:1), b needs a (b.rs:1)",
-            "circle in crate::a: c needs d (a/c.rs:1), d needs c (a/d.rs:1)",
+            "cycle in crate: a needs b (a/c.rs:1), b needs a (b.rs:1)",
+            "cycle in crate::a: c needs d (a/c.rs:1), d needs c (a/d.rs:1)",
         ];
-        assert_eq!(circles(&crate_), expected);
+        assert_eq!(cycles(&crate_), expected);
     }
 
     #[test]
-    fn what_the_parent_defines_makes_no_circle() {
+    fn what_the_parent_defines_makes_no_cycle() {
         let crate_ = read(&[
             ("lib.rs", "mod a;"),
             ("a/mod.rs", "mod c; mod d; fn helper() { c::f(); }"),
             ("a/c.rs", "use super::helper; use super::d;"),
             ("a/d.rs", "use crate::a::helper;"),
         ]);
-        assert!(circles(&crate_).is_empty());
+        assert!(cycles(&crate_).is_empty());
     }
 }
