@@ -69,7 +69,7 @@ fn print_words() -> Result<()> {
         println!("--- attach mode {mode}");
         match load(mode, None)? {
             Ok(loader) => println!("{}\n", loader.selection()),
-            Err(error) => println!("{error}\n"),
+            Err(error) => println!("{}\n", error.with_causes()),
         }
     }
     match sockets_refused()? {
@@ -89,7 +89,7 @@ fn print_json() -> Result<()> {
     for mode in MODES {
         modes[mode.to_string()] = match load(mode, None)? {
             Ok(loader) => serde_json::to_value(loader.selection())?,
-            Err(error) => json!({ "error": error.to_string() }),
+            Err(error) => json!({ "error": error.with_causes().to_string() }),
         };
     }
     let mut each = Vec::new();

@@ -5,6 +5,7 @@
 
 use crate::config::XdpAttachMode;
 use crate::report::{ProgramIdentity, XdpError};
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 use crate::xdp::{Interface, Occupant};
 
 /// A program that an interface carries.
@@ -30,8 +31,20 @@ pub struct AttachedProgram {
 /// # Errors
 /// [`XdpError::InterfaceNotFound`]; [`XdpError::Kernel`] if the kernel does not answer.
 pub fn attached_programs(interface: &str) -> Result<Vec<AttachedProgram>, XdpError> {
+    programs_on(interface)
+}
+
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+fn programs_on(interface: &str) -> Result<Vec<AttachedProgram>, XdpError> {
     let occupants = Occupant::find_all(&Interface::find(interface)?)?;
-    let attached =
-        |occupant: Occupant| AttachedProgram { mode: occupant.mode, identity: occupant.identity };
+    let attached = |occupant: Occupant| AttachedProgram {
+        mode: occupant.mode,
+        identity: occupant.identity,
+    };
     Ok(occupants.into_iter().map(attached).collect())
+}
+
+#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
+fn programs_on(_interface: &str) -> Result<Vec<AttachedProgram>, XdpError> {
+    Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
 }

@@ -11,7 +11,7 @@ mod report;
 
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod ingest;
-#[cfg(all(feature = "inspect", target_os = "linux", not(laminar_xdp_unsupported)))]
+#[cfg(feature = "inspect")]
 pub mod inspect;
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 mod object;

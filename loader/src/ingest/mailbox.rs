@@ -2,16 +2,16 @@
 //! requests to drain the socket, and a descriptor that wakes a waiting receiver.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ids::CpuIndex;
 use crate::ingest::datagram::OwnedDatagram;
 use crate::report::XdpError;
 use crate::sync::lock;
-use crate::sys::poll::EventFd;
+use crate::sys::poll::{EventFd, Poller};
 
 /// The most datagrams that one mailbox holds.
 pub const MAX_MAIL: usize = 65_536;
@@ -26,11 +26,13 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// A mailbox for each of this many CPUs.
-    pub fn new(cpus: usize) -> Result<Mailboxes, XdpError> {
-        let boxes = (0..cpus).map(|_| Mailbox::new()).collect::<io::Result<_>>();
-        let boxes =
-            boxes.map_err(|error| XdpError::TooManySockets { cpus, source: error.into() })?;
+    /// A mailbox for each CPU. Each watches the CPU's socket.
+    pub fn new(sockets: &[Arc<UdpSocket>]) -> Result<Mailboxes, XdpError> {
+        let boxes = sockets.iter().map(|socket| Mailbox::new(socket)).collect::<io::Result<_>>();
+        let boxes = boxes.map_err(|error| XdpError::TooManySockets {
+            cpus: sockets.len(),
+            source: error.into(),
+        })?;
         let [handed_on, misplaced, dropped] = [const { AtomicU64::new(0) }; 3];
         Ok(Mailboxes { boxes, handed_on, misplaced, dropped })
     }
@@ -85,10 +87,16 @@ pub struct Mailbox {
     /// Whether `wake_fd` is signalled: saves a system call for each further wake-up.
     is_woken: AtomicBool,
     wake_fd: EventFd,
+    /// Watches `wake_fd` and the socket. It exists from the start, so that a receiver needs no
+    /// further descriptor.
+    poller: Poller,
 }
 
 impl Mailbox {
-    fn new() -> io::Result<Mailbox> {
+    fn new(socket: &UdpSocket) -> io::Result<Mailbox> {
+        let (poller, wake_fd) = (Poller::new()?, EventFd::new()?);
+        poller.add(socket)?;
+        poller.add(&wake_fd)?;
         Ok(Mailbox {
             in_use: AtomicBool::new(false),
             has_mail: AtomicBool::new(false),
@@ -97,7 +105,8 @@ impl Mailbox {
             drained: Mutex::new(0),
             met: Condvar::new(),
             is_woken: AtomicBool::new(false),
-            wake_fd: EventFd::new()?,
+            wake_fd,
+            poller,
         })
     }
 
@@ -161,9 +170,9 @@ impl Mailbox {
         }
     }
 
-    /// A descriptor that is readable from [`Mailbox::wake`] until [`Mailbox::clear_wake`].
-    pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.wake_fd.as_fd()
+    /// Watches the socket and the mailbox's wake-ups for the receiver.
+    pub fn poller(&self) -> &Poller {
+        &self.poller
     }
 
     pub fn is_woken(&self) -> bool {
@@ -211,15 +220,14 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::poll::Poller;
 
     /// Two threads call `wake` while a third waits, clears and reads, all as fast as possible.
     #[test]
     fn no_wake_up_is_missed() {
         const EACH: u64 = 100_000;
-        let (mailbox, work) = (Mailbox::new().unwrap(), AtomicU64::new(0));
-        let poller = Poller::new().unwrap();
-        poller.add(mailbox.wake_fd()).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (mailbox, work) = (Mailbox::new(&socket).unwrap(), AtomicU64::new(0));
+        let poller = mailbox.poller();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {

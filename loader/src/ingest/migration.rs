@@ -13,7 +13,6 @@
 use std::time::Duration;
 
 use crate::ids::{CpuId, CpuIndex, Partition};
-use crate::ingest::handover::Stage;
 use crate::ingest::ownership::{PartitionState, Step};
 use crate::ingest::{Ingest, drain};
 use crate::partitions::{self, TableEntry};
@@ -56,10 +55,8 @@ impl Ingest {
         let partition = self.partitions.partition(partition)?;
         let to = self.partitions.index_of(cpu)?;
         // Locked until the move ends, so that moves are serialized and no hand-over starts.
-        let stage = lock(&self.stage);
-        if *stage != Stage::Serving {
-            return Err(XdpError::HandOverInProgress);
-        }
+        let mut stage = lock(&self.stage);
+        stage.check_serving()?;
         let (from, step) = match self.ownership.state(partition) {
             PartitionState::Owned(owner) if owner == to => return Ok(()),
             PartitionState::Owned(owner) => (owner, None),

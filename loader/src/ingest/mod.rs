@@ -25,7 +25,7 @@ use crate::object::{KernelFeatures, SharedMaps, capabilities};
 use crate::partitions::Partitions;
 use crate::report::{IngestMode, IngestStats, Selection, XdpCounter, XdpError};
 use crate::sync::lock;
-use crate::xdp::{XdpControls, XdpLoader};
+use crate::xdp::{XdpControls, XdpInterface, XdpLoader};
 
 pub use handover::{HandOverError, Offer};
 pub use receiver::Receiver;
@@ -96,8 +96,11 @@ struct Parts {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
+        let mut stage = lock(&self.stage);
+        // Detaching affects this process's own program alone, so that has to be attached.
+        stage.check_serving().ok();
         // An offer that outlives the ingest must not attach its programs again.
-        *lock(&self.stage) = Stage::Closed;
+        *stage = Stage::Closed;
     }
 }
 
@@ -125,7 +128,7 @@ impl Ingest {
         let partitions = Arc::new(Partitions::new(xdp_config.partitions, &config.cpus)?);
         let (address, buffer) = (config.address, config.receive_buffer);
         let sockets = sockets::bind(address, xdp_config.port, &config.cpus, buffer)?;
-        let mailboxes = Arc::new(Mailboxes::new(config.cpus.len())?);
+        let mailboxes = Arc::new(Mailboxes::new(&sockets)?);
         let initial_owners = partitions.all().map(|p| partitions.initial_owner(p));
         let ownership = Arc::new(Ownership::new(initial_owners));
         let artifact = Artifact::find(&xdp_config.bpf_object_path).map_err(XdpError::from);
@@ -212,9 +215,9 @@ impl Ingest {
         &self.mode
     }
 
-    /// The XDP program and its interfaces; `None` without XDP.
-    pub fn xdp(&self) -> Option<&XdpLoader> {
-        self.xdp.as_ref()
+    /// The interfaces that carry XDP, with mode and selection of each; empty without XDP.
+    pub fn interfaces(&self) -> &[XdpInterface] {
+        self.xdp.as_ref().map(XdpLoader::interfaces).unwrap_or_default()
     }
 
     /// Which XDP object the loader selected, and why it did not select the others; `None`

@@ -21,7 +21,6 @@ use crate::ingest::receiver::held::Held;
 use crate::ingest::sockets;
 use crate::report::{Datagram, Received, XdpError};
 use crate::sys::datagrams::Batch;
-use crate::sys::poll::Poller;
 use crate::sys::thread;
 
 /// Receives each datagram of the partitions that one CPU owns exactly once. The datagrams of
@@ -53,9 +52,7 @@ pub struct Receiver {
     socket: Arc<UdpSocket>,
     ownership: Arc<Ownership>,
     mailboxes: Arc<Mailboxes>,
-    /// Watches the socket and the mailbox's wake-ups.
-    poller: Poller,
-    /// Whether `poller` watches the socket.
+    /// Whether the mailbox's poller watches the socket.
     watches_socket: bool,
     batch: Batch,
     /// The index in `batch` of the first datagram that is not handled yet.
@@ -85,32 +82,26 @@ impl Receiver {
         ownership: Arc<Ownership>,
         mailboxes: Arc<Mailboxes>,
     ) -> Result<Receiver, XdpError> {
-        let poller = || -> io::Result<Poller> {
-            let poller = Poller::new()?;
-            poller.add(socket.as_fd())?;
-            poller.add(mailboxes.of(index).wake_fd())?;
-            Ok(poller)
-        };
-        let poller = poller()
-            .map_err(|error| XdpError::socket(format!("watch the socket of CPU {cpu}"), error))?;
         let buffer = sockets::receive_buffer(&socket).unwrap_or(u32::MAX) as usize;
         if !mailboxes.of(index).claim() {
             return Err(XdpError::ReceiverInUse { cpu: cpu.get() });
         }
-        Ok(Receiver {
+        let mut receiver = Receiver {
             cpu,
             index,
             socket,
             ownership,
             mailboxes,
-            poller,
-            watches_socket: true,
+            // A former receiver may have been dropped while it did not watch the socket.
+            watches_socket: false,
             batch: Batch::new(),
             next: 0,
             mail: VecDeque::new(),
             held: Held::default(),
             drain: DrainProgress::new(buffer, Self::BATCH),
-        })
+        };
+        receiver.watch_socket(true)?;
+        Ok(receiver)
     }
 
     /// The id of the CPU whose partitions this receiver handles.
@@ -319,7 +310,7 @@ impl Receiver {
 
     fn wait(&mut self, timeout: Duration) -> Result<(), XdpError> {
         self.watch_socket(!self.is_paused(self.mailbox().drain_request()))?;
-        let waited = self.poller.wait(timeout).map(drop);
+        let waited = self.mailbox().poller().wait(timeout).map(drop);
         waited.map_err(|error| {
             XdpError::socket(format!("wait for the socket of CPU {}", self.cpu), error)
         })
@@ -328,7 +319,7 @@ impl Receiver {
     /// Sets whether datagrams in the socket make the descriptor readable. Wake-ups always do.
     fn watch_socket(&mut self, watch: bool) -> Result<(), XdpError> {
         if self.watches_socket != watch {
-            self.poller.set_enabled(self.socket.as_fd(), watch).map_err(|error| {
+            self.mailbox().poller().set_enabled(self.socket.as_fd(), watch).map_err(|error| {
                 XdpError::socket(format!("watch the socket of CPU {}", self.cpu), error)
             })?;
             self.watches_socket = watch;
@@ -346,7 +337,7 @@ impl Receiver {
 /// receiver. Wait for the descriptor with poll, epoll or an async runtime; do not read it.
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.poller.as_fd()
+        self.mailbox().poller().as_fd()
     }
 }
 
@@ -354,7 +345,7 @@ impl AsFd for Receiver {
 /// receiver is dropped.
 impl AsRawFd for Receiver {
     fn as_raw_fd(&self) -> RawFd {
-        self.poller.as_fd().as_raw_fd()
+        self.mailbox().poller().as_fd().as_raw_fd()
     }
 }
 

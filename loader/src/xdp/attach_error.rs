@@ -21,6 +21,16 @@ pub enum AttachError {
     ThisObject(XdpError),
 }
 
+impl AttachError {
+    pub fn into_error(self) -> XdpError {
+        match self {
+            AttachError::Final(error)
+            | AttachError::ThisMode(error)
+            | AttachError::ThisObject(error) => error,
+        }
+    }
+}
+
 /// A failed attempt to attach, and the kernel's answer.
 pub struct Refusal<'a> {
     pub interface: &'a Interface,

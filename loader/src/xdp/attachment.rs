@@ -219,8 +219,13 @@ impl Drop for Attachment {
             }
             match self.replaced(former.as_fd(), true) {
                 Ok(mut reinstated) => reinstated.release(),
-                Err(_) => {
-                    tracing::warn!(%interface, "cannot attach the other process's program again");
+                Err(failed) => {
+                    let reason = failed.into_error().with_causes().to_string();
+                    tracing::warn!(
+                        %interface,
+                        reason,
+                        "cannot attach the other process's program again"
+                    );
                 }
             }
         } else if let Err(error) = self.detach() {
@@ -252,7 +257,11 @@ impl Reinstatement {
                 }
                 let occupant = Occupant::find(&self.interface).ok().flatten();
                 match occupant.and_then(Occupant::into_our_program) {
-                    Some(other) => hook::exchange(index, self.mode, &other, self.program.as_fd()),
+                    Some(other) => {
+                        let answer = hook::exchange(index, self.mode, &other, self.program.as_fd());
+                        // The process that was refused may have done the same meanwhile.
+                        if hook::is_attached(index, &self.program)? { Ok(()) } else { answer }
+                    }
                     None => Ok(()),
                 }
             }

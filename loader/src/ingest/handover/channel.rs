@@ -7,11 +7,14 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::report::XdpError;
 use crate::sys::descriptors::{self, MAX_DESCRIPTORS};
@@ -168,6 +171,21 @@ impl Channel<'_> {
         self.0.shutdown(Shutdown::Both).ok();
     }
 
+    /// Fails if the other process has closed the stream or refused. Call it before a change
+    /// that the other process would have to undo.
+    pub fn check_open(&self) -> Result<(), XdpError> {
+        let mut byte = [MaybeUninit::uninit()];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        match SockRef::from(self.0).recv_with_flags(&mut byte, flags) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(failed_to("read from the other process")(error)),
+            // The other process has nothing to send at this time but a refusal.
+            Ok(_) => self.receive().and_then(|text| {
+                Err(XdpError::hand_over(format!("the other process sent {text:?} too early")))
+            }),
+        }
+    }
+
     pub fn send_descriptors(&self, descriptors: &[BorrowedFd]) -> Result<(), XdpError> {
         let deadline = Instant::now() + PATIENCE;
         let mut batches = descriptors.chunks(MAX_DESCRIPTORS);
@@ -212,6 +230,17 @@ mod tests {
         here.expect("mine").unwrap();
         there.send("mine").unwrap_err();
         here.expect("mine").unwrap_err();
+    }
+
+    #[test]
+    fn a_closed_or_refusing_process_is_noticed() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (here, there) = (Channel::new(&here).unwrap(), Channel::new(&there).unwrap());
+        here.check_open().unwrap();
+        there.refuse("no time");
+        let error = here.check_open().unwrap_err();
+        assert!(error.to_string().contains("no time"), "{error}");
+        here.check_open().unwrap_err();
     }
 
     /// Reproduces a process that was suspended past its deadline.

@@ -40,12 +40,15 @@ use crate::sync::lock;
 use crate::xdp::{Reinstatement, RunningProgram, XdpLoader};
 
 /// How far a hand-over to another process has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Stage {
     /// No hand-over is in progress.
     Serving,
     /// Another process prepares to take over. No partition moves.
     Offered,
+    /// An offer was withdrawn, and this process's programs were attached again. A process
+    /// that was refused while it was stopped or slow may have replaced them once more since.
+    Withdrawn(OwnPrograms),
     /// This process has ended its ingest.
     Closed,
 }
@@ -61,24 +64,42 @@ pub fn terms(address: IpAddr, port: u16, partitions: &Partitions) -> String {
 }
 
 /// A process that is ready to take over ([`Ingest::offer`]). Dropping the offer ends the
-/// hand-over: the other process is refused, this process's programs are attached again, and
-/// its ingest continues.
+/// hand-over: this process's programs are attached again, the other process is refused, and
+/// this process's ingest continues. Dropping it may block for up to 30 seconds if the other
+/// process does not read. Before Linux 5.9, drop it in the network namespace of the ingest.
+/// The port stays in use as long as the offer exists.
 #[derive(Debug)]
 #[must_use = "dropping the offer refuses the other process"]
 pub struct Offer<'a> {
     channel: Channel<'a>,
     stage: Arc<Mutex<Stage>>,
-    programs: OwnPrograms,
+    /// `None` once the offer has ended.
+    programs: Option<OwnPrograms>,
     is_accepted: bool,
 }
 
 /// This process's programs, and the handles to attach them again. The other process may have
 /// replaced them with its own.
 #[derive(Debug)]
-struct OwnPrograms {
+pub struct OwnPrograms {
     sockets: Arc<SocketGroup>,
     partitions: Arc<Partitions>,
     xdp: Option<Reinstatement>,
+}
+
+impl Stage {
+    /// Fails if another process is taking over. After a withdrawn offer, first attaches this
+    /// process's programs once more.
+    pub fn check_serving(&mut self) -> Result<(), XdpError> {
+        if let Stage::Withdrawn(programs) = self {
+            programs.put_back();
+            *self = Stage::Serving;
+        }
+        match self {
+            Stage::Serving => Ok(()),
+            _ => Err(XdpError::HandOverInProgress),
+        }
+    }
 }
 
 impl OwnPrograms {
@@ -96,13 +117,16 @@ impl Drop for Offer<'_> {
         if self.is_accepted {
             return;
         }
-        self.channel.refuse("the offer was withdrawn");
         let mut stage = lock(&self.stage);
         // A closed ingest has detached its programs, and must not attach them again.
-        if *stage == Stage::Offered {
-            self.programs.put_back();
-            *stage = Stage::Serving;
+        if let (Stage::Offered, Some(programs)) = (&*stage, self.programs.take()) {
+            programs.put_back();
+            *stage = Stage::Withdrawn(programs);
         }
+        drop(stage);
+        // Refused last: the other process attaches this process's program too when it reads
+        // the refusal, and the two would race.
+        self.channel.refuse("the offer was withdrawn");
     }
 }
 
@@ -125,13 +149,6 @@ impl fmt::Display for HandOverError {
 impl Error for HandOverError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.error)
-    }
-}
-
-/// Keeps the error and drops the ingest, which closes it.
-impl From<HandOverError> for XdpError {
-    fn from(failed: HandOverError) -> XdpError {
-        failed.error
     }
 }
 
@@ -205,13 +222,16 @@ impl Ingest {
         channel.send(&terms)?;
         let state = state::receive(channel, &partitions, xdp_config.port)?;
         let State { sockets, drops_before, owners, loaded_sockets, xdp } = state;
-        let mailboxes = Arc::new(Mailboxes::new(config.cpus.len())?);
+        let mailboxes = Arc::new(Mailboxes::new(&sockets)?);
         let ownership = Arc::new(Ownership::new(owners));
         let partitions = Arc::new(partitions);
         let mut features = KernelFeatures::default();
         let selector = selector::take_over(&partitions, &artifact, &mut features, loaded_sockets);
+        // This process may have been stopped since, and the other one may serve again.
+        channel.check_open()?;
         let group = SocketGroup::open(sockets, selector, &partitions, Some(drops_before))?;
         let mut unused = None;
+        channel.check_open()?;
         let loader = match xdp {
             former if !xdp_config.enabled => {
                 unused = former;
@@ -261,7 +281,7 @@ impl Ingest {
         let programs = checked.inspect_err(|error| channel.refuse_for(error))?;
         // From now on an error drops the offer, which withdraws it.
         let stage = self.stage.clone();
-        let offer = Offer { channel, stage, programs, is_accepted: false };
+        let offer = Offer { channel, stage, programs: Some(programs), is_accepted: false };
         let xdp = self.xdp.as_ref().map(XdpLoader::program);
         state::send(&offer.channel, self.ownership.owners(), &self.sockets, xdp)?;
         offer.channel.expect("ready")?;
@@ -280,9 +300,7 @@ impl Ingest {
     /// again if the offer is withdrawn.
     fn start_offer(&self) -> Result<OwnPrograms, XdpError> {
         let mut stage = lock(&self.stage);
-        if *stage != Stage::Serving {
-            return Err(XdpError::HandOverInProgress);
-        }
+        stage.check_serving()?;
         if let Some(partition) = self.ownership.moving() {
             return Err(self.move_in_progress(partition));
         }

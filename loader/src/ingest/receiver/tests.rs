@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::header::LaminarHeader;
 use crate::ingest::ownership::{PartitionState, Step};
+use crate::sys::poll::Poller;
 
 const PARTITION: Partition = Partition::new(0);
 const OTHER: CpuIndex = CpuIndex::new(0);
@@ -23,10 +24,10 @@ fn receiver() -> (Arc<Ownership>, Arc<Mailboxes>, Receiver) {
     let ownership = Arc::new(Ownership::new([OTHER, OTHER]));
     let moving = PartitionState::Moving { from: OTHER, to: THIS, step: Step::Announced };
     ownership.set(PARTITION, moving);
-    let mailboxes = Arc::new(Mailboxes::new(2).unwrap());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
-    let socket = Arc::new(socket);
+    let (socket, other) = (Arc::new(socket), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let mailboxes = Arc::new(Mailboxes::new(&[Arc::new(other), socket.clone()]).unwrap());
     let (shared, mail) = (ownership.clone(), mailboxes.clone());
     let receiver = Receiver::new(CpuId::new(0), THIS, socket, shared, mail).unwrap();
     (ownership, mailboxes, receiver)
