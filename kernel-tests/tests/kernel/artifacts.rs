@@ -14,8 +14,8 @@ use crate::support::{BASELINE, ObjectSet, best, datagrams, note, object_of, pick
 tests! {
     Root:
         path_may_be_a_folder_an_object_of_a_set_or_a_lone_object,
-        unreadable_path_does_not_give_way_to_the_embedded_objects,
-        default_name_stands_for_the_set,
+        unreadable_path_does_not_fall_back_to_the_embedded_objects,
+        default_object_name_selects_the_whole_set,
         set_with_one_damaged_object_is_refused,
         untrustworthy_manifests_are_refused,
         files_that_are_not_objects_are_refused,
@@ -47,7 +47,7 @@ fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
 }
 
 /// The loader uses the embedded objects only if nothing exists at the path.
-fn unreadable_path_does_not_give_way_to_the_embedded_objects() -> Result<()> {
+fn unreadable_path_does_not_fall_back_to_the_embedded_objects() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let through_a_file = format!("{}/laminar_xdp.o", object_of("linux-5.9"));
     let error = set.load_error(&net, &through_a_file);
@@ -57,7 +57,7 @@ fn unreadable_path_does_not_give_way_to_the_embedded_objects() -> Result<()> {
     Ok(())
 }
 
-fn default_name_stands_for_the_set() -> Result<()> {
+fn default_object_name_selects_the_whole_set() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     std::os::unix::fs::symlink(object_of("linux-5.9"), set.path(Manifest::DEFAULT_OBJECT))?;
     let loader = set.load(&net, Manifest::DEFAULT_OBJECT)?;

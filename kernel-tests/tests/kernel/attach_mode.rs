@@ -9,14 +9,14 @@ use crate::support::{BASELINE, best, config, load, object_of, online_cpus, steer
 
 tests! {
     Root:
-        auto_mode_is_native_if_the_driver_can,
+        auto_mode_is_native_if_the_driver_supports_it,
         large_mtu_makes_auto_mode_generic,
         driver_without_xdp_makes_auto_mode_generic,
         any_error_of_the_driver_makes_auto_mode_generic,
         native_mode_does_not_steer_on_a_tap;
 }
 
-fn auto_mode_is_native_if_the_driver_can() -> Result<()> {
+fn auto_mode_is_native_if_the_driver_supports_it() -> Result<()> {
     let net = TestNet::new()?;
     let loader = load(&net, &config().build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Native);

@@ -20,7 +20,7 @@ tests! {
         detach_removes_the_program,
         inspect_shows_the_program_of_any_process,
         killed_process_leaves_no_program,
-        second_loader_is_refused_and_the_first_goes_on,
+        second_loader_is_refused_and_the_first_keeps_filtering,
         program_of_another_owner_is_never_displaced,
         program_is_named_by_its_id_without_cap_sys_admin,
         our_object_attached_by_a_tool_is_not_displaced,
@@ -91,7 +91,7 @@ fn killed_process_leaves_no_program() -> Result<()> {
     Ok(())
 }
 
-fn second_loader_is_refused_and_the_first_goes_on() -> Result<()> {
+fn second_loader_is_refused_and_the_first_keeps_filtering() -> Result<()> {
     let net = TestNet::new()?;
     let config = config().build()?;
     let first = load(&net, &config, &online_cpus())?;

@@ -17,7 +17,7 @@ use crate::support::{
 
 tests! {
     Root:
-        successor_goes_on_steering_or_refuses_its_configuration;
+        successor_keeps_interface_limits_and_steering_or_fails;
     Namespaces:
         ten_handovers_lose_and_reorder_no_datagram,
         failed_handover_leaves_the_owner_unchanged;
@@ -135,7 +135,7 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
 
 /// A successor takes over only if it uses the same interface and can apply the limits that it
 /// is configured with. If its object cannot steer, the predecessor's program stays attached.
-fn successor_goes_on_steering_or_refuses_its_configuration() -> Result<()> {
+fn successor_keeps_interface_limits_and_steering_or_fails() -> Result<()> {
     let net = TestNet::new()?;
     let to = IngestConfig::new(two_cpus());
     let mode = *steering_modes().last().context("a mode")?;

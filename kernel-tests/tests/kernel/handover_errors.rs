@@ -19,7 +19,7 @@ tests! {
         successor_of_another_user_is_refused;
     Namespaces:
         successor_with_another_configuration_is_refused,
-        successor_with_tampered_objects_does_not_ask,
+        successor_with_tampered_objects_ends_the_handover,
         peer_with_another_protocol_is_refused,
         handover_while_a_receiver_is_in_use_is_refused;
 }
@@ -63,7 +63,7 @@ fn successor_with_another_configuration_is_refused() -> Result<()> {
 
 /// The successor finds that its objects differ from their manifest, and closes the connection
 /// before it sends its first message.
-fn successor_with_tampered_objects_does_not_ask() -> Result<()> {
+fn successor_with_tampered_objects_ends_the_handover() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
     let tampered = ObjectSet::new()?;

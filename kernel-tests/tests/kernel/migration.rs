@@ -21,7 +21,7 @@ use crate::support::{
 tests! {
     Root:
         xdp_and_sockets_follow_a_move,
-        move_goes_on_although_the_receiver_holds_back_as_much_as_it_may;
+        move_completes_although_the_hold_back_limit_is_reached;
     Namespaces:
         datagrams_in_the_old_socket_are_handled_first;
     WholeMachine:
@@ -192,7 +192,7 @@ fn xdp_and_sockets_follow_a_move() -> Result<()> {
 /// With classic BPF, datagrams arrive on the CPU where the partition started, and that CPU
 /// hands them over to the owner. While the partition moves back, that CPU holds the datagrams
 /// back, up to a limit. At the limit it stops reading its socket, but the move still completes.
-fn move_goes_on_although_the_receiver_holds_back_as_much_as_it_may() -> Result<()> {
+fn move_completes_although_the_hold_back_limit_is_reached() -> Result<()> {
     const DATAGRAMS: u32 = 66_000;
     if datagrams() < 10_000 {
         // An emulated machine is too slow for this test, and the kernel's release makes no

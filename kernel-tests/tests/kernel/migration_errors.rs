@@ -16,7 +16,7 @@ use crate::support::{
 
 tests! {
     Root:
-        move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on,
+        move_times_out_if_the_old_receiver_is_not_read_and_can_be_retried,
         move_is_refused_while_receive_packet_steering_is_on;
     Namespaces:
         move_is_refused_to_unknown_cpus_and_without_receivers;
@@ -48,7 +48,7 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
 
 /// Until the move completes, the new owner holds back the datagrams that it receives. A second
 /// call completes the move.
-fn move_fails_in_time_if_the_old_receiver_is_not_read_and_can_go_on() -> Result<()> {
+fn move_times_out_if_the_old_receiver_is_not_read_and_can_be_retried() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
     let [first, second] = two_cpus();

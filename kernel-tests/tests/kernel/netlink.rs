@@ -30,7 +30,7 @@ fn netlink_attaches_where_the_kernel_has_no_links() -> Result<()> {
             net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
             assert_eq!(loader.stats()?.dropped, 1);
             drop(loader);
-            assert!(!net.carries_xdp()?, "dropping detaches");
+            assert!(!net.carries_xdp()?, "the program is still attached after the drop");
             Ok(())
         })?;
     }

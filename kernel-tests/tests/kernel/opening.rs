@@ -1,4 +1,5 @@
-//! What can keep ingest from opening its sockets as configured.
+//! Opening ingest when its sockets cannot be opened as configured: the port is in use, the
+//! limit of open files is too low, or the receive buffer is too large.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -29,7 +30,8 @@ tests! {
         port_zero_takes_a_free_port;
 }
 
-/// Also if the other process shares its port. Nothing is attached.
+/// The port counts as taken even if the other socket allows sharing (SO_REUSEPORT). No program
+/// is attached.
 fn taken_port_is_reported_with_its_holder() -> Result<()> {
     for shared in [false, true] {
         let net = TestNet::new()?;
@@ -42,7 +44,7 @@ fn taken_port_is_reported_with_its_holder() -> Result<()> {
         let error = open(&net.receiver, &config().build()?).unwrap_err();
         let text = error.to_string();
         let XdpError::PortTaken { holder: Some(holder), .. } = error else { panic!("{text}") };
-        let (process, _) = holder.process.context("this process can be seen")?;
+        let (process, _) = holder.process.context("the error does not name the process")?;
         assert_eq!(process, std::process::id(), "{text}");
         assert!(text.contains(&format!("in use by process {process} (")), "{text}");
         assert!(!net.carries_xdp()?);
@@ -56,13 +58,14 @@ fn second_ingest_is_refused_and_the_first_keeps_its_program() -> Result<()> {
     let first = open(&net.receiver, &config)?;
     let error = open(&net.receiver, &config).unwrap_err();
     assert!(matches!(error, XdpError::PortTaken { .. }), "{error}");
-    assert!(net.carries_xdp()?, "the first program is detached");
+    assert!(net.carries_xdp()?, "the first program is no longer attached");
     drop(first);
     drop(open_again(&net.receiver, &config)?);
     Ok(())
 }
 
-/// Raises the limit of open files until only the sockets do not fit.
+/// Raises the limit of open files step by step, until opening the sockets is the first step
+/// that fails.
 fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
     let (arrivals, folder) = (Arrivals::new()?, TempDir::new()?);
     let namespace = loopback()?;
@@ -79,12 +82,12 @@ fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
             assert!(printed.contains("ulimit -n"), "{printed}");
             return Ok(());
         }
-        ensure!(!output.status.success(), "{limit} files were enough: {printed}");
+        ensure!(!output.status.success(), "a limit of {limit} files was enough: {printed}");
     }
-    bail!("no limit of open files led to the error")
+    bail!("no limit of open files led to the expected error")
 }
 
-/// The limit of the system for users without CAP_NET_ADMIN, in bytes.
+/// The largest receive buffer in bytes that the system grants without CAP_NET_ADMIN.
 fn receive_buffer_limit() -> Result<u32> {
     Ok(fs::read_to_string("/proc/sys/net/core/rmem_max")?.trim().parse()?)
 }
@@ -129,7 +132,8 @@ fn impossible_receive_buffers_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// Junk takes no room in the buffer.
+/// Datagrams that do not fit into the receive buffer are counted as overflowed. Junk is dropped
+/// before the buffer, so it takes no space there.
 fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
     let net = TestNet::new()?;
     let mut to = IngestConfig::new(two_cpus());
@@ -143,14 +147,14 @@ fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
     }
     let received = drain(&mut receivers(&ingest)?)?.len() as u64;
     let stats = ingest.stats()?;
-    assert!(received > 0 && received < 100, "{received} fit into 4096 bytes");
+    assert!(received > 0 && received < 100, "{received} datagrams fit into 4096 bytes");
     assert_eq!((stats.accepted, stats.overflowed), (Some(100), Some(100 - received)), "{stats:?}");
     assert_eq!(stats.verdicts.dropped_short, 100);
     Ok(())
 }
 
-/// So tests of an application need no port of their own. XDP needs a port, so only sockets
-/// alone take this one.
+/// With port 0, the kernel chooses a free port, so tests of an application need no fixed port.
+/// Port 0 is allowed only without XDP, which must know the port in advance.
 fn port_zero_takes_a_free_port() -> Result<()> {
     let namespace = loopback()?;
     let config = config().enabled(false).port(0).build()?;

@@ -23,9 +23,9 @@ tests! {
         killed_owner_leaves_no_program_and_the_next_one_receives,
         program_left_without_a_link_is_replaced_by_the_next_owner;
     Namespaces:
-        killed_owner_loses_only_what_it_had_buffered,
-        dead_thread_loses_one_datagram_and_its_successor_goes_on,
-        handover_includes_what_a_dead_thread_had_taken;
+        killed_owner_loses_only_its_buffered_datagrams,
+        dead_thread_loses_one_datagram_and_a_new_thread_continues,
+        handover_includes_datagrams_that_a_dead_thread_had_read;
     WholeMachine:
         offline_cpu_loses_and_reorders_no_datagram;
 }
@@ -53,9 +53,9 @@ fn killed_owner_leaves_no_program_and_the_next_one_receives() -> Result<()> {
     Ok(())
 }
 
-/// Lost are the datagrams in the killed owner's buffers and those that came before the next
-/// owner started. All others arrive, once and in order.
-fn killed_owner_loses_only_what_it_had_buffered() -> Result<()> {
+/// Two kinds of datagrams are lost: those in the killed owner's buffers, and those that arrive
+/// before the next owner starts. All others arrive once and in order.
+fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
     let ways = OWNER_WAYS.iter().filter(|way| {
         ["sockets", "classic", "native", "generic"].contains(&way.name) && way.way.is_available()
     });
@@ -65,7 +65,7 @@ fn killed_owner_loses_only_what_it_had_buffered() -> Result<()> {
         let mut owner = Owner::start(&net, name, &arrivals[0], folder.path(), None)?;
         let (stream, done) = (Mutex::new(Stream::new(&net, &arrivals[1])?), AtomicBool::new(false));
         let received_from = std::thread::scope(|scope| -> Result<Vec<u64>> {
-            // Sends also while no process receives.
+            // Keeps sending while no process receives.
             let sending = scope.spawn(|| -> Result<()> {
                 while !done.load(Relaxed) {
                     (0..10).try_for_each(|_| stream.lock().unwrap().send_one())?;
@@ -94,9 +94,10 @@ fn killed_owner_loses_only_what_it_had_buffered() -> Result<()> {
                 done.store(true, Relaxed);
                 let begin = Instant::now();
                 let arrived = |(place, sent)| arrivals[1].seen(place).end == sent;
-                // The last ten datagrams may be under way.
+                // The sender may not have finished its last ten datagrams.
                 while !sending.is_finished() || !next().into_iter().enumerate().all(arrived) {
-                    ensure!(begin.elapsed() < Duration::from_secs(10), "{name}: not all arrives");
+                    let in_time = begin.elapsed() < Duration::from_secs(10);
+                    ensure!(in_time, "{name}: not all datagrams arrived");
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Ok(received_from)
@@ -107,14 +108,15 @@ fn killed_owner_loses_only_what_it_had_buffered() -> Result<()> {
             received_from
         })?;
         let [before, after] = arrivals;
-        before.check_order().with_context(|| format!("{name}, before"))?;
-        after.check_order().with_context(|| format!("{name}, after"))?;
-        ensure!(before.received() > 0 && after.received() > 0, "{name}: nothing arrives");
+        before.check_order().with_context(|| format!("{name}, first owner"))?;
+        after.check_order().with_context(|| format!("{name}, next owner"))?;
+        ensure!(before.received() > 0 && after.received() > 0, "{name}: an owner got nothing");
         let sent = stream.into_inner().expect("no panic").next;
         for (place, (received_from, sent)) in received_from.into_iter().zip(sent).enumerate() {
             let (before, after) = (before.seen(place), after.seen(place));
             let text = format!(
-                "{name}: {before:?}, {after:?} of {sent}, the next owner from {received_from}"
+                "{name}: of {sent} datagrams, the first owner got {before:?} and the next owner \
+                 {after:?}; the next owner started before datagram {received_from}"
             );
             ensure!(before.start == 0 && before.end <= after.start, "{text}");
             ensure!(after.start <= received_from && after.end == sent, "{text}");
@@ -123,8 +125,9 @@ fn killed_owner_loses_only_what_it_had_buffered() -> Result<()> {
     Ok(())
 }
 
-/// Without a bpf_link the program of a killed process stays attached and steers as before.
-/// Sockets behind it lose nothing, and the next owner with XDP recognises and replaces it.
+/// Without a bpf_link, the program of a killed process stays attached and keeps steering. A
+/// next owner without XDP still receives everything. A next owner with XDP recognises the
+/// program and replaces it.
 fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
     for next in ["native, no links", "native", "generic"] {
         if next == "generic" && steering_modes().len() < 2 {
@@ -140,7 +143,7 @@ fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
 
         let arrivals = Arrivals::new()?;
         let owner = Owner::start(&net, "sockets", &arrivals, folder.path(), None)?;
-        send_a_thousand(&net, &arrivals).context("sockets behind the program that was left")?;
+        send_a_thousand(&net, &arrivals).context("the next owner without XDP")?;
         drop(owner);
 
         let arrivals = Arrivals::new()?;
@@ -154,9 +157,9 @@ fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
     Ok(())
 }
 
-/// Other threads go on. The datagrams of the dead thread wait, and a new thread continues
-/// behind the datagram at which the first one died.
-fn dead_thread_loses_one_datagram_and_its_successor_goes_on() -> Result<()> {
+/// The other threads keep running. The datagrams of the dead thread wait. A replacement thread
+/// continues after the datagram that killed the first thread.
+fn dead_thread_loses_one_datagram_and_a_new_thread_continues() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     [Way::Classic, Way::Xdp(XdpAttachMode::Native), Way::XdpAndClassic]
         .into_iter()
@@ -171,7 +174,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
         let handled = handled.clone();
         Box::new(move |datagram| {
             if datagram.payload == b"poison" {
-                // Unlike panic!, this prints no message between the results of the tests.
+                // Not panic!, because its message would appear between the test results.
                 std::panic::resume_unwind(Box::new("poisoned"));
             }
             handled.fetch_add(1u64 << (32 * (partition % 2)), Relaxed);
@@ -191,7 +194,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
         ensure!(in_time, "handled {} even and {} odd", now as u32, now >> 32);
         Ok(())
     };
-    // Without a pause, so that the thread takes other datagrams together with the poison.
+    // Send without a pause, so that the thread reads other datagrams together with the poison.
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
@@ -211,9 +214,10 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     Ok(())
 }
 
-/// They are handled before the next process begins, and on the CPU of the dead thread, even
-/// if a thread on another CPU hands over.
-fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
+/// The datagrams that a dead thread had read from its socket are handled before the next
+/// process takes over. They are handled on the dead thread's CPU, even if a thread on another
+/// CPU hands over.
+fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
     let namespace = loopback()?;
     let [first, second] = two_cpus();
     let handled = Arc::new(Mutex::new(Vec::new()));
@@ -221,7 +225,7 @@ fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
         let handled = handled.clone();
         Box::new(move |datagram| {
             match datagram.payload {
-                // Long enough that the thread takes all others from the socket together.
+                // Meanwhile all other datagrams arrive, so the thread reads them in one batch.
                 b"slow" => std::thread::sleep(Duration::from_millis(300)),
                 b"poison" => std::panic::resume_unwind(Box::new("poisoned")),
                 _ => {}
@@ -245,7 +249,7 @@ fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
         let handed_over = testbed::on_cpu(second, || runtime.hand_over(&here))?;
         handed_over.map_err(|failed| failed.1)?;
         let _next = next.join().expect("no panic")?;
-        // A datagram handled later would be handled by the next process.
+        // The next process uses the same handler, so wait until no datagram can be missing.
         wait_until(|| Ok(handled.lock().unwrap().len() >= 21))?;
         Ok(())
     })?;
@@ -254,7 +258,7 @@ fn handover_includes_what_a_dead_thread_had_taken() -> Result<()> {
     Ok(())
 }
 
-/// Meanwhile the kernel runs the CPU's queue and thread on another CPU.
+/// While the CPU is offline, the kernel runs its queue and its thread on another CPU.
 fn offline_cpu_loses_and_reorders_no_datagram() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     let last = two_cpus()[1];
@@ -271,8 +275,8 @@ fn offline_cpu_loses_and_reorders_no_datagram() -> Result<()> {
     check_thread_returns(last)
 }
 
-/// The kernel unbinds the thread of a CPU that goes offline. Fails unless the runtime binds
-/// it again within seconds.
+/// When a CPU goes offline, the kernel lets its thread run on any CPU. Fails unless the runtime
+/// pins the thread again within 10 seconds after the CPU is back online.
 fn check_thread_returns(cpu: u32) -> Result<()> {
     let (namespace, seen) = (loopback()?, Arc::new(Mutex::new(None)));
     let handler = |_| -> Handler {
@@ -307,7 +311,7 @@ fn check_thread_returns(cpu: u32) -> Result<()> {
         }
         ensure!(
             begin.elapsed() < Duration::from_secs(10),
-            "the thread is on CPU {now} of {allowed:?}"
+            "the thread still runs on CPU {now}, and may run on {allowed:?}"
         );
         std::thread::sleep(Duration::from_millis(50));
     }

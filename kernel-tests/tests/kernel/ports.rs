@@ -1,4 +1,4 @@
-//! Several ports, set when the program is loaded and later.
+//! Several ports: configuring them before loading, and changing them afterwards.
 
 use anyhow::Result;
 use laminar_xdp::XdpError;
@@ -9,10 +9,10 @@ use crate::support::{DROP, PASS, REDIRECT, config, load, online_cpus, program_of
 
 tests! {
     Root:
-        sixteen_ports_are_filtered_and_no_other,
+        sixteen_ports_and_no_others_are_filtered,
         ports_can_change_after_loading,
         one_port_can_be_added_and_removed,
-        program_loaded_for_one_port_takes_no_second_one;
+        program_loaded_for_one_port_may_refuse_a_second_port;
 }
 
 /// The verdicts on junk and on a valid datagram.
@@ -22,8 +22,9 @@ fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
     Ok((junk.verdict, valid.verdict))
 }
 
-fn sixteen_ports_are_filtered_and_no_other() -> Result<()> {
-    // The last two are each other in the other byte order.
+fn sixteen_ports_and_no_others_are_filtered() -> Result<()> {
+    // Each of the last two ports is the other one with its bytes swapped, so a mistake in the
+    // byte order shows.
     let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
     for target in targets() {
         let net = TestNet::new()?;
@@ -67,7 +68,7 @@ fn ports_can_change_after_loading() -> Result<()> {
                 "{error}"
             );
         }
-        assert_eq!(controls.ports()?, [1000, 9999], "refused ports change nothing");
+        assert_eq!(controls.ports()?, [1000, 9999], "a refused call changed the ports");
     }
     Ok(())
 }
@@ -83,21 +84,21 @@ fn one_port_can_be_added_and_removed() -> Result<()> {
     controls.remove_port(9999)?;
     assert_eq!(controls.ports()?, [1000, 2000]);
     assert_eq!(verdicts(&program, 9999)?, (PASS, PASS));
-    assert_eq!(verdicts(&program, 2000)?, (DROP, REDIRECT), "its position has changed");
+    assert_eq!(verdicts(&program, 2000)?, (DROP, REDIRECT), "port 2000 was lost when it moved up");
     for refused in [controls.add_port(1000), controls.add_port(0), controls.remove_port(9999)] {
-        let error = refused.expect_err("a port that is there, none, or not there");
+        let error = refused.expect_err("a listed port, port 0, or an unlisted port");
         assert!(
             matches!(error, XdpError::Config(ref error) if error.field() == "ports"),
             "{error}"
         );
     }
     controls.remove_port(1000)?;
-    assert!(controls.remove_port(2000).is_err(), "the last port stays");
+    assert!(controls.remove_port(2000).is_err(), "the last port was removed");
     assert_eq!(controls.ports()?, [2000]);
     Ok(())
 }
 
-fn program_loaded_for_one_port_takes_no_second_one() -> Result<()> {
+fn program_loaded_for_one_port_may_refuse_a_second_port() -> Result<()> {
     for target in targets() {
         let net = TestNet::new()?;
         let loader = load(&net, &config().force_target(*target).build()?, &online_cpus())?;
@@ -106,7 +107,8 @@ fn program_loaded_for_one_port_takes_no_second_one() -> Result<()> {
         assert_eq!(verdicts(&program, 1234)?, (DROP, REDIRECT), "{target}");
         assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");
         match loader.controls().set_ports(&[1234, 9999]) {
-            // These targets check further ports only if loaded with them, to save time.
+            // To save time, the objects of these targets check several ports only if several
+            // were configured at loading.
             Err(error) if ["linux-5.9", "linux-5.18"].contains(target) => {
                 let one_port = matches!(error, XdpError::FeatureOff { feature: "more_ports" });
                 assert!(one_port, "{error}");

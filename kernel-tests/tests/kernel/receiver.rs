@@ -1,4 +1,5 @@
-//! The receiver of one CPU: where it reads, what to poll, and when it is drained.
+//! The receiver of one CPU: the CPU on which it reads, the descriptor to poll, and moves of
+//! partitions away from a busy receiver.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -24,8 +25,8 @@ tests! {
         partition_moves_although_its_socket_never_runs_empty;
 }
 
-/// The kernel records the CPU in SO_INCOMING_CPU, but only for connected sockets, so each
-/// socket is connected to its sender.
+/// Each socket is connected to its sender, because the kernel records the CPU that processed a
+/// datagram (SO_INCOMING_CPU) only for connected sockets.
 fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
     for &mode in steering_modes() {
         let net = TestNet::new()?;
@@ -39,7 +40,8 @@ fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
             let partition = (0..).find(|p| owner_of(*p) == cpu).context("a partition")?;
             for round in 0..50u32 {
                 let message = datagram(partition + 2 * round, b"");
-                // Without steering, the sender's CPU would process a veth's packets.
+                // Send from the other CPU. Without steering, a veth device's packets would be
+                // processed there.
                 let other = two_cpus().into_iter().find(|other| *other != cpu);
                 testbed::on_cpu(other.context("two CPUs")?, || {
                     sender.send_to(&message, TestNet::destination(PORT))
@@ -68,8 +70,8 @@ fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
     Ok(())
 }
 
-/// The descriptor becomes readable for a move too, which would otherwise wait until a
-/// datagram arrives.
+/// The descriptor also becomes readable when a move needs the receiver. Otherwise the move
+/// would wait until the next datagram arrives.
 fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -79,9 +81,9 @@ fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
         while !done.load(Relaxed) {
             let fd = receiver.as_raw_fd();
             let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one entry, which outlives the call.
+            // SAFETY: the pointer is to one entry, which outlives the call.
             let ready = unsafe { libc::poll(&raw mut polled, 1, 20_000) };
-            ensure!(ready > 0, "poll answers {ready}");
+            ensure!(ready > 0, "poll returned {ready}");
             let received = receiver.receive(Duration::ZERO, |_| {})?;
             handled.fetch_add(received.handled as u64, Relaxed);
         }
@@ -99,19 +101,20 @@ fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
         send_four()?;
         wait_until(|| Ok(handled.load(Relaxed) >= 4))?;
         done.store(true, Relaxed);
-        // Wakes the threads, which then see that they are done.
+        // Wake the threads, so that they see `done` and end.
         send_four()?;
         for thread in serving {
             thread.join().expect("no panic")?;
         }
         Ok(moved?)
     })?;
-    assert!(handled.load(Relaxed) >= 4, "datagrams wake the threads");
+    assert!(handled.load(Relaxed) >= 4, "the datagrams did not wake the threads");
     Ok(())
 }
 
-/// After as many datagrams as a socket can hold, those that waited before the move are
-/// handled.
+/// Once the old owner has handled as many datagrams as its socket can hold, it has handled all
+/// datagrams that waited when the move began. The move therefore need not wait for an empty
+/// socket.
 fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
     let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
     to.receive_buffer = 4096;
@@ -127,7 +130,7 @@ fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         scope.spawn(|| {
             while !done.load(Relaxed) {
-                // The socket is full again before the receiver looks at it.
+                // Fill the socket again before the receiver reads it.
                 let handled = busy.receive(Duration::ZERO, |_| fill().expect("lo"));
                 was_empty.fetch_or(handled.expect("receive").handled == 0, Relaxed);
             }
@@ -141,6 +144,6 @@ fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
         done.store(true, Relaxed);
         Ok(moved?)
     })?;
-    assert!(!was_empty.load(Relaxed), "the socket ran empty, so this tested nothing");
+    assert!(!was_empty.load(Relaxed), "the socket ran empty, so the test proved nothing");
     Ok(())
 }

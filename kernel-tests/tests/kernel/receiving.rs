@@ -1,4 +1,4 @@
-//! What receivers get and what ingest counts, for every kind of datagram.
+//! Which datagrams receivers get, and how ingest counts every kind of datagram.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -43,7 +43,8 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
             send(&[&datagram(1, b"four")[..], b"!"].concat())?;
             send(&datagram(1, b"four")[..15])?;
         }
-        // XDP passes fragments. The sockets judge the datagram that they make up.
+        // These two datagrams are fragmented. XDP passes the fragments, and the sockets judge
+        // each datagram after reassembly.
         send(&datagram(3, &[7; 4000]))?;
         send(&vec![0; 4000])?;
         let received = drain(&mut receivers(&ingest)?)?;
@@ -57,7 +58,7 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
                 assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 61), "{stats:?}");
                 assert_eq!((reasons, stats.overflowed), ((0, 0, 0), None));
             }
-            // XDP gave a reason for all but the fragmented datagram.
+            // XDP gave a reason for each dropped datagram except the fragmented one.
             Way::XdpAndClassic => {
                 assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 1), "{stats:?}");
                 assert_eq!(reasons, (20, 20, 20));
@@ -72,7 +73,7 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
     Ok(())
 }
 
-/// A new reason has to say in its row whether sockets count it.
+/// For a new reason, `XdpReason::layers` must say whether sockets count it.
 fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
     let net = TestNet::new()?;
     let objects = ObjectSet::without_sockets_object()?;
@@ -94,7 +95,7 @@ fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
     }
     assert_eq!(drain(&mut receivers(&ingest)?)?.len(), 1);
     let verdicts = ingest.stats()?.verdicts;
-    // Without XDP this counter repeats the accepted datagrams.
+    // Without XDP, this counter equals the number of accepted datagrams.
     assert_eq!(verdicts.passed_no_queue, verdicts.accepted);
     for &reason in XdpReason::ALL.iter().filter(|reason| **reason != XdpReason::PassedNoQueue) {
         let is_counted = reason.layers().contains(&Layer::Sockets);
@@ -103,7 +104,7 @@ fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
     Ok(())
 }
 
-/// A given address receives its own IP version only.
+/// `::` receives both IP versions. Every other address receives only its own version.
 fn unspecified_address_receives_both_ip_versions() -> Result<()> {
     let unspecified = "::";
     for (address, classic, senders) in [
@@ -139,7 +140,8 @@ fn unspecified_address_receives_both_ip_versions() -> Result<()> {
     Ok(())
 }
 
-/// A test network with these addresses at the receiver and the sender.
+/// Creates a test network and gives IPv6 addresses to the receiver (`here`) and the sender
+/// (`there`).
 fn net_with_ipv6(here: &str, there: &str) -> Result<TestNet> {
     let net = TestNet::new()?;
     for (namespace, interface, address) in
@@ -168,13 +170,15 @@ fn xdp_judges_and_steers_ipv6() -> Result<()> {
         assert!(all_at_owners(&received), "{mode}");
         let IngestStats { verdicts, accepted, .. } = ingest.stats()?;
         let counted = (verdicts.dropped_short, verdicts.redirected, verdicts.invalid, accepted);
-        // The kernel's neighbour discovery also passes the program and must not be counted.
+        // The program also sees the kernel's neighbour discovery packets. It must not count
+        // them.
         assert_eq!(counted, (1, 20, 0, Some(20)), "{mode}: {verdicts:?}");
     }
     Ok(())
 }
 
-/// The kernel gives every socket of the group a copy of such a datagram.
+/// The kernel gives every socket of the group a copy of a broadcast or multicast datagram, so
+/// ingest drops all copies.
 fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for (way, _) in ways() {
@@ -190,11 +194,12 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
         for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
             sender.send_to(&message, (group, PORT)).context(group)?;
         }
-        // The receiving host sends to its own network.
+        // The receiving host itself sends a broadcast to its network.
         let own = net.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
         own.set_broadcast(true)?;
         own.send_to(&message, ("192.0.2.255", PORT))?;
-        // The frame is addressed to this host, the packet in it is not.
+        // The hardware address of these frames is the receiver's, but the IP address is a
+        // broadcast or multicast address.
         for group in [[255; 4], [224, 0, 0, 1]] {
             net.raw_socket()?.send(&udp_to(group, PORT, &message))?;
         }
@@ -212,8 +217,8 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
     Ok(())
 }
 
-/// The kernel may deliver many datagrams of a sender as one. The socket is chosen by the
-/// first of them.
+/// The kernel may deliver several datagrams of a sender merged into one packet. It chooses the
+/// socket by the first datagram, so ingest must hand the others over to their owners.
 fn merged_datagrams_reach_the_owners_of_their_partitions() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for way in [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available()) {
@@ -223,14 +228,14 @@ fn merged_datagrams_reach_the_owners_of_their_partitions() -> Result<()> {
 }
 
 fn check_merged(way: Way, objects: &ObjectSet) -> Result<()> {
-    // Of the kernel's linux/udp.h.
+    // From `linux/udp.h`.
     const UDP_SEGMENT: i32 = 103;
     let namespace = loopback()?;
     let ingest = way.open(&namespace, &IngestConfig::new(two_cpus()), objects)?;
     let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
     let one = datagram(0, b"payload").len();
     let size = one as libc::c_int;
-    // SAFETY: an integer option, which the kernel copies.
+    // SAFETY: the option takes an integer, and the kernel copies it.
     let set = unsafe {
         let (value, length) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as u32);
         libc::setsockopt(sender.as_raw_fd(), libc::SOL_UDP, UDP_SEGMENT, value, length)

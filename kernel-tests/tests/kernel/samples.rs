@@ -1,4 +1,4 @@
-//! Samples of dropped packets, the capture file, and counters by CPU.
+//! Samples of dropped packets, the capture file that holds them, and counters by CPU.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ tests! {
         samples_show_reason_length_and_bytes_of_every_drop,
         samples_show_one_in_n_of_each_reason,
         samples_are_whole_wherever_a_buffer_ends,
-        full_sample_buffer_loses_samples_and_no_drop,
+        full_sample_buffer_loses_samples_but_counts_every_drop,
         capture_file_is_readable_by_another_library,
         counters_have_packets_and_bytes_by_cpu;
 }
@@ -31,7 +31,7 @@ fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, Owne
     Ok((loader, program))
 }
 
-/// A frame for each reason to drop, and frames that are not dropped.
+/// One frame for each reason to drop, with its reason, and frames that are not dropped.
 fn frames() -> Vec<(Option<XdpReason>, Vec<u8>)> {
     let mut long = datagram(7, &[9; 500]);
     long[0] = b'l';
@@ -71,18 +71,18 @@ fn samples_show_reason_length_and_bytes_of_every_drop() -> Result<()> {
         assert_eq!(
             loader.controls().drop_samples(Duration::ZERO)?,
             [],
-            "a sample is returned twice"
+            "a sample was returned twice"
         );
     }
     Ok(())
 }
 
-/// The first packet of each reason, and every fifth after it.
+/// With one in five, the first packet of each reason is sampled, and then every fifth packet.
 fn samples_show_one_in_n_of_each_reason() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 5)?;
     let shown = |runs: u32| -> Result<BTreeMap<XdpReason, u32>> {
-        // Each CPU counts for itself, so all run on one.
+        // Run all packets on one CPU, because each CPU counts its packets separately.
         testbed::on_cpu(online_cpus()[0], || -> Result<()> {
             for _ in 0..runs {
                 bpf::run(&program, &frame::udp(9999, b"junk"), 1)?;
@@ -99,7 +99,7 @@ fn samples_show_one_in_n_of_each_reason() -> Result<()> {
     let (short, magic) = (XdpReason::DroppedShort, XdpReason::DroppedMagic);
     assert_eq!(shown(21)?, BTreeMap::from([(short, 5), (magic, 1)]));
     loader.controls().set_drop_samples(0)?;
-    assert_eq!(shown(9)?, BTreeMap::new(), "samples are off");
+    assert_eq!(shown(9)?, BTreeMap::new(), "a packet was sampled with samples off");
     loader.controls().set_drop_samples(1)?;
     assert_eq!(shown(10)?, BTreeMap::from([(short, 10), (magic, 1)]));
     Ok(())
@@ -128,7 +128,7 @@ fn samples_are_whole_wherever_a_buffer_ends() -> Result<()> {
     Ok(())
 }
 
-fn full_sample_buffer_loses_samples_and_no_drop() -> Result<()> {
+fn full_sample_buffer_loses_samples_but_counts_every_drop() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 1)?;
     bpf::run(&program, &frame::udp(9999, b"junk"), 10_000)?;
@@ -145,7 +145,7 @@ fn full_sample_buffer_loses_samples_and_no_drop() -> Result<()> {
     assert_eq!(
         loader.controls().drop_samples(Duration::from_secs(5))?.len(),
         1,
-        "reading makes room"
+        "reading the samples did not free the buffer"
     );
     Ok(())
 }
@@ -162,7 +162,7 @@ fn capture_file_is_readable_by_another_library() -> Result<()> {
     samples.iter().try_for_each(|sample| capture.write(sample))?;
     let bytes = capture.into_inner();
     if cfg!(target_endian = "big") {
-        // On s390x, pcap-parser 0.17 finds no block behind the first one.
+        // On s390x, pcap-parser 0.17 finds no block after the first one.
         return Ok(());
     }
 

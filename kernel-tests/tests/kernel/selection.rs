@@ -19,7 +19,7 @@ tests! {
         every_object_steers_on_its_kernels_and_is_refused_on_others,
         kernel_refuses_a_lone_object_that_is_too_new,
         each_mode_gets_the_best_object_for_it,
-        jumbo_frames_make_the_loader_ask_for_every_feature,
+        jumbo_frames_make_the_loader_probe_every_feature,
         feature_is_unknown_if_the_probe_without_it_fails_too,
         object_that_needs_an_unproven_feature_is_refused,
         failed_load_is_reported_and_the_next_object_is_tried,
@@ -27,19 +27,20 @@ tests! {
         selection_can_be_printed_and_serialised;
 }
 
-/// The outcome of an object.
+/// The outcome of the object with this file name.
 fn outcome<'a>(loader: &'a XdpLoader, file: &str) -> &'a Outcome {
     let mut candidates = loader.selection().candidates.iter();
     &candidates.find(|candidate| candidate.file == file).expect(file).outcome
 }
 
-/// Each object is forced. A refusal says what the object needs.
+/// The test forces each object in turn. If the kernel is too old for an object, the error names
+/// the feature that the object needs.
 fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     let net = TestNet::new()?;
     let mut loaded = Vec::new();
     for entry in Manifest::parse(embedded::MANIFEST)?.objects {
         let mine = targets().contains(&&*entry.target);
-        // Objects of the other byte order are never tried. `artifacts` tests that.
+        // The loader never tries objects of the other byte order; see the module `artifacts`.
         if entry.byte_order != ByteOrder::HOST || entry.layer != Layer::Xdp {
             continue;
         }
@@ -61,7 +62,8 @@ fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     Ok(())
 }
 
-/// Without a manifest the loader does not know what the object needs, so it does not probe.
+/// Without a manifest, the loader does not know which features the object needs. It therefore
+/// probes nothing, and the kernel refuses the object.
 fn kernel_refuses_a_lone_object_that_is_too_new() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -91,8 +93,9 @@ fn each_mode_gets_the_best_object_for_it() -> Result<()> {
     Ok(())
 }
 
-/// It asks first for what the objects for one buffer need, then for multi-buffer packets.
-fn jumbo_frames_make_the_loader_ask_for_every_feature() -> Result<()> {
+/// The loader first probes the features that the single-buffer objects need. With jumbo frames
+/// it also probes multi-buffer support.
+fn jumbo_frames_make_the_loader_probe_every_feature() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
     let loader = load(&net, &config().build()?, &online_cpus())?;
@@ -133,8 +136,8 @@ fn feature_is_unknown_if_the_probe_without_it_fails_too() -> Result<()> {
     Ok(())
 }
 
-/// The loader cannot see the verdict of a redirect, so it does not use an object that relies
-/// on that verdict.
+/// Without test runs, the loader cannot find out which verdict a redirect to an empty queue
+/// gets. It therefore refuses the objects that depend on this verdict.
 fn object_that_needs_an_unproven_feature_is_refused() -> Result<()> {
     const BPF_PROG_TEST_RUN: u32 = 10;
     let net = TestNet::new()?;
@@ -150,7 +153,8 @@ fn object_that_needs_an_unproven_feature_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Makes the verifier refuse an object, whose first instruction then reads beyond the stack.
+/// Changes the first instruction of an object to a read beyond the stack, so that the verifier
+/// refuses the object. Returns the changed bytes of the file.
 fn spoil_program(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(path)?;
     let range = object::File::parse(&bytes[..])?
@@ -187,7 +191,8 @@ fn failed_load_is_reported_and_the_next_object_is_tried() -> Result<()> {
     }
     drop(loader);
 
-    // No other object is left, so the error has the verifier log.
+    // Without the manifest, no other object can be tried, so the error contains the verifier
+    // log.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let error = set.load_error(&net, &best);
     assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
@@ -201,7 +206,7 @@ fn forced_target_is_picked_or_refused_by_name() -> Result<()> {
     for &target in targets() {
         assert_eq!(picked(&force(target)?), object_of(target));
     }
-    // A target that does not exist, and one that has no XDP object.
+    // The first target does not exist, and the second has no XDP object.
     for target in ["linux-2.6", "linux-4.19"] {
         match force(target) {
             Err(XdpError::Config(error)) if error.field() == "force_target" => {

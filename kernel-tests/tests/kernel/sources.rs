@@ -1,4 +1,4 @@
-//! Lists and limits by source address: their verdicts, full tables, and a flood.
+//! Lists and limits by source address: the verdicts, full tables, and a flood.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ tests! {
         flood_does_not_harm_a_source_within_its_limit;
 }
 
-/// A source by the last byte of its address.
+/// The IPv4 source whose address ends with this byte.
 fn ipv4(host: u8) -> IpAddr {
     Ipv4Addr::new(198, 51, 100, host).into()
 }
@@ -42,7 +42,7 @@ fn prefix(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-/// A loader, and its program to run on frames.
+/// A loader and its program, for test runs on frames.
 struct Running {
     loader: XdpLoader,
     program: std::os::fd::OwnedFd,
@@ -57,7 +57,7 @@ impl Running {
         Ok(Running { loader, program, _wire: net })
     }
 
-    /// The verdict on a valid datagram from a source.
+    /// The verdict on a valid datagram from this source.
     fn valid_from(&self, source: IpAddr) -> Result<u32> {
         self.verdict(&frame::udp_from(source, 9999, &datagram(7, b"hello")))
     }
@@ -67,7 +67,7 @@ impl Running {
     }
 }
 
-/// A limit so slow that buckets gain almost nothing during a test.
+/// A limit whose buckets gain one packet per second, which is almost nothing during a test.
 fn slow(burst: u32) -> SourceLimit {
     SourceLimit::per_second(1).burst(burst)
 }
@@ -97,10 +97,10 @@ fn deny_list_drops_its_prefixes_on_our_ports_only() -> Result<()> {
         assert_eq!(
             verdict(frame::with_udp_length(junk, 3))?,
             DROP,
-            "before the UDP length is checked"
+            "the deny list must be checked before the UDP length"
         );
         let others = frame::udp_from(ipv4(64), 9998, b"not ours");
-        assert_eq!(verdict(others)?, PASS, "a denied source may use other ports");
+        assert_eq!(verdict(others)?, PASS, "a denied source must reach other ports");
         let stats = running.loader.stats()?;
         assert_eq!((stats.dropped_denied, stats.dropped, stats.redirected), (6, 6, 4));
 
@@ -109,17 +109,17 @@ fn deny_list_drops_its_prefixes_on_our_ports_only() -> Result<()> {
         assert_eq!(running.valid_from(ipv4(63))?, DROP);
         controls.remove_deny(prefix("198.51.0.0/16"))?;
         assert_eq!(running.valid_from(ipv4(63))?, REDIRECT);
-        assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other prefix is still on the list");
+        assert_eq!(running.valid_from(ipv4(64))?, DROP, "the other prefix must stay on the list");
         controls.deny(prefix("::/0"))?;
         assert_eq!(running.valid_from(ipv6(7))?, DROP);
-        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT, "an IPv6 prefix does not contain IPv4");
+        assert_eq!(running.valid_from(ipv4(63))?, REDIRECT, "an IPv6 prefix must not match IPv4");
         controls.deny(prefix("0.0.0.0/0"))?;
         assert_eq!(running.valid_from(ipv4(63))?, DROP);
     }
     Ok(())
 }
 
-/// Sends valid datagrams from a source and returns how many are not dropped.
+/// Runs the program on valid datagrams from a source. Returns how many it does not drop.
 fn pass(running: &Running, source: IpAddr, datagrams: u32) -> Result<u32> {
     let mut passed = 0;
     for _ in 0..datagrams {
@@ -134,7 +134,8 @@ fn each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it() -> Resul
         running.loader.controls().set_source_limit(slow(5))?;
         for source in [ipv4(1), ipv6(1), ipv4(2), ipv6(2)] {
             assert_eq!(pass(&running, source, 5)?, 5, "{target}: {source}");
-            // A slow machine takes more than a second, in which the bucket gains a packet.
+            // Some of these may pass: on a slow machine they take more than a second, and the
+            // bucket gains one packet per second.
             assert!(pass(&running, source, 20)? < 20, "{target}: {source}");
         }
         let before = running.loader.stats()?;
@@ -145,7 +146,7 @@ fn each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it() -> Resul
         }
         let after = running.loader.stats()?;
         assert_eq!(after.dropped_short - before.dropped_short, 100);
-        assert_eq!(pass(&running, ipv4(3), 5)?, 5, "junk takes nothing from the bucket");
+        assert_eq!(pass(&running, ipv4(3), 5)?, 5, "junk took tokens from the bucket");
         assert!(after.dropped_rate > 0 && after.dropped_rate <= 80);
     }
     Ok(())
@@ -156,7 +157,7 @@ fn allowed_sources_have_no_limit_and_denied_beats_allowed() -> Result<()> {
         SourceLists::new().deny([prefix("198.51.100.9/32")]).allow([prefix("198.51.100.8/31")]);
     let running = Running::new(config().source_limit(slow(2)).source_lists(lists))?;
     assert_eq!(pass(&running, ipv4(8), 100)?, 100);
-    assert_eq!(pass(&running, ipv4(9), 100)?, 0, "denied beats allowed");
+    assert_eq!(pass(&running, ipv4(9), 100)?, 0, "a source on both lists must be denied");
     assert!(pass(&running, ipv4(10), 100)? < 100);
     running.loader.controls().remove_allow(prefix("198.51.100.8/31"))?;
     assert!(pass(&running, ipv4(8), 100)? < 100);
@@ -165,7 +166,7 @@ fn allowed_sources_have_no_limit_and_denied_beats_allowed() -> Result<()> {
     Ok(())
 }
 
-/// A source that is far beyond the old limit does not have to wait by the old limit.
+/// A source that has exhausted a slow limit can send again as soon as a faster limit is set.
 fn new_limit_takes_effect_at_once() -> Result<()> {
     let running = Running::new(config().source_limit(slow(1000)))?;
     assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
@@ -182,7 +183,8 @@ fn buckets_refill_over_time() -> Result<()> {
     let limit = SourceLimit::per_second(20).burst(3);
     let running = Running::new(config().source_limit(limit))?;
     assert!(pass(&running, ipv4(1), 1000)? >= 3);
-    // Two packets in 110 ms, and on a slow machine never more than the burst of three.
+    // The bucket gains two packets in 110 ms. On a slow machine it may gain more, but it never
+    // holds more than the burst of three.
     std::thread::sleep(Duration::from_millis(110));
     let begin = Instant::now();
     let passed = pass(&running, ipv4(1), 50)?;
@@ -191,16 +193,16 @@ fn buckets_refill_over_time() -> Result<()> {
     Ok(())
 }
 
-/// The table forgets old sources. A source that is not in the table has a full bucket.
+/// A full table evicts old sources. A source that is not in the table has a full bucket.
 fn full_table_of_sources_drops_no_new_source() -> Result<()> {
     let running = Running::new(config().source_limit(slow(2)).max_sources(512u32))?;
     let source = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
     for number in 0..8 * 512 {
         assert_eq!(running.valid_from(source(number))?, REDIRECT, "source {number}");
     }
-    // The table forgot its first sources, so they have full buckets again.
+    // The table has evicted its first sources, so they have full buckets again.
     assert_eq!(pass(&running, source(0), 2)?, 2);
-    // A source in the table has its limit.
+    // The limit still applies to a source that is in the table.
     assert!(pass(&running, ipv4(1), 10)? < 10);
     assert!(running.loader.stats()?.dropped_rate > 0);
     Ok(())
@@ -211,12 +213,12 @@ fn full_list_refuses_a_further_prefix() -> Result<()> {
     let lists = SourceLists::new().deny([host(1), host(2)]);
     let running = Running::new(config().source_lists(lists).max_prefixes(3u32))?;
     let controls = running.loader.controls();
-    controls.deny(host(2))?; // is on the list already and takes no room
+    controls.deny(host(2))?; // already on the list, so it takes no further entry
     controls.deny(host(3))?;
     let error = controls.deny(host(4)).expect_err("a full list");
     let full = XdpError::ListFull { list: "deny", prefix: host(4), max_prefixes: 3 };
     assert_eq!(error.to_string(), full.to_string());
-    assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "the refused prefix is not on the list");
+    assert_eq!(running.valid_from(ipv4(4))?, REDIRECT, "the refused prefix is on the list");
     (1..=3).try_for_each(|h| -> Result<()> {
         ensure!(running.valid_from(ipv4(h))? == DROP, "{h}");
         Ok(())
@@ -224,7 +226,7 @@ fn full_list_refuses_a_further_prefix() -> Result<()> {
     controls.remove_deny(host(1))?;
     controls.deny(host(4))?;
     assert_eq!((running.valid_from(ipv4(1))?, running.valid_from(ipv4(4))?), (REDIRECT, DROP));
-    let error = controls.remove_deny(host(1)).expect_err("removed before");
+    let error = controls.remove_deny(host(1)).expect_err("the prefix was already removed");
     assert!(matches!(error, XdpError::NotListed { list: "deny", .. }), "{error}");
     Ok(())
 }
@@ -263,10 +265,10 @@ fn objects_without_features_are_not_used_for_lists_and_limits() -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand sources send five times as much as their limit allows. One source keeps to
-/// its limit, and all its frames arrive.
+/// Ten thousand sources send five times as many packets as their burst allows. One source stays
+/// within its limit, and all its frames arrive.
 fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
-    // An emulated machine gets fewer.
+    // Use fewer sources on an emulated machine.
     let sources = (datagrams() / 100).clamp(100, 10_000) as u32;
     const EACH: u32 = 20;
     let limit = SourceLimit::per_second(50).burst(4);
@@ -293,7 +295,7 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
             }
             sent += u64::from(EACH);
         }
-        // A veth's ring holds 256 packets. Waiting keeps it from losing any.
+        // The ring of a veth device holds 256 packets. Wait, so that it does not overflow.
         ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "the veth lost frames");
         let due = loader.stats()?.redirected - received;
         received += rx_cpus.receive(due as usize, &mut seen)? as u64;
@@ -308,12 +310,12 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     ));
     assert_eq!(of_the_one, kept);
     assert_eq!(received, stats.redirected, "a frame that was not dropped is missing");
-    // The sources sent one after the other, so together they gained the packets of the
-    // whole time.
+    // The sources sent one after the other. Their buckets together therefore gained no more
+    // packets than one bucket gains in the whole time.
     let gained = seconds * f64::from(limit.packets_per_second);
     let may = f64::from(sources * limit.burst) + gained;
     let passed = stats.redirected - kept;
-    assert!(passed as f64 <= may, "{passed} of the flood passed, allowed were {may}");
+    assert!(passed as f64 <= may, "{passed} packets of the flood passed, the limit allows {may}");
     assert_eq!(stats.dropped_rate, sent - stats.redirected);
     Ok(())
 }

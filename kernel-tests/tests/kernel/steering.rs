@@ -1,5 +1,5 @@
-//! Steering: the kernel processes each partition's packets on the CPU that owns it. Sockets
-//! that the kernel chooses by CPU show where.
+//! Steering: the kernel processes the packets of each partition on the CPU that owns the
+//! partition. The tests learn the CPU from `RxCpuSockets`.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ tests! {
         jumbo_frames_are_steered_in_native_mode;
 }
 
-/// Sends one datagram for each key and returns the CPU on which each arrived.
+/// Sends one datagram for each key. Returns the CPU that processed each datagram.
 fn cpus_of(net: &TestNet, rx_cpus: &RxCpuSockets, keys: &[u32]) -> Result<BTreeMap<u32, usize>> {
     let sender = net.sending_socket()?;
     for &key in keys {
@@ -82,7 +82,7 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     for &target in targets() {
         let (net, rx_cpus, loader) =
             setup(&cpus, |config| config.partitions(partitions).force_target(target))?;
-        // The last partition moves, so its keys show the modulus.
+        // Move the last partition, so that its keys show whether the modulus is right.
         loader.update_cpu_steering(partitions - 1, cpus[0])?;
         let keys: Vec<u32> = (0..3 * partitions).collect();
         let expected = keys.iter().map(|&key| {
@@ -96,7 +96,8 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     Ok(())
 }
 
-/// Each burst is processed where the table said when the burst was sent, and none is lost.
+/// Each burst is processed on the CPU that owned the partition when the burst was sent. No
+/// datagram is lost.
 fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
     let cpus = online_cpus();
@@ -134,13 +135,13 @@ fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
     assert!(matches!(refused(0, u32::MAX), XdpError::UnknownCpu { .. }));
     assert!(matches!(refused(8, cpus[0]), XdpError::UnknownPartition { partition: 8, .. }));
     let processed_on = cpus_of(&net, &rx_cpus, &[0])?;
-    assert_eq!(processed_on[&0], cpus[0] as usize, "a refused move changes nothing");
+    assert_eq!(processed_on[&0], cpus[0] as usize, "a refused move changed the owner");
     Ok(())
 }
 
-/// In generic mode, kernels before 5.15 lose packets redirected to a CPU map with 4-byte
-/// values, and the object cannot tell which kernel runs it. Multi-buffer programs lose them on
-/// later kernels too.
+/// Most objects must not steer in generic mode. Kernels before 5.15 lose packets that are
+/// redirected to a CPU map with 4-byte values, and an object with such a map cannot tell which
+/// kernel runs it. Multi-buffer programs lose redirected packets on later kernels too.
 fn objects_that_cannot_steer_in_generic_mode_filter_there() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
         let (net, rx_cpus, loader) = setup(&online_cpus(), |config| {
@@ -156,13 +157,14 @@ fn only_filters(net: &TestNet, rx_cpus: &RxCpuSockets, loader: &XdpLoader) -> Re
     assert!(!loader.steers());
     assert!(matches!(loader.update_cpu_steering(0, 0), Err(XdpError::FilterOnly)));
     net.sending_socket()?.send_to(b"junk", TestNet::destination(9999))?;
-    assert_eq!(cpus_of(net, rx_cpus, &[0, 1, 2])?.len(), 3, "valid packets pass");
+    assert_eq!(cpus_of(net, rx_cpus, &[0, 1, 2])?.len(), 3, "a valid packet did not pass");
     let stats = loader.stats()?;
     assert_eq!((stats.redirected, stats.passed_no_queue, stats.dropped), (0, 3, 1));
     Ok(())
 }
 
-/// Each object in each mode is refused, steers, or filters. Valid packets arrive in any case.
+/// In each mode, the kernel either refuses an object or delivers every valid packet. A loaded
+/// object either steers or only filters.
 fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
@@ -172,7 +174,8 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
             let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
                 Err(error) => {
-                    // Before Linux 5.15 the kernel refuses CPU maps with 8-byte values here.
+                    // Before Linux 5.15, the kernel refuses a program whose CPU map has 8-byte
+                    // values in generic mode.
                     let generic = mode == XdpAttachMode::Generic;
                     assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
                     assert_eq!(target, "linux-5.9");
@@ -192,8 +195,8 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     Ok(())
 }
 
-/// Packets in several buffers, up to the largest for an MTU of 9000, arrive whole on the
-/// owner's CPU. Junk of that size is dropped.
+/// Packets of up to 9000 bytes, which need several buffers, arrive intact on the owner's CPU.
+/// Junk of the same size is dropped.
 fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;
     let cpus = online_cpus();

@@ -1,4 +1,5 @@
-//! Receivers in tokio, which waits for their descriptors edge-triggered.
+//! Receivers in tokio tasks. tokio polls descriptors edge-triggered, so it is woken only once
+//! for several datagrams.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,12 +16,12 @@ use crate::tokio_tasks::ReceiverTasks;
 
 tests! {
     Namespaces:
-        tokio_handles_all_that_waited_before_it_began,
+        tokio_handles_all_datagrams_queued_before_it_started,
         tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves,
         tokio_task_that_panicked_is_reported_and_can_be_replaced;
 }
 
-/// Ways without XDP: everybody may use the second one.
+/// The ways without XDP. `Way::Classic` needs no privileges.
 fn socket_ways() -> impl Iterator<Item = Way> {
     [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available())
 }
@@ -29,7 +30,7 @@ fn open(net: &TestNet, way: Way) -> Result<Ingest> {
     way.open(&net.receiver, &IngestConfig::new(two_cpus()), &ObjectSet::new()?)
 }
 
-/// Starts a runtime for each CPU, which records what arrives.
+/// Starts a task for each CPU that records the datagrams that arrive.
 fn start(ingest: &Ingest, arrivals: &Arrivals) -> Result<ReceiverTasks> {
     let handlers = (0..PARTITIONS as u32).map(|p| Mutex::new(arrivals.handler(p)));
     let handlers: Arc<Vec<Mutex<Handler>>> = Arc::new(handlers.collect());
@@ -38,14 +39,15 @@ fn start(ingest: &Ingest, arrivals: &Arrivals) -> Result<ReceiverTasks> {
     })?)
 }
 
-/// The descriptor announces these datagrams once, and none follows that would announce the
-/// rest of them.
-fn tokio_handles_all_that_waited_before_it_began() -> Result<()> {
+/// tokio is woken once for the queued datagrams, and no later datagram wakes it again. The task
+/// must therefore receive all of them after one wake-up.
+fn tokio_handles_all_datagrams_queued_before_it_started() -> Result<()> {
     for way in socket_ways() {
         let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
         let ingest = open(&net, way)?;
         let mut stream = Stream::new(&net, &arrivals)?;
-        // Several batches for each receiver, and fewer than a veth's ring holds.
+        // Send several batches for each receiver, but fewer packets than the 256 that the ring of
+        // a veth device holds.
         (0..200).try_for_each(|_| stream.send_one())?;
         let tasks = start(&ingest, &arrivals)?;
         stream.wait_for_all().with_context(|| format!("{way:?}"))?;
@@ -55,8 +57,8 @@ fn tokio_handles_all_that_waited_before_it_began() -> Result<()> {
     Ok(())
 }
 
-/// The sender waits after each batch until all of it has arrived, so a datagram that is left
-/// behind fails the test instead of arriving with the next batch.
+/// The sender waits until each batch has arrived completely. If a task leaves a datagram in its
+/// socket, the test therefore fails; otherwise the next batch would wake the task.
 fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Result<()> {
     const PARTITION: u32 = 0;
     const MOVES: u64 = 20;
@@ -70,10 +72,11 @@ fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Resu
         let cpus = two_cpus();
         let move_back_and_forth = || -> Result<()> {
             for round in 1..=MOVES {
-                // Spread over the whole stream.
+                // Spread the moves over the whole stream.
                 let due = total * round / (MOVES + 1);
                 let arrived = wait_until(|| Ok(arrivals.received() >= due))?;
-                ensure!(arrived, "move {round}: {} of {due} arrived", arrivals.received());
+                let received = arrivals.received();
+                ensure!(arrived, "move {round}: {received} of {due} datagrams arrived");
                 let cpu = cpus[round as usize % 2];
                 ingest.move_partition(PARTITION, cpu)?;
                 ensure!(ingest.owner(PARTITION) == Some(cpu));
@@ -95,17 +98,17 @@ fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Resu
     Ok(())
 }
 
-/// New tasks go on with the datagram after the one at which the handler panicked. No other
-/// datagram arrives that would wake them.
+/// New tasks continue after the datagram at which the handler panicked. They must do so without
+/// another datagram that wakes them.
 fn tokio_task_that_panicked_is_reported_and_can_be_replaced() -> Result<()> {
     let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
     let ingest = open(&net, Way::Classic)?;
     let sender = net.sending_socket()?;
     let send = |key: u32| sender.send_to(&datagram(key, &[0; 9]), TestNet::destination(PORT));
-    // All go to the first CPU, and fit into one batch.
+    // All these datagrams go to the first CPU and fit into one batch.
     (0..20).try_for_each(|round| send(2 * round).map(drop))?;
     let tasks = ReceiverTasks::start(&ingest, |_| panic!("the handler panics"))?;
-    ensure!(wait_until(|| Ok(tasks.has_failed()))?, "the task goes on");
+    ensure!(wait_until(|| Ok(tasks.has_failed()))?, "the task is not reported as failed");
     let error = tasks.stop().expect_err("the handler panicked");
     ensure!(error.with_causes().to_string().contains("panic"), "{}", error.with_causes());
     let tasks = start(&ingest, &arrivals)?;

@@ -1,4 +1,4 @@
-//! Real datagrams: what arrives at a socket, what does not, and what is counted.
+//! Real datagrams from ordinary sockets: which of them arrive, and how each is counted.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
@@ -22,8 +22,8 @@ tests! {
 const KEYS: u32 = 8;
 const EACH: u32 = 25;
 
-/// Sends a known mixture of datagrams. Checks what reached a socket, and that the statistics
-/// are exactly what was sent.
+/// Sends a known mixture of datagrams. Checks that only valid datagrams reach the sockets, and
+/// that the statistics match the mixture exactly.
 fn check_mixture(mode: XdpAttachMode) -> Result<()> {
     let net = TestNet::new()?;
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
@@ -48,16 +48,17 @@ fn check_mixture(mode: XdpAttachMode) -> Result<()> {
         sender.send_to(b"LAMI", TestNet::destination(9999))?;
         sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
         sender.send_to(b"not ours", TestNet::destination(9998))?;
-        // A veth's ring holds 256 packets, so all have to arrive before the next round.
+        // The ring of a veth device holds 256 packets. Receive this round before the next one,
+        // so that the ring does not overflow.
         received += rx_cpus.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;
     net.raw_socket()?.send(&frame::with_udp_length(frame::udp(9999, &datagram(1, b"x")), 4))?;
     received += rx_cpus.receive(1, &mut seen)? + rx_cpus.receive_rest(&mut seen)?;
-    assert_eq!(received, (EACH * KEYS + 1) as usize, "nothing but the valid ones arrives");
+    assert_eq!(received, (EACH * KEYS + 1) as usize, "only valid datagrams must arrive");
     assert_eq!((valid, reassembled), (EACH * KEYS, 1));
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
-    assert_eq!(others, EACH as usize, "another port's datagrams are left alone");
+    assert_eq!(others, EACH as usize, "datagrams to another port must all arrive");
 
     let mut sent = XdpStats::default();
     let valid = u64::from(EACH * KEYS);
@@ -66,7 +67,7 @@ fn check_mixture(mode: XdpAttachMode) -> Result<()> {
     sent.dropped_short = u64::from(EACH);
     sent.dropped_length = u64::from(EACH);
     sent.dropped = 3 * u64::from(EACH);
-    sent.passed_fragment = 3; // 4020 bytes over an MTU of 1500
+    sent.passed_fragment = 3; // 4020 bytes with an MTU of 1500
     sent.passed = sent.passed_fragment + sent.passed_no_queue;
     sent.invalid = 1;
     assert_eq!(loader.stats()?, sent);
@@ -81,7 +82,7 @@ fn generic_mode_filters_and_counts_exactly() -> Result<()> {
     check_mixture(XdpAttachMode::Generic)
 }
 
-/// They start at zero with each load, and each interface has its own.
+/// The statistics start at zero with each load, and each interface has its own.
 fn statistics_belong_to_one_loader() -> Result<()> {
     let (one, two) = (TestNet::new()?, TestNet::new()?);
     let config = config().build()?;
@@ -108,7 +109,7 @@ fn statistics_are_summed_over_cpus() -> Result<()> {
     Ok(())
 }
 
-/// They filter port 9999 and pass every valid packet.
+/// An object that `ip link` attaches filters port 9999 and passes every valid packet.
 fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
     for &target in targets() {
         let object = prebuilt().join(object_of(target));
@@ -123,7 +124,8 @@ fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
                     cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec {section}");
                 Ok(ip.quiet().ignore_stderr().run().is_ok())
             })?;
-            // Kernels that lose packets in generic mode refuse CPU maps with 8-byte values there.
+            // Kernels that lose redirected packets in generic mode refuse programs whose CPU map
+            // has 8-byte values in this mode.
             let refused =
                 mode == "xdpgeneric" && target == "linux-5.9" && steering_modes().len() < 2;
             assert_eq!(attached, !refused, "{target} {mode}");

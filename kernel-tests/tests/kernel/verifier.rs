@@ -1,5 +1,5 @@
-//! The verifier's work for each program, compared with a budget. It takes time at every
-//! load, and old kernels have lower limits.
+//! Compares the verifier's work for each program with a budget. The work delays every load, and
+//! old kernels refuse programs that need too much of it.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};
@@ -13,7 +13,7 @@ tests! {
         every_program_stays_within_its_verifier_budget;
 }
 
-/// The file `bpf-prebuilt/verifier.toml`.
+/// The content of `bpf-prebuilt/verifier.toml`.
 #[derive(Deserialize)]
 struct Record {
     program: Vec<Budget>,
@@ -60,6 +60,6 @@ fn every_program_stays_within_its_verifier_budget() -> Result<()> {
             }
         }
     }
-    ensure!(beyond.is_empty(), "more than bpf-prebuilt/verifier.toml allows: {beyond:#?}");
+    ensure!(beyond.is_empty(), "over budget in bpf-prebuilt/verifier.toml: {beyond:#?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What arrived, in memory that outlives the process that receives it.
+//! Records which datagrams arrived, in memory that outlives the receiving process.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::runtime::Handler;
 pub const SENDERS: usize = 8;
 pub const PARTITIONS: usize = 64;
 
-// Indices of the counters. A "place" is a partition and a sender.
+// Indices of the counters. A "place" is a pair of a partition and a sender.
 const RECEIVED: usize = 0;
 const OUT_OF_ORDER: usize = 1;
 const FIRST_WRONG: usize = 2;
 const CPUS: usize = 3;
-/// By place: the first number that arrived, plus one. 0 means that none has.
+/// For each place: the number of its first datagram plus one, or 0 if none has arrived.
 const FIRST: usize = CPUS + PARTITIONS;
-/// By place: the number that is due next.
+/// For each place: the number of the next expected datagram.
 const EXPECTED: usize = FIRST + PARTITIONS * SENDERS;
 
-/// What any process received of the numbered datagrams.
+/// The numbered datagrams that all processes together received.
 #[derive(Clone, Debug)]
 pub struct Arrivals(Arc<SharedCounters>);
 
@@ -31,7 +31,7 @@ impl Arrivals {
         Ok(Arrivals(Arc::new(SharedCounters::new(EXPECTED + PARTITIONS * SENDERS)?)))
     }
 
-    /// Opens those of another process by their [`Arrivals::path`].
+    /// Opens the arrivals that another process created, by their [`Arrivals::path`].
     pub fn open(path: &str) -> Result<Arrivals> {
         Ok(Arrivals(Arc::new(SharedCounters::open(path)?)))
     }
@@ -53,7 +53,7 @@ impl Arrivals {
 
     fn add(&self, partition: usize, sender: usize, number: u64) {
         let numbers = self.0.numbers();
-        // Only the partition's owner writes the counters of its places.
+        // Loads and stores are enough, because only the partition's owner writes these counters.
         let place = partition * SENDERS + sender;
         let (first, expected) = (&numbers[FIRST + place], &numbers[EXPECTED + place]);
         if first.load(Relaxed) == 0 {
@@ -75,20 +75,20 @@ impl Arrivals {
         self.0.numbers()[RECEIVED].load(Relaxed)
     }
 
-    /// The CPUs on which a partition was handled, a bit each.
+    /// The CPUs on which a partition was handled, as a bit mask.
     pub fn cpus(&self, partition: usize) -> u64 {
         self.0.numbers()[CPUS + partition].load(Relaxed)
     }
 
-    /// The numbers that arrived at a place.
+    /// The range of datagram numbers that arrived at a place.
     pub fn seen(&self, place: usize) -> Range<u64> {
         let numbers = self.0.numbers();
         let first = numbers[FIRST + place].load(Relaxed);
         first.saturating_sub(1)..numbers[EXPECTED + place].load(Relaxed)
     }
 
-    /// Fails unless every datagram arrived once and in order. `sent` has the number of
-    /// datagrams by place.
+    /// Fails unless every datagram arrived once and in order. `sent` is the number of datagrams
+    /// that were sent to each place.
     pub fn check(&self, sent: &[u64]) -> Result<()> {
         self.check_order()?;
         let all: u64 = sent.iter().sum();
@@ -100,14 +100,14 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Fails unless the numbers that arrived at each place follow each other.
+    /// Fails unless the numbers at each place arrived in sequence, without a gap.
     pub fn check_order(&self) -> Result<()> {
         let numbers = self.0.numbers();
         let wrong = numbers[OUT_OF_ORDER].load(Relaxed);
         let first = numbers[FIRST_WRONG].load(Relaxed);
         ensure!(
             wrong == 0,
-            "{wrong} datagrams out of order, the first of partition {}, sender {}, number {}",
+            "{wrong} datagrams out of order, first: partition {}, sender {}, number {}",
             first >> 56,
             first >> 48 & 0xff,
             first & 0xffff_ffff_ffff

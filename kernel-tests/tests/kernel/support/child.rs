@@ -1,4 +1,5 @@
-//! What the test program does as a process of its own, which a test starts, stops or kills.
+//! Child processes. A test runs the test program again with one of the arguments below, and
+//! later stops or kills that process.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -14,20 +15,22 @@ use super::objects::ObjectSet;
 use super::ways::OwnerWay;
 use crate::runtime::ThreadPerCoreRuntime;
 
-/// The argument with which the program holds an attachment until its standard input ends
-/// or it is killed.
+/// The argument that makes the process attach the XDP program, and hold the attachment until
+/// its standard input ends or it is killed.
 pub const HOLD: &str = "--hold-attachment";
 
-/// The argument with which the program owns ingest until it hands over, its standard input
-/// ends, or it is killed. Further arguments: the name of an
-/// [`OwnerWay`](super::OwnerWay), the path of the [`Arrivals`], the socket where its
-/// successor finds it, and the socket of its predecessor if there is one.
+/// The argument that makes the process own ingest until it hands over, its standard input ends,
+/// or it is killed. Further arguments: the name of an [`OwnerWay`](super::OwnerWay), the path of
+/// the [`Arrivals`], the path of the socket to which its successor connects, and optionally the
+/// path of its predecessor's socket.
 pub const OWN: &str = "--own-ingest";
 
-/// A partition that the first owner moves. Its successors have to take over the new owner.
+/// A partition that the first process moves to the other CPU. Its successors must keep that CPU
+/// as the owner.
 pub const MOVED: u32 = 0;
 
-/// Does what the arguments ask for; `None` if they are those of the test runner.
+/// Runs as a child process if the arguments ask for it. Returns `None` if the arguments are for
+/// the test runner.
 pub fn run_as_child() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (first, rest) = arguments.split_first()?;
@@ -90,7 +93,7 @@ fn own(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Waits for a line on standard input, or for the end of the process that writes it.
+/// Waits until standard input has a line or is closed. It is closed when the test ends.
 fn wait_for_end_of_input() {
     std::io::stdin().read_line(&mut String::new()).ok();
 }

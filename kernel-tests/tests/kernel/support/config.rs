@@ -1,4 +1,4 @@
-//! Loading on the test network.
+//! The configuration of most tests, and loading with it on the test network.
 
 use laminar_xdp::{XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
 use testbed::TestNet;

@@ -1,4 +1,4 @@
-//! Ingest in a network namespace, read without a runtime.
+//! Ingest in a network namespace, without a runtime: the test itself calls the receivers.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::arrivals::PARTITIONS;
 use super::config::config;
 use super::machine::two_cpus;
 
-/// The port that every configuration of the tests has by default.
+/// The default port of `XdpConfig`, which the tests keep.
 pub const PORT: u16 = 9999;
 
 /// A network namespace with nothing but the loopback interface.
@@ -30,9 +30,9 @@ pub fn open(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpErro
     namespace.enter(|| Ingest::open(&IngestConfig::new(two_cpus()), config))
 }
 
-/// Opens ingest where an earlier one was closed, and waits up to five seconds for its port. A
-/// process that a test starts meanwhile has copies of all descriptors until it calls exec, so
-/// the port can stay in use for a moment.
+/// Opens ingest where another ingest was closed, and waits up to five seconds for its port. If
+/// another test starts a child process, the child has copies of all descriptors until it calls
+/// exec. The port can therefore stay in use for a moment.
 pub fn open_again(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
     let begin = Instant::now();
     loop {
@@ -50,10 +50,10 @@ pub fn receivers(ingest: &Ingest) -> Result<Vec<Receiver>> {
     Ok(two_cpus().into_iter().map(|cpu| ingest.receiver(cpu)).collect::<Result<_, _>>()?)
 }
 
-/// A datagram: its receiver's CPU, its partition, and its payload.
+/// A received datagram: the CPU of its receiver, its partition, and its payload.
 pub type Received = (u32, u32, Vec<u8>);
 
-/// Receives until nothing arrives for a while.
+/// Receives until ten rounds over all receivers have returned no datagram.
 pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
     let (mut seen, mut idle) = (Vec::new(), 0);
     while idle < 10 {
@@ -69,12 +69,12 @@ pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
     Ok(seen)
 }
 
-/// Whether each datagram was received on the CPU that owns its partition at the start.
+/// Whether each datagram was received on the CPU that initially owns its partition.
 pub fn all_at_owners(received: &[Received]) -> bool {
     received.iter().all(|(cpu, partition, _)| *cpu == owner_of(*partition))
 }
 
-/// The CPU that owns a partition at the start.
+/// The CPU that initially owns a partition.
 pub fn owner_of(partition: u32) -> u32 {
     two_cpus()[partition as usize % 2]
 }

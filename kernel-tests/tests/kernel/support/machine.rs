@@ -4,10 +4,10 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// The CPUs that are online: at least two, because one CPU shows no steering.
+/// The CPUs that are online. Panics if there is only one, because steering needs two.
 pub fn online_cpus() -> Vec<u32> {
     let cpus = testbed::online_cpus();
-    assert!(cpus.len() >= 2, "steering needs two CPUs, online are {cpus:?}");
+    assert!(cpus.len() >= 2, "the tests of steering need two online CPUs, but have {cpus:?}");
     cpus
 }
 
@@ -17,7 +17,7 @@ pub fn two_cpus() -> [u32; 2] {
     [cpus[0], cpus[1]]
 }
 
-/// Runs `work` while a CPU is offline. The CPU comes back even if `work` panics.
+/// Takes a CPU offline, runs `work`, and brings the CPU back online even if `work` panics.
 pub fn with_cpu_offline<T>(cpu: u32, work: impl FnOnce() -> T) -> Result<T> {
     struct BringBack(String);
     impl Drop for BringBack {

@@ -1,5 +1,5 @@
-//! What the test modules share. A test module imports from here and never from another
-//! test module.
+//! Functions and types that the test modules share. A test module imports from here and never
+//! from another test module.
 
 mod arrivals;
 mod child;

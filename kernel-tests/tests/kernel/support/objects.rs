@@ -1,4 +1,4 @@
-//! The checked-in objects, and which of them the running kernel has to accept.
+//! The checked-in objects, and which of them the running kernel must accept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use testbed::{TestNet, kernel};
 use super::config::{config, load};
 use super::machine::online_cpus;
 
-/// The target for the oldest kernels.
+/// The target that supports the oldest kernels.
 pub const BASELINE: &str = "linux-4.15";
 
-/// The targets whose objects the running kernel has to accept, best first. They come from the
-/// manifest, so the tests of every object run for a new target too.
+/// The targets whose objects the running kernel must accept, best first. The list comes from
+/// the manifest, so the tests also cover a target that is added later.
 pub fn targets() -> &'static [&'static str] {
     static TARGETS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         let accepted = |object: &&ObjectEntry| {
@@ -28,7 +28,7 @@ pub fn targets() -> &'static [&'static str] {
     &TARGETS
 }
 
-/// The targets among them whose objects have lists, limits and samples.
+/// The subset of [`targets`] whose objects have lists, limits and samples.
 pub fn targets_with_features() -> impl Iterator<Item = &'static str> {
     let has_features = |object: &&ObjectEntry| object.programs.len() > 1;
     let with_features = xdp_objects().iter().filter(has_features);
@@ -48,12 +48,13 @@ fn xdp_objects() -> &'static [ObjectEntry] {
     &OBJECTS
 }
 
-/// The file of the best object for the running kernel, for packets in one buffer.
+/// The file of the best object for packets in one buffer on the running kernel.
 pub fn best() -> String {
     object_of(targets()[0])
 }
 
-/// The file of the best object in generic mode. Before Linux 5.15 that object only filters.
+/// The file of the best object in generic mode. Before Linux 5.15, this object filters without
+/// steering.
 pub fn best_in_generic_mode() -> String {
     if kernel::generic_mode_redirects() { best() } else { object_of("linux-5.3") }
 }
@@ -67,7 +68,7 @@ pub fn object_of(target: &str) -> String {
 pub fn picked(loader: &XdpLoader) -> &str {
     let candidates = &loader.selection().candidates;
     let picked = candidates.iter().find(|c| matches!(c.outcome, Outcome::Picked { .. }));
-    &picked.expect("one is picked").file
+    &picked.expect("the loader picked an object").file
 }
 
 /// The folder of the checked-in objects.
@@ -100,7 +101,7 @@ impl ObjectSet {
         Ok(set)
     }
 
-    /// The path of a file of the set. An empty name is the folder itself.
+    /// The path of a file in the set. The path of the empty name is the folder of the set.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -113,12 +114,13 @@ impl ObjectSet {
         Ok(fs::write(self.path(Manifest::FILE_NAME), text)?)
     }
 
-    /// Loads from a path of the set.
+    /// Loads from the path of a file in the set, or of the folder.
     pub fn load(&self, net: &TestNet, name: &str) -> Result<XdpLoader, XdpError> {
         load(net, &config().bpf_object_path(self.path(name)).build()?, &online_cpus())
     }
 
-    /// The error of loading from a path of the set. Fails if a program is attached after it.
+    /// Tries to load from a path in the set and returns the error. Panics if loading succeeds,
+    /// or if a program is attached afterwards.
     pub fn load_error(&self, net: &TestNet, name: &str) -> XdpError {
         let error = self.load(net, name).expect_err(name);
         assert!(!net.carries_xdp().unwrap(), "{name}: {error}");

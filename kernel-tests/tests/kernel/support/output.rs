@@ -1,4 +1,4 @@
-//! What tests print, and what the code under test logs.
+//! Output of the tests, and warnings that the code under test logs.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -7,19 +7,19 @@ use tracing::Level;
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps a line until all tests are done. Printed at once, it would break the list of
+/// Stores a line that is printed after all tests, so that it does not interrupt the list of
 /// results.
 pub fn note(text: String) {
     NOTES.lock().unwrap().push(text);
 }
 
-/// Takes the lines that [`note`] kept.
+/// Takes the lines that [`note`] stored.
 pub fn take_notes() -> Vec<String> {
     std::mem::take(&mut NOTES.lock().unwrap())
 }
 
-/// Runs `work` on this thread and returns also its warnings, one a line. Needs
-/// [`enable_warnings`].
+/// Runs `work` on this thread. Returns its result and the warnings that it logged, one per
+/// element. The process must have called [`enable_warnings`].
 pub fn capture_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -43,9 +43,9 @@ pub fn capture_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, text.lines().map(String::from).collect())
 }
 
-/// Installs a subscriber for the whole process that discards warnings. `tracing` caches
-/// for each call site whether any subscriber wants it. Without this one, a call site that
-/// a thread without a subscriber reaches first stays disabled.
+/// Installs a subscriber for the whole process that discards warnings. `tracing` caches for each
+/// call site whether any subscriber is interested in it. Without a process-wide subscriber, a
+/// call site stays disabled if a thread without a subscriber reaches it first.
 pub fn enable_warnings() {
     let sink = tracing_subscriber::fmt().with_max_level(Level::WARN);
     let sink = sink.with_writer(io::sink).finish();

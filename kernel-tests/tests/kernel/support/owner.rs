@@ -1,4 +1,4 @@
-//! An owner of ingest that is a process of its own.
+//! Child processes that own ingest.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,9 +18,9 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Starts an owner in the receiver's namespace and waits until it receives. `way` names
-    /// an [`OwnerWay`](super::OwnerWay), and `folder` is where owners put their sockets. With
-    /// a predecessor, the process takes over from it.
+    /// Starts an owner in the receiver's namespace and waits until it receives. `way` is the
+    /// name of an [`OwnerWay`](super::OwnerWay), and `folder` is where owners create their
+    /// sockets. If there is a predecessor, the new process takes over from it.
     pub fn start(
         net: &TestNet,
         way: &str,
@@ -49,13 +49,13 @@ impl Owner {
         Ok(line.trim().into())
     }
 
-    /// Waits until the process ends with success. Returns the last line that it printed
-    /// before `done`.
+    /// Asks the process to end and waits for it. Returns the last line that the process printed
+    /// before `done`. Fails if the process fails.
     pub fn end(mut self) -> Result<String> {
         drop(self.process.stdin.take());
         let (mut last, mut line) = (String::new(), self.read_line()?);
         while line != "done" {
-            ensure!(!line.is_empty(), "the owner ended too early, after {last:?}");
+            ensure!(!line.is_empty(), "the owner ended too early; its last output is {last:?}");
             last = line;
             line = self.read_line()?;
         }

@@ -1,4 +1,4 @@
-//! What the caller may do. The runner finds out once, before it starts a thread.
+//! The privileges of this process. The runner determines them once, before it starts a thread.
 
 use std::fs;
 use std::io;
@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::ingest::loopback;
 
-/// What the tests of this process may do.
+/// What the tests in this process are allowed to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Privileges {
-    /// Root in the initial user namespace: BPF programs and network namespaces.
+    /// Root in the initial user namespace: may load BPF programs and create network namespaces.
     Root,
-    /// Root in a user namespace: network namespaces, but no BPF programs.
+    /// Root in another user namespace: may create network namespaces, but not load BPF programs.
     UserNamespace,
-    /// Neither, with the reason.
+    /// May neither load BPF programs nor create network namespaces. The text is the reason.
     Neither(String),
 }
 
@@ -33,8 +33,8 @@ pub fn privileges() -> &'static Privileges {
     PRIVILEGES.get().expect("the runner acquires privileges first")
 }
 
-/// Enters a user namespace unless the caller is root. Must be called before the process
-/// starts a second thread: the kernel moves only single-threaded processes.
+/// Enters a user namespace unless the process is root. Must be called before the process starts
+/// a second thread, because only a single-threaded process can enter a user namespace.
 pub fn acquire_privileges() -> &'static Privileges {
     PRIVILEGES.get_or_init(|| {
         if is_root() {
@@ -48,25 +48,26 @@ pub fn acquire_privileges() -> &'static Privileges {
 }
 
 fn is_root() -> bool {
-    // Root of a container may be root of another user namespace only, which cannot load
-    // BPF programs. The initial user namespace maps every id to itself. A kernel without
-    // user namespaces does not have the file.
+    // Root in a container may be root in another user namespace, and such a process cannot load
+    // BPF programs. Only the initial user namespace maps every id to itself. A kernel without
+    // user namespaces does not have this file.
     let map = fs::read_to_string("/proc/self/uid_map");
     let initial = map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]));
     initial && testbed::missing_privileges().is_none()
 }
 
 fn enter_user_namespace() -> Result<()> {
-    // SAFETY: neither call has a precondition, and neither fails.
+    // SAFETY: both calls have no precondition and cannot fail.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
-    // SAFETY: no pointer is passed.
+    // SAFETY: the call takes no pointer.
     let answer = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
     ensure!(answer == 0, "unshare(CLONE_NEWUSER): {}", io::Error::last_os_error());
-    // The kernel maps a group for an unprivileged user only after this.
+    // Without this, the kernel refuses the `gid_map` of an unprivileged user.
     fs::write("/proc/self/setgroups", "deny").context("/proc/self/setgroups")?;
-    // `ip` is a process of its own, and only root keeps its capabilities across exec.
+    // Map the user to root, because only root keeps its capabilities when it executes `ip`.
     fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("/proc/self/uid_map")?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("/proc/self/gid_map")?;
-    // AppArmor can allow the namespace and still refuse what its capabilities stand for.
-    loopback().context("make a network namespace in it").map(drop)
+    // Try to create a network namespace: AppArmor can allow the user namespace and still refuse
+    // the operations that need its capabilities.
+    loopback().context("cannot create a network namespace in a user namespace").map(drop)
 }

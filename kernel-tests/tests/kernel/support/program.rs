@@ -1,4 +1,4 @@
-//! The loaded program, to run on crafted frames.
+//! Access to the loaded program for test runs on crafted frames.
 
 use std::os::fd::OwnedFd;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use laminar_xdp::XdpLoader;
 use testbed::bpf;
 
-// Of the kernel's `enum xdp_action`.
+// From the kernel's `enum xdp_action`.
 pub const DROP: u32 = 1;
 pub const PASS: u32 = 2;
 pub const REDIRECT: u32 = 4;

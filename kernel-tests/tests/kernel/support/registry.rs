@@ -1,4 +1,4 @@
-//! The tests of each module, as the runner lists them.
+//! The list of tests that each module gives the runner.
 
 use anyhow::Result;
 
@@ -11,16 +11,16 @@ pub struct Test {
     pub run: fn() -> Result<()>,
 }
 
-/// What a test needs of the caller and of the machine.
+/// The privileges that a test needs, and whether it needs the machine for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Network namespaces, which every user gets inside a user namespace. Such a test loads
-    /// no BPF program unless the caller is root.
+    /// The test needs network namespaces, which every user can create in a user namespace. It
+    /// loads BPF programs only if the caller is root.
     Namespaces,
-    /// Root, because the test loads BPF programs.
+    /// The test needs root, because it loads BPF programs.
     Root,
-    /// Root, and no other test at the same time, because the test takes a CPU offline or
-    /// blocks one.
+    /// The test needs root, and no other test may run at the same time, because it takes a CPU
+    /// offline or blocks it.
     WholeMachine,
 }
 

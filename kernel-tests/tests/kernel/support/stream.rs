@@ -9,11 +9,11 @@ use testbed::frame::datagram;
 
 use super::arrivals::{Arrivals, PARTITIONS, SENDERS};
 
-/// The most datagrams under way at once: a veth's ring holds 256 packets.
+/// The maximum number of datagrams in flight. The ring of a veth device holds 256 packets.
 const WINDOW: u64 = 200;
 
-/// How many datagrams a test sends that wants many: a million, unless the variable
-/// LAMINAR_XDP_DATAGRAMS sets another number for an emulated machine.
+/// The number of datagrams that the large tests send: one million, or the value of the
+/// environment variable LAMINAR_XDP_DATAGRAMS. Emulated machines set a smaller number.
 pub fn datagrams() -> u64 {
     let given = std::env::var("LAMINAR_XDP_DATAGRAMS").ok();
     given.map_or(1_000_000, |number| number.parse().expect("LAMINAR_XDP_DATAGRAMS is a number"))
@@ -27,11 +27,11 @@ pub fn send_a_thousand(net: &TestNet, arrivals: &Arrivals) -> Result<()> {
     stream.check()
 }
 
-/// The senders.
+/// Several sending sockets, and the numbers of the datagrams that they send.
 pub struct Stream {
     sockets: Vec<UdpSocket>,
     arrivals: Arrivals,
-    /// The next number of each partition and sender.
+    /// For each pair of partition and sender, the number of the next datagram.
     pub next: Vec<u64>,
     pub sent: u64,
 }
@@ -43,7 +43,7 @@ impl Stream {
         Ok(Stream { sockets, arrivals, next, sent: 0 })
     }
 
-    /// Sends datagrams, no faster than they arrive.
+    /// Sends datagrams, with at most `WINDOW` in flight.
     pub fn send(&mut self, datagrams: u64) -> Result<()> {
         for _ in 0..datagrams {
             self.send_one()?;
@@ -54,10 +54,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends one datagram, even if none arrives.
+    /// Sends one datagram without waiting for earlier ones to arrive.
     pub fn send_one(&mut self) -> Result<()> {
         let (sender, partition) = (self.sent as usize % SENDERS, self.sent as usize / SENDERS);
-        // Consecutive datagrams of a sender go to distant partitions.
+        // Send consecutive datagrams of a sender to distant partitions.
         let partition = partition * 37 % PARTITIONS;
         let number = &mut self.next[partition * SENDERS + sender];
         let mut payload = [0; 9];
@@ -72,7 +72,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends while `work` runs, and at least `datagrams`. Then waits until all have arrived.
+    /// Sends at least `datagrams` datagrams, and keeps sending while `work` runs. Then waits
+    /// until all have arrived.
     pub fn send_while(
         &mut self,
         datagrams: u64,

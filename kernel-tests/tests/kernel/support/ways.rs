@@ -1,4 +1,4 @@
-//! The ways in which datagrams reach the owner of their partition.
+//! The configurations ("ways") in which datagrams reach the owner of their partition.
 
 use anyhow::Result;
 use laminar_xdp::{Ingest, IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
@@ -13,7 +13,7 @@ use super::restrictions::keep_only;
 use super::stream::datagrams;
 use crate::runtime::ThreadPerCoreRuntime;
 
-/// A way in which datagrams reach their owner.
+/// How datagrams reach their owner: what steers packets, and what chooses the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// A BPF object chooses the socket, without XDP.
@@ -22,13 +22,14 @@ pub enum Way {
     Classic,
     /// XDP steers, and a BPF object chooses the socket.
     Xdp(XdpAttachMode),
-    /// XDP steers in native mode, and classic BPF chooses the socket, as before Linux 4.19.
+    /// XDP steers in native mode, and classic BPF chooses the socket. Kernels before 4.19 allow
+    /// nothing better.
     XdpAndClassic,
-    /// XDP in generic mode with an object that only filters there.
+    /// XDP filters in generic mode, with an object that does not steer in generic mode.
     FilterOnly,
 }
 
-/// The modes in which the running kernel has to be able to steer.
+/// The modes in which the running kernel must be able to steer.
 pub fn steering_modes() -> &'static [XdpAttachMode] {
     let both = &[XdpAttachMode::Native, XdpAttachMode::Generic];
     if kernel::generic_mode_redirects() { both } else { &both[..1] }
@@ -39,7 +40,7 @@ pub fn steering_modes() -> &'static [XdpAttachMode] {
 pub fn ways() -> Vec<(Way, u64)> {
     let steering = steering_modes().iter().map(|mode| (Way::Xdp(*mode), datagrams()));
     let sockets = [(Way::Sockets, datagrams())];
-    // Every sender reaches every partition with these.
+    // Send at least 1000, so that every sender reaches every partition.
     let few = (datagrams() / 10).max(1000);
     let rest = [Way::Classic, Way::XdpAndClassic, Way::FilterOnly].map(|way| (way, few));
     let all = sockets.into_iter().chain(steering).chain(rest);
@@ -47,7 +48,8 @@ pub fn ways() -> Vec<(Way, u64)> {
 }
 
 impl Way {
-    /// Whether the kernel and the caller's privileges allow it. Classic BPF needs neither.
+    /// Whether the kernel and the caller's privileges allow this way. Classic BPF is always
+    /// allowed.
     pub fn is_available(self) -> bool {
         match self {
             Way::Classic => true,
@@ -56,7 +58,7 @@ impl Way {
         }
     }
 
-    /// How an owner is configured. `objects` lists no object for sockets.
+    /// The configuration of an owner. `objects` must be a set without an object for sockets.
     pub fn config(self, objects: &ObjectSet) -> XdpConfigBuilder {
         let config = config().partitions(PARTITIONS as u32);
         match self {
@@ -67,7 +69,7 @@ impl Way {
         }
     }
 
-    /// Gives up the capabilities of the calling thread that the way must not have.
+    /// Drops the capabilities of the calling thread if this way must run without them.
     pub fn restrict(self) {
         if self == Way::Classic {
             keep_only(&[]);
@@ -115,13 +117,14 @@ impl Way {
     }
 }
 
-/// A way for an owner that is a process of its own.
+/// A way for an owner that runs as a child process.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnerWay {
-    /// How the process is told.
+    /// The name that is passed to the child process.
     pub name: &'static str,
     pub way: Way,
-    /// Whether the kernel has bpf_links for XDP. Before Linux 5.9 it has none.
+    /// Whether the process can use bpf_links for XDP. If false, it runs as on a kernel before
+    /// 5.9, which has none.
     pub links: bool,
 }
 
@@ -129,7 +132,7 @@ const fn with_links(name: &'static str, way: Way) -> OwnerWay {
     OwnerWay { name, way, links: true }
 }
 
-/// The ways of owners. The kernel or the privileges may not allow some of them.
+/// All ways of owners. Check [`Way::is_available`] before using one.
 pub const OWNER_WAYS: [OwnerWay; 7] = [
     with_links("sockets", Way::Sockets),
     with_links("classic", Way::Classic),
@@ -145,7 +148,7 @@ impl OwnerWay {
         OWNER_WAYS.into_iter().find(|way| way.name == name)
     }
 
-    /// Gives up what the way must not have, on the calling thread.
+    /// Restricts the calling thread to the capabilities and bpf() commands of this way.
     pub fn restrict(self) -> std::io::Result<()> {
         if !self.links {
             super::restrictions::fail_link_create(libc::EINVAL)?;

@@ -1,5 +1,5 @@
-//! The verdict table, row by row, on crafted frames. The kernel's test run executes every
-//! object on each frame, and no counter but that of the row moves.
+//! The verdict table, row by row, on crafted frames. The tests run every object on each frame
+//! with the kernel's test run. Only the counter of the row may change.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Layer, SourceLimit, SourceLists, XdpReason, XdpVerdict};
@@ -61,11 +61,11 @@ fn number_of(verdict: XdpVerdict) -> u32 {
         XdpVerdict::Passed => PASS,
         XdpVerdict::Dropped => DROP,
         XdpVerdict::Redirected => REDIRECT,
-        other => panic!("{other:?} is new here"),
+        other => panic!("the test does not know the verdict {other:?}"),
     }
 }
 
-/// A new reason needs a row, or a frame in `reasons_by_configuration`.
+/// If this test fails for a new reason, add a row, or a frame in `reasons_by_configuration`.
 fn every_reason_of_xdp_has_a_row() -> Result<()> {
     let mut seen = reasons_by_configuration()?;
     seen.extend(all_rows(9999).into_iter().filter_map(|row| row.reason));
@@ -75,7 +75,7 @@ fn every_reason_of_xdp_has_a_row() -> Result<()> {
     Ok(())
 }
 
-/// Counts one packet for each reason that depends on lists, limits or queues.
+/// Runs packets for the reasons that depend on lists, limits or queues. Returns those reasons.
 fn reasons_by_configuration() -> Result<Vec<XdpReason>> {
     let net = TestNet::new()?;
     let config = config()
@@ -97,11 +97,11 @@ fn reasons_by_configuration() -> Result<Vec<XdpReason>> {
     Ok(XdpReason::ALL.iter().copied().filter(|reason| stats.get(*reason) > 0).collect())
 }
 
-/// Packet pointers reach the first buffer only, and some drivers put everything into later
-/// buffers.
+/// A program can read only the first buffer of a packet through pointers, and some drivers leave
+/// the first buffer empty.
 fn verdict_is_the_same_wherever_a_buffer_ends() -> Result<()> {
     if !kernel::has_multi_buffer() {
-        return Ok(()); // `selection` tests that the object is refused
+        return Ok(()); // the module `selection` tests that this kernel refuses the object
     }
     let net = TestNet::new()?;
     let loader = load(&net, &config().force_target("linux-5.18").build()?, &online_cpus())?;

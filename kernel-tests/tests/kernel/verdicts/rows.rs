@@ -12,7 +12,7 @@ const LENGTH: Option<XdpReason> = Some(XdpReason::DroppedLength);
 const FRAGMENT: Option<XdpReason> = Some(XdpReason::PassedFragment);
 const REDIRECTED: Option<XdpReason> = Some(XdpReason::Redirected);
 
-/// A frame, the verdict on it, and the reason whose counter moves.
+/// A frame, its verdict, and the reason whose counter changes.
 pub struct Row {
     pub what: &'static str,
     pub frame: Vec<u8>,
@@ -72,13 +72,13 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             INVALID,
         ),
         row(
-            "another port, in the padding behind the IP packet",
+            "another port, in the padding after the IP packet",
             frame::padded(frame::with_total_length(other_port(), 27), 64),
             PASS,
             INVALID,
         ),
         row(
-            "IP total length under its header",
+            "IP total length shorter than the IP header",
             frame::with_total_length(valid(), 19),
             PASS,
             INVALID,
@@ -94,12 +94,12 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
         row("last fragment", frame::fragment(port, &[0; 16], 1, false), PASS, FRAGMENT),
         row("last possible offset", frame::fragment(port, &[0; 16], 0x1fff, false), PASS, FRAGMENT),
         row(
-            "fragment with options cut short is no fragment yet",
+            "fragment with IP options cut short counts as invalid",
             cut(changed(frame::fragment(port, &[0; 4], 1, false), IP, 0x4f), IP + 24),
             PASS,
             INVALID,
         ),
-        row("don't fragment is no fragment", changed(valid(), IP + 6, 0x40), REDIRECT, REDIRECTED),
+        row("flag \"don't fragment\"", changed(valid(), IP + 6, 0x40), REDIRECT, REDIRECTED),
         // Too short for our header.
         row("no payload", frame::udp(port, b""), DROP, SHORT),
         row("11 bytes of payload", frame::udp(port, &datagram(7, b"")[..11]), DROP, SHORT),
@@ -109,7 +109,7 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             DROP,
             SHORT,
         ),
-        row("UDP length 19 of more", udp_length(19), DROP, SHORT),
+        row("UDP length 19 in a longer packet", udp_length(19), DROP, SHORT),
         // Wrong magic, which is checked before the length.
         row("magic's first byte", changed(valid(), PAYLOAD, b'l'), DROP, MAGIC),
         row("magic's last byte", changed(valid(), PAYLOAD + 3, b'J'), DROP, MAGIC),
@@ -163,7 +163,7 @@ pub fn ipv6_rows(port: u16) -> Vec<Row> {
     const ESP: u8 = 50;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
-    // Each extension without its first byte, which is the kind of the next header.
+    // The bytes of each extension without the first, which is the type of the next header.
     let (short, long) = (&[0; 7][..], &[&[2][..], &[0; 22]].concat()[..]);
     let authentication = &[&[4][..], &[0; 22]].concat()[..];
     let fragment = |offset: u16, more: bool| {
@@ -213,13 +213,13 @@ pub fn ipv6_rows(port: u16) -> Vec<Row> {
             FRAGMENT,
         ),
         row(
-            "IPv6, last fragment, behind options",
+            "IPv6, last fragment, after options",
             valid(&[(HOP, short), (FRAGMENT_HEADER, &fragment(100, false))]),
             PASS,
             FRAGMENT,
         ),
         row(
-            "IPv6, fragment of something else",
+            "IPv6, fragment of another protocol",
             changed(valid(&[(FRAGMENT_HEADER, &fragment(0, true))]), IP + 40, 6),
             PASS,
             None,
@@ -237,7 +237,7 @@ pub fn ipv6_rows(port: u16) -> Vec<Row> {
         row("IPv6, valid, every extension", valid(&every), REDIRECT, REDIRECTED),
         row("IPv6, valid, six extensions", valid(&six), REDIRECT, REDIRECTED),
         row(
-            "IPv6, valid, a fragment that is whole",
+            "IPv6, valid, fragment header on an unfragmented packet",
             valid(&[(FRAGMENT_HEADER, &fragment(0, false))]),
             REDIRECT,
             REDIRECTED,
