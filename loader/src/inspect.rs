@@ -37,10 +37,8 @@ pub fn attached_programs(interface: &str) -> Result<Vec<AttachedProgram>, XdpErr
 #[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
 fn programs_on(interface: &str) -> Result<Vec<AttachedProgram>, XdpError> {
     let occupants = Occupant::find_all(&Interface::find(interface)?)?;
-    let attached = |occupant: Occupant| AttachedProgram {
-        mode: occupant.mode,
-        identity: occupant.identity,
-    };
+    let attached =
+        |occupant: Occupant| AttachedProgram { mode: occupant.mode, identity: occupant.identity };
     Ok(occupants.into_iter().map(attached).collect())
 }
 

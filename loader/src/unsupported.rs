@@ -111,7 +111,7 @@ impossible! {
     Ingest {
         fn receiver(self: &Self, cpu: u32) -> Result<Receiver, XdpError>;
         fn mode(self: &Self) -> &IngestMode;
-        fn xdp(self: &Self) -> Option<&XdpLoader>;
+        fn interfaces(self: &Self) -> &[XdpInterface];
         fn selection(self: &Self) -> Option<&Selection>;
         fn classic_bpf_reason(self: &Self) -> Option<&str>;
         fn receive_buffer(self: &Self) -> Result<u32, XdpError>;
@@ -227,11 +227,5 @@ impl fmt::Display for HandOverError {
 impl Error for HandOverError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.error)
-    }
-}
-
-impl From<HandOverError> for XdpError {
-    fn from(failed: HandOverError) -> XdpError {
-        failed.error
     }
 }

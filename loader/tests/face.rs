@@ -61,7 +61,7 @@ fn ingest_methods_are_the_same_on_every_platform() {
     let _: fn(&IngestConfig, &XdpConfig) -> Answer<Ingest> = Ingest::open;
     let _: fn(&Ingest, u32) -> Answer<Receiver> = Ingest::receiver;
     let _: fn(&Ingest) -> &IngestMode = Ingest::mode;
-    let _: fn(&Ingest) -> Option<&XdpLoader> = Ingest::xdp;
+    let _: fn(&Ingest) -> &[XdpInterface] = Ingest::interfaces;
     let _: fn(&Ingest) -> Option<&Selection> = Ingest::selection;
     let _: fn(&Ingest) -> Option<&str> = Ingest::classic_bpf_reason;
     let _: fn(&Ingest) -> Answer<u32> = Ingest::receive_buffer;
@@ -115,7 +115,7 @@ fn types_are_shared_between_threads_as_documented() {
 
 #[test]
 fn errors_convert_into_xdp_error() {
-    let _: fn(HandOverError) -> XdpError = XdpError::from;
+    let _: fn(HandOverError) -> XdpError = |failed| failed.error;
     let _: fn(ConfigError) -> XdpError = XdpError::from;
     fn is_error<T: Error + Send + Sync + 'static>() {}
     is_error::<HandOverError>();
