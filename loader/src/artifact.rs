@@ -15,8 +15,8 @@ use laminar_xdp_prebuilt::{
 
 /// Why the BPF objects cannot be found, or cannot be trusted.
 ///
-/// The loader does not fall back to other objects after this error: a set that somebody changed
-/// is a problem to solve, not to work around.
+/// After this error the loader does not try other objects, because a changed set must not go
+/// unnoticed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArtifactError {
@@ -58,7 +58,7 @@ pub enum ArtifactError {
     NotAnObject {
         /// The file.
         path: PathBuf,
-        /// Why it is none.
+        /// Why the file is not an object.
         problem: &'static str,
     },
     /// An object without a manifest was compiled for machines of the other byte order.
@@ -103,20 +103,20 @@ pub(crate) struct ArtifactObject {
 }
 
 impl ArtifactObject {
-    /// The layer in which the object's programs run. An object without a manifest is taken
-    /// for an XDP object; another one fails to load.
+    /// The layer in which the object's programs run. An object without a manifest is assumed to
+    /// be an XDP object; if it is not, loading it fails.
     pub fn layer(&self) -> Layer {
         self.entry.as_ref().map_or(Layer::Xdp, |entry| entry.layer)
     }
 }
 
 impl Artifact {
-    /// Far above the size of any object and manifest of this project. It keeps a wrong path
-    /// from filling the memory.
+    /// The largest file that is read, in bytes. Objects and manifests are much smaller. Without
+    /// a limit, a wrong path could fill the memory.
     const MAX_FILE_SIZE: u64 = 4 << 20;
 
-    /// Finds the objects for a path: the set of a folder, the set of the folder in which an
-    /// object lies, an object alone, or the embedded set if nothing exists at the path.
+    /// Finds the objects for a path. The path may be a folder with a set, an object in a folder
+    /// with a set, or a single object. If nothing exists at the path, uses the embedded set.
     pub fn find(path: &Path) -> Result<Artifact, ArtifactError> {
         if path.is_dir() {
             return Self::from_folder(path, &read_manifest(path)?);
@@ -131,8 +131,8 @@ impl Artifact {
                 let as_named = ObjectEntry { file: name.into(), ..entry.clone() };
                 verify(folder, &as_named, &read(path)?)?;
             }
-            // An object with the default name beside a manifest is never used alone: it would
-            // escape the checks of the manifest.
+            // An object with the default name in a folder with a manifest is never used alone,
+            // because the manifest would not be checked.
             if entry.is_some() || name == Manifest::DEFAULT_OBJECT {
                 return Self::from_folder(folder, &manifest);
             }
@@ -148,8 +148,8 @@ impl Artifact {
         Self::set(origin, folder, manifest, |file| read(&folder.join(file)).map(Cow::from))
     }
 
-    /// Returns all objects of a manifest, or an error if one of them differs from what the
-    /// manifest states. `bytes_of` reads a file.
+    /// Returns all objects of a manifest. Fails if one of them does not match the manifest.
+    /// `bytes_of` reads a file.
     fn set(
         origin: String,
         folder: &Path,
@@ -201,8 +201,8 @@ impl Artifact {
     }
 }
 
-/// Whether anything exists at `path`, including a broken link. Missing permission is an error:
-/// it says nothing about the file.
+/// Whether anything exists at `path`; a broken link counts. Fails if the folder cannot be
+/// searched, because then it is unknown whether the file exists.
 fn exists(path: &Path) -> Result<bool, ArtifactError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),

@@ -24,8 +24,8 @@ pub struct LaminarHeader {
     pub magic: u32,
     /// Chooses the partition: `partition_key % partitions`.
     pub partition_key: u32,
-    /// Number of payload bytes behind the header. A valid datagram carries exactly this many:
-    /// its UDP length minus the 8 bytes of the UDP header and the 12 bytes of this one.
+    /// Number of payload bytes after the header. In a valid datagram it is exactly the UDP
+    /// length minus the 8 bytes of the UDP header and the 12 bytes of this header.
     pub payload_len: u32,
 }
 

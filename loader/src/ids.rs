@@ -1,4 +1,4 @@
-//! Numbers that name different things, as different types.
+//! A type for each kind of number, so that the compiler finds a mix-up.
 
 use std::fmt;
 
@@ -29,8 +29,8 @@ macro_rules! ids {
 ids! {
     /// The kernel's number of a CPU, as in `/sys/devices/system/cpu/cpu3`.
     CpuId(u32);
-    /// A CPU's position in the configured list of CPUs. Sockets, receivers and
-    /// mailboxes are ordered by it.
+    /// A CPU's position in the configured list of CPUs. It is also the position of the CPU's
+    /// socket, receiver and mailbox.
     CpuIndex(u16);
     /// The number of a partition, from 0.
     Partition(u32);

@@ -1,7 +1,7 @@
-//! The kernel's view of an interface, for tools that look at programs of other processes.
+//! Lists the XDP programs on an interface, for tools that inspect programs of other processes.
 //!
-//! This module needs the feature `inspect`. It reads only, and works for any owner of a
-//! program, also for one that hangs.
+//! This module needs the feature `inspect`. It only reads, and asks only the kernel, so it
+//! works even if the process that attached a program hangs.
 
 use crate::config::XdpAttachMode;
 use crate::report::{ProgramIdentity, XdpError};
@@ -14,7 +14,7 @@ use crate::xdp::{Interface, Occupant};
 pub struct AttachedProgram {
     /// Native, generic or offload.
     pub mode: XdpAttachMode,
-    /// The program, as far as this process may know it. Name and tag need CAP_SYS_ADMIN.
+    /// The program's id, name and tag. Reading name and tag needs CAP_SYS_ADMIN.
     pub identity: ProgramIdentity,
 }
 

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
-// On a platform without XDP, the modules that only the kernel side uses are unused.
+// On a platform without XDP, functions that only the missing modules call are dead code.
 #![cfg_attr(not(all(target_os = "linux", not(laminar_xdp_unsupported))), allow(dead_code))]
 
 mod artifact;

@@ -1,4 +1,5 @@
-//! Which CPUs own partitions, and the BPF table through which the kernel knows it.
+//! The CPUs that own partitions, and the BPF map that tells the kernel which CPU owns each
+//! partition.
 
 use std::io;
 use std::mem::offset_of;
@@ -11,7 +12,7 @@ use crate::report::XdpError;
 use crate::sys::cpus;
 use crate::sys::map::Map;
 
-/// The CPUs that own partitions, and how many partitions they share.
+/// The CPUs that own partitions, and the number of partitions.
 #[derive(Debug)]
 pub struct Partitions {
     cpus: Vec<u32>,
@@ -19,10 +20,11 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// Checks the CPUs against the machine and settles the number of partitions.
+    /// Checks that the CPUs are online, and computes the number of partitions if `wanted` is
+    /// `None`.
     pub fn new(wanted: Option<u32>, cpus: &[u32]) -> Result<Partitions, XdpError> {
         check_cpus(cpus)?;
-        // The check above leaves fewer than 65,536 different ids.
+        // The check above allows fewer than 65,536 CPUs.
         let count = partition_count(wanted, cpus.len() as u32)?;
         Ok(Partitions { cpus: cpus.to_vec(), count })
     }
@@ -50,7 +52,7 @@ impl Partitions {
         CpuId::new(self.cpus[usize::from(index.get())])
     }
 
-    /// The CPU that owns a partition until it moves.
+    /// The CPU that owns a partition until the partition moves for the first time.
     pub fn initial_owner(&self, partition: Partition) -> CpuIndex {
         CpuIndex::new((partition.get() % self.cpus.len() as u32) as u16)
     }
@@ -70,7 +72,7 @@ impl Partitions {
         position.map(|position| CpuIndex::new(position as u16)).ok_or_else(unknown)
     }
 
-    /// Slots of a map that is keyed by CPU id.
+    /// The number of slots that a map keyed by CPU id needs.
     pub fn cpu_slots(&self) -> u32 {
         self.cpus.iter().max().map_or(1, |highest| highest + 1)
     }
@@ -78,7 +80,8 @@ impl Partitions {
     /// Creates the queue of each CPU.
     pub fn create_queues(&self, cpu_map: &Map, queue_size: u32) -> Result<(), XdpError> {
         let mut value = queue_size.to_ne_bytes().to_vec();
-        // The second half of an 8-byte value names a second-stage program. There is none.
+        // The second half of an 8-byte value is the descriptor of a program that runs on the
+        // other CPU. 0 means no program.
         value.resize(cpu_map.value_size(), 0);
         self.cpus.iter().try_for_each(|cpu| {
             cpu_map.update(*cpu, &value).map_err(|error| {
@@ -88,9 +91,9 @@ impl Partitions {
         })
     }
 
-    /// Writes the initial owner of each partition that has none in the table. An owner
-    /// that is there stays: sockets may already use this table. Without queues, XDP
-    /// passes valid packets, and only sockets use the owners.
+    /// Writes the entry of each partition. A partition that has an owner in the table keeps it,
+    /// because sockets may already use this table; the others get their initial owner. Without
+    /// queues XDP passes valid packets, and only the sockets use the owners.
     pub fn fill_table(&self, table: &Map, with_queues: bool) -> Result<(), XdpError> {
         self.all().try_for_each(|partition| {
             let socket = match read_socket(table, partition)? {
@@ -106,15 +109,15 @@ impl Partitions {
 /// One partition's entry in the table, `struct laminar_owner`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The CPU to whose queue XDP redirects the partition's packets; `None`: XDP passes
+    /// The CPU to whose queue XDP redirects the partition's packets. If `None`, XDP passes
     /// them.
     pub queue: Option<CpuId>,
-    /// The CPU whose socket receives the datagrams, unless the kernel processes them on
-    /// the CPU of `queue`: then that CPU's socket does.
+    /// The CPU whose socket receives the datagrams. Exception: if the kernel processes a
+    /// datagram on the CPU of `queue`, that CPU's socket receives it.
     pub socket: CpuId,
 }
 
-/// Reads the CPU whose socket receives a partition; `None` if the table names none.
+/// Reads the CPU whose socket receives a partition's datagrams; `None` if the entry is empty.
 fn read_socket(table: &Map, partition: Partition) -> Result<Option<CpuId>, XdpError> {
     let offset = offset_of!(abi::laminar_owner, socket);
     let entry = table.lookup(partition.get()).map_err(|error| {
@@ -126,7 +129,7 @@ fn read_socket(table: &Map, partition: Partition) -> Result<Option<CpuId>, XdpEr
     Ok(id.map(CpuId::new))
 }
 
-/// Writes one entry. Programs see either the old or the new one.
+/// Writes one entry. Programs read either the old or the new entry, never a mixture.
 pub fn write_entry(table: &Map, partition: Partition, entry: TableEntry) -> Result<(), XdpError> {
     let field = |cpu: CpuId| (cpu.get() as u16 + 1).to_ne_bytes();
     let mut bytes = [0; size_of::<abi::laminar_owner>()];
@@ -162,7 +165,7 @@ fn check_cpus(cpus: &[u32]) -> Result<(), XdpError> {
             ));
         }
         if cpu >= u32::from(u16::MAX) {
-            return refuse(format!("CPU {cpu} is beyond what a steering table can name"));
+            return refuse(format!("CPU {cpu} has an id above 65534; use CPUs with lower ids"));
         }
     }
     Ok(())

@@ -106,7 +106,7 @@ impossible! {
         fn drop_samples(self: &Self, timeout: Duration) -> Result<Vec<DropSample>, XdpError>;
     }
 
-    /// Delivers the datagrams of each partition at the CPU that owns it.
+    /// Delivers the datagrams of each partition to the CPU that owns it.
     #[must_use = "dropping the ingest closes its sockets and detaches XDP"]
     Ingest {
         fn receiver(self: &Self, cpu: u32) -> Result<Receiver, XdpError>;
@@ -177,9 +177,10 @@ impl Ingest {
 }
 
 impl Receiver {
-    /// Largest number of datagrams that one call takes from the socket.
+    /// The most datagrams that one call of `receive` reads from the socket.
     pub const BATCH: usize = 32;
-    /// Largest number of datagrams that are held back while a partition moves.
+    /// The number of held datagrams at which the receiver stops reading its socket until a
+    /// move completes.
     pub const MAX_HELD: usize = 65_536;
 }
 
@@ -201,18 +202,18 @@ impl AsRawFd for Receiver {
 ///
 /// This platform has no XDP, so no value of this type exists.
 #[cfg(unix)]
-#[must_use = "dropping the offer turns the successor away"]
+#[must_use = "dropping the offer refuses the other process"]
 #[derive(Debug)]
 pub struct Offer<'a> {
     _never: Infallible,
     _stream: std::marker::PhantomData<&'a UnixStream>,
 }
 
-/// A hand-over that failed, with the ingest, which goes on serving.
+/// A hand-over that failed. It holds the ingest, which continues to work.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HandOverError {
-    /// The ingest. Take its receivers again to go on.
+    /// The ingest. Take its receivers again to continue.
     pub ingest: Box<Ingest>,
     /// Why the hand-over failed.
     pub error: XdpError,

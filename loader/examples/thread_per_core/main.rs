@@ -1,11 +1,11 @@
-//! Thread-per-core ingest on an interface of this machine. Prints once a second what has
-//! arrived, until it is interrupted. `runtime.rs` beside this file is the part to copy.
+//! Thread-per-core ingest on an interface of this machine. Prints its counters once a second
+//! until it is interrupted. `runtime.rs` in this folder is the part to copy.
 //!
 //! ```sh
 //! cargo run --example thread_per_core -- eth0 0 1 2 3    # interface, CPUs
 //! ```
 
-#[allow(dead_code, reason = "the runtime has more than this program needs")]
+#[allow(dead_code, reason = "this example does not use all of the runtime")]
 mod runtime;
 
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ fn ingest(interface: &str, cpus: Vec<u32>) -> Result<ExitCode, XdpError> {
         println!("{bytes} bytes of payload\n{}", runtime.xdp_stats()?);
         let dead = runtime.dead_cpus();
         if !dead.is_empty() {
-            eprintln!("the threads of CPUs {dead:?} died and are started again");
+            eprintln!("the threads of CPUs {dead:?} died; restarting them");
             runtime.restart_dead()?;
         }
     }

@@ -1,7 +1,7 @@
 //! A thread-per-core runtime on top of `laminar_xdp::Ingest`: one thread on each CPU, one
 //! socket for each thread, and one handler for each partition. The thread of the CPU that
-//! owns a partition calls its handler, so a handler never runs twice at a time. Copy this
-//! file as a start. The tests and the example `laminardb-ingest` use it too.
+//! owns a partition calls the partition's handler, so no handler runs on two threads at once.
+//! Copy this file as a start. The tests and the example `laminardb-ingest` also use it.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,14 @@ use laminar_xdp::{
     Datagram, HandOverError, Ingest, IngestConfig, IngestStats, Receiver, XdpConfig, XdpError,
 };
 
-/// Handles the datagrams of one partition, in their order. It stays with the partition when
-/// that moves to another CPU.
+/// Handles the datagrams of one partition in order. When the partition moves to another CPU,
+/// that CPU's thread calls the same handler.
 pub type Handler = Box<dyn FnMut(Datagram<'_>) + Send>;
 
-/// Threads at work. Dropping the runtime stops them and closes the port.
+/// The running threads and their ingest. Dropping the runtime stops the threads and closes the
+/// port.
 pub struct ThreadPerCoreRuntime {
-    // Dropped first: the receivers are in use until the threads have stopped.
+    // Dropped first, because the threads hold the receivers of the ingest.
     threads: Threads,
     ingest: Ingest,
     handlers: Arc<Vec<Mutex<Handler>>>,
@@ -68,7 +69,7 @@ impl ThreadPerCoreRuntime {
         &self.ingest
     }
 
-    /// Moves a partition, with its handler, to another CPU while traffic goes on.
+    /// Moves a partition, with its handler, to another CPU while traffic continues.
     pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
         self.ingest.move_partition(partition, cpu)
     }
@@ -80,8 +81,8 @@ impl ThreadPerCoreRuntime {
         cpus.filter(|cpu| !self.threads.is_alive(*cpu)).collect()
     }
 
-    /// Starts the threads of dead CPUs. Each goes on with the datagram after the one at
-    /// which it died.
+    /// Starts a new thread for each CPU whose thread has died. The new thread continues with
+    /// the datagram after the one at which the old thread died.
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
         self.threads.forget_dead();
         let started = self.dead_cpus().into_iter().map(|cpu| self.start_thread(cpu));
@@ -89,9 +90,9 @@ impl ThreadPerCoreRuntime {
         started.collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// Hands over to another process, which calls [`ThreadPerCoreRuntime::take_over`].
-    /// Every datagram that this process took from a socket is handled here, all others
-    /// there. After an error the runtime is returned and goes on.
+    /// Hands over to another process, which calls [`ThreadPerCoreRuntime::take_over`]. This
+    /// process handles every datagram that it has read from a socket; the other process
+    /// handles all later ones. The error contains the runtime, which continues to work.
     pub fn hand_over(
         mut self,
         successor: &UnixStream,
@@ -111,17 +112,17 @@ impl ThreadPerCoreRuntime {
         })
     }
 
-    /// The runtime with its threads started again, beside the error that stopped them.
+    /// Restarts the threads, and returns the runtime with the error that stopped them.
     fn resumed(mut self, error: XdpError) -> Box<(ThreadPerCoreRuntime, XdpError)> {
         let restarted = self.restart_dead();
         Box::new((self, restarted.err().unwrap_or(error)))
     }
 
-    /// Handles the datagrams that receivers have taken from the sockets, such as those of
-    /// threads that died. Each is handled on the CPU that owns its partition.
+    /// Handles the datagrams that receivers have read but not handled, for example because
+    /// their threads died. The CPU that owns a partition handles its datagrams.
     fn drain(&self) -> Result<(), XdpError> {
         let mut handled = true;
-        // One receiver may leave datagrams for another.
+        // Repeated until nothing is left, because one receiver may hand on datagrams to another.
         while handled {
             handled = false;
             for cpu in self.ingest.cpus() {
@@ -130,7 +131,7 @@ impl ThreadPerCoreRuntime {
                     pin(&receiver);
                     receiver.drain(|datagram| handle(&self.handlers, datagram))
                 };
-                // A handler that panics has handled its datagram too.
+                // If the handler panicked, datagrams may be left, so this counts as progress.
                 let count = std::thread::scope(|scope| scope.spawn(drain).join());
                 handled |= count.ok().is_none_or(|count| count > 0);
             }
@@ -187,15 +188,15 @@ impl Drop for Threads {
 /// Binds the calling thread to the receiver's CPU, if the kernel allows it.
 fn pin(receiver: &Receiver) {
     if let Err(error) = receiver.pin_thread() {
-        tracing::warn!(error = %error.with_causes(), "the thread runs on any CPU");
+        tracing::warn!(error = %error.with_causes(), "cannot bind the thread to its CPU");
     }
 }
 
-/// How often a thread binds itself again: the kernel moves it when its CPU goes offline, and
-/// does not move it back.
+/// How often a thread binds itself to its CPU again. The kernel moves the thread when the CPU
+/// goes offline, and does not move it back.
 const PIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What each thread does.
+/// The main loop of each thread.
 fn run(mut receiver: Receiver, handlers: &[Mutex<Handler>], stop: &AtomicBool) {
     pin(&receiver);
     let mut pinned = Instant::now();
@@ -207,7 +208,7 @@ fn run(mut receiver: Receiver, handlers: &[Mutex<Handler>], stop: &AtomicBool) {
         let timeout = Duration::from_millis(20);
         let received = receiver.receive(timeout, |datagram| handle(handlers, datagram));
         if let Err(error) = received {
-            tracing::error!(error = %error.with_causes(), "receiving failed");
+            tracing::error!(error = %error.with_causes(), "cannot receive datagrams");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

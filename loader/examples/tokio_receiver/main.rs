@@ -1,5 +1,5 @@
-//! Ingest with tokio on an interface of this machine. Prints once a second what has arrived,
-//! until it is interrupted. `tasks.rs` beside this file is the part to copy.
+//! Ingest with tokio on an interface of this machine. Prints its counters once a second until
+//! it is interrupted. `tasks.rs` in this folder is the part to copy.
 //!
 //! ```sh
 //! cargo run --example tokio_receiver -- eth0 0 1 2 3    # interface, CPUs
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves until a task fails.
+/// Receives datagrams until a task fails.
 fn ingest(interface: &str, cpus: Vec<u32>) -> Result<(), XdpError> {
     let xdp_config = XdpConfig::builder().enabled(true).interface(interface).build()?;
     let ingest = Ingest::open(&IngestConfig::new(cpus), &xdp_config)?;

@@ -1,6 +1,6 @@
-//! Tokio on top of `laminar_xdp::Ingest`: for each CPU a thread that is bound to it, on the
-//! thread a current-thread runtime, and in the runtime a task that serves the CPU's receiver.
-//! Copy this file as a start. The tests use it too.
+//! Tokio on top of `laminar_xdp::Ingest`. Each CPU has a thread that is bound to it. The thread
+//! runs a current-thread runtime, and a task in that runtime runs the CPU's receiver. Copy this
+//! file as a start. The tests also use it.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
-/// The threads of all CPUs. Dropping it stops them: each receiver is given back, and
-/// datagrams wait in the sockets until the next one is taken.
+/// The threads of all CPUs. Dropping it stops the threads and drops their receivers. Datagrams
+/// then wait in the sockets until the receivers are taken again.
 #[must_use = "dropping the tasks stops them"]
 pub struct ReceiverTasks(Vec<ReceiverTask>);
 
@@ -35,13 +35,13 @@ impl ReceiverTasks {
         Ok(ReceiverTasks(ingest.cpus().iter().map(start).collect::<Result<_, _>>()?))
     }
 
-    /// Whether a task has ended by an error or a panic.
+    /// Whether a task has ended with an error or a panic.
     pub fn has_failed(&self) -> bool {
         self.0.iter().any(|task| task.abort.is_finished())
     }
 
-    /// Stops all tasks and returns the first error among them. This tells why a task has
-    /// failed, and frees the receivers for [`Receiver::drain`] and [`Ingest::hand_over`].
+    /// Stops all tasks and returns the first error of a task that failed. Afterwards the
+    /// receivers can be taken again for [`Receiver::drain`] and [`Ingest::hand_over`].
     pub fn stop(mut self) -> Result<(), XdpError> {
         let stopped: Vec<_> = self.0.iter_mut().map(ReceiverTask::stop).collect();
         stopped.into_iter().collect()
@@ -57,7 +57,7 @@ impl ReceiverTask {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_io().build();
         let runtime = runtime.map_err(|error| failed("start a tokio runtime", error))?;
-        // Tasks of a current-thread runtime run on the thread that calls `block_on`.
+        // This only queues the task. It runs on the thread that calls `block_on`.
         let task = runtime.spawn(serve(receiver, handle));
         let abort = task.abort_handle();
         let run = move || match runtime.block_on(task) {
@@ -83,11 +83,11 @@ impl Drop for ReceiverTask {
     }
 }
 
-/// Handles the datagrams of one CPU until it fails. The caller may drop this future: no
-/// datagram is lost, because none is taken from the socket across an await.
+/// Handles the datagrams of one CPU until receiving fails. The caller may drop this future
+/// without losing a datagram, because the future holds no datagram at an await.
 async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), XdpError> {
     if let Err(error) = receiver.pin_thread() {
-        tracing::warn!(error = %error.with_causes(), "the thread runs on any CPU");
+        tracing::warn!(error = %error.with_causes(), "cannot bind the thread to its CPU");
     }
     // SAFETY: a receiver's descriptor stays open, and stays the same, until the receiver is
     // dropped.
@@ -97,12 +97,12 @@ async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), 
         let ready = receiver.readable_mut().await;
         let mut ready = ready.map_err(|error| failed("wait for a receiver", error))?;
         let received = ready.get_inner_mut().receive(Duration::ZERO, &handle)?;
-        // Tokio waits edge-triggered: it is told when something arrives, not that something
-        // is left. Datagrams left here would wait until another one arrives.
+        // Tokio waits edge-triggered: the kernel reports only new datagrams. If readiness were
+        // cleared while datagrams are left, they would wait until another one arrives.
         if received.drained {
             ready.clear_ready();
         }
-        // Under a flood the receiver is always ready. Other tasks run nevertheless.
+        // Under a flood the receiver is always ready. This lets other tasks run.
         tokio::task::coop::consume_budget().await;
     }
 }

@@ -9,8 +9,8 @@ use crate::config::ConfigError;
 
 /// Where in the kernel the XDP program runs.
 ///
-/// In text, such as a file or an argument, a mode is its name in lower case. Parsing ignores
-/// the case; serde does not.
+/// The text form of a mode is its name in lower case. Parsing accepts any case; serde accepts
+/// only lower case.
 ///
 /// ```
 /// use laminar_xdp::XdpAttachMode;

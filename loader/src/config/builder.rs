@@ -26,7 +26,8 @@ pub struct XdpConfigBuilder {
     config: XdpConfig,
 }
 
-/// Writes one setter for each line: the field, the parameter's type, and the field's value.
+/// Generates one setter for each line. A line has the field, the parameter's type, and the
+/// value for the field.
 macro_rules! setters {
     ($($field:ident($type:ty) => $value:expr;)*) => {$(
         #[doc = concat!("Sets [`XdpConfig::", stringify!($field), "`].")]
@@ -38,8 +39,8 @@ macro_rules! setters {
 }
 
 impl XdpConfigBuilder {
-    // The parameters of numbers have plain types: with `impl Into<u16>` an untyped literal such
-    // as `.port(9999)` would be an `i32`, which does not compile.
+    // Numbers have plain parameter types. With `impl Into<u16>`, a literal such as
+    // `.port(9999)` would be an `i32`, which does not compile.
     setters! {
         enabled(bool) => enabled;
         bpf_object_path(impl Into<PathBuf>) => bpf_object_path.into();

@@ -1,6 +1,6 @@
 //! Why a configuration cannot be used.
 
-/// A value that cannot be used. It is found before anything on the machine is touched.
+/// A configured value that cannot be used. It is found before anything on the machine changes.
 ///
 /// ```
 /// use laminar_xdp::XdpConfig;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// Says which CPUs own partitions, and how their sockets are opened. The port and the
-/// partitions are those of [`XdpConfig`](crate::XdpConfig).
+/// Sets which CPUs own partitions, and how their sockets are opened.
+/// [`XdpConfig`](crate::XdpConfig) sets the port and the number of partitions.
 ///
 /// ```
 /// use laminar_xdp::IngestConfig;
@@ -35,8 +35,8 @@ use crate::config::ConfigError;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct IngestConfig {
-    /// Ids of the CPUs that own partitions, as in `/sys/devices/system/cpu/cpu3`. Each must
-    /// be online and listed once; each gets a socket. Partition `p` starts on
+    /// Ids of the CPUs that own partitions, as in `/sys/devices/system/cpu/cpu3`. Each CPU must
+    /// be online and listed once. Each gets a socket. The first owner of partition `p` is
     /// `cpus[p % cpus.len()]`.
     pub cpus: Vec<u32>,
     /// The local address of the sockets. Default: `::`, which receives at every address of
@@ -47,9 +47,9 @@ pub struct IngestConfig {
     /// Default: 4 MiB.
     ///
     /// A datagram takes about 400 bytes more than its length. A buffer larger than
-    /// `net.core.rmem_max` needs CAP_NET_ADMIN. Without it the kernel grants less, and one
-    /// warning says so; [`Ingest::receive_buffer`](crate::Ingest::receive_buffer) returns the
-    /// granted size.
+    /// `net.core.rmem_max` needs CAP_NET_ADMIN. Without that capability the kernel grants a
+    /// smaller buffer, and one warning is logged.
+    /// [`Ingest::receive_buffer`](crate::Ingest::receive_buffer) returns the granted size.
     #[serde(default = "default_receive_buffer")]
     pub receive_buffer: u32,
 }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_needs_the_cpus_alone() {
+    fn a_file_needs_only_the_cpus() {
         let config: IngestConfig = toml::from_str("cpus = [0, 1]").unwrap();
         assert_eq!(config, IngestConfig::new(0..2));
         let missing = toml::from_str::<IngestConfig>("address = \"::1\"").unwrap_err().to_string();

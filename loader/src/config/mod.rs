@@ -1,4 +1,5 @@
-//! What a user can choose. Every choice is checked before anything is touched.
+//! The configuration of the loader and of `Ingest`, and its checks. The checks run before
+//! anything on the machine changes.
 
 mod attach_mode;
 mod builder;
@@ -81,7 +82,7 @@ pub struct XdpConfig {
     /// | an object that no manifest lists | this object alone, with a warning |
     /// | missing | the set that is embedded in this crate (feature `embedded`) |
     ///
-    /// Of a set, the loader takes the best object that the running kernel supports.
+    /// From a set, the loader uses the best object that the running kernel supports.
     pub bpf_object_path: PathBuf,
     /// Name of the network interface, 1 to 15 bytes, in the network namespace of the calling
     /// thread. Default: `eth0`.
@@ -92,7 +93,7 @@ pub struct XdpConfig {
     /// is not empty.
     pub more_interfaces: Vec<String>,
     /// The UDP destination port to filter, 1 to 65535. [`Ingest`](crate::Ingest) receives on
-    /// it. Default: 9999.
+    /// this port. Default: 9999.
     ///
     /// 0 is allowed if `enabled` is false. [`Ingest`](crate::Ingest) then takes a free port,
     /// which suits tests, and [`Ingest::port`](crate::Ingest::port) returns it.
@@ -103,38 +104,40 @@ pub struct XdpConfig {
     pub more_ports: Vec<u16>,
     /// Where in the kernel the program runs. Default: [`XdpAttachMode::Auto`].
     pub attach_mode: XdpAttachMode,
-    /// Packets that the queue of one CPU holds, 1 to 16,384. A packet for a full queue is
-    /// lost. Default: 2048.
+    /// Number of packets that the queue of one CPU can hold, 1 to 16,384. A packet for a full
+    /// queue is lost. Default: 2048.
     pub cpu_queue_size: u32,
     /// Number of partitions, 1 to 65,536 and a multiple of the number of CPUs.
-    /// Default: `None`, which is the smallest such multiple from 64 on.
+    /// Default: `None`, which means the smallest multiple of the number of CPUs that is at
+    /// least 64.
     pub partitions: Option<u32>,
     /// How many datagrams each source may send. Default: `None`, no limit and no cost.
     ///
-    /// A limit needs the objects linux-5.9 or linux-5.18, so Linux 5.9 or later. The same
-    /// holds for `source_lists` and `drop_samples`. Sockets without XDP enforce no limits.
+    /// Minimum kernel: Linux 5.9, because only the objects linux-5.9 and linux-5.18 support
+    /// `source_limit`, `source_lists` and `drop_samples`. Sockets without XDP enforce no
+    /// limits.
     pub source_limit: Option<SourceLimit>,
-    /// Sources that are denied, and sources that have no limit. Default: `None`: no lists,
-    /// and none can be filled later. Empty lists can be filled later with
-    /// [`XdpControls::deny`](crate::XdpControls::deny) and
-    /// [`XdpControls::allow`](crate::XdpControls::allow). Minimum kernel: Linux 5.9.
-    /// Sockets without XDP enforce no lists.
+    /// Sources that are denied, and sources that have no limit. Default: `None`, which loads
+    /// the program without lists, so prefixes cannot be added later. To add prefixes later
+    /// with [`XdpControls::deny`](crate::XdpControls::deny) and
+    /// [`XdpControls::allow`](crate::XdpControls::allow), configure empty lists. Minimum
+    /// kernel: Linux 5.9. Sockets without XDP enforce no lists.
     pub source_lists: Option<SourceLists>,
-    /// Number of sources whose token buckets are remembered, 1 to 16,777,216. The kernel gets
-    /// room for at least 256 per possible CPU. Default: 65,536.
+    /// Number of sources whose token buckets are remembered, 1 to 16,777,216. The loader raises
+    /// it to at least 256 for each possible CPU. Default: 65,536.
     ///
-    /// One source takes about 120 bytes of kernel memory, and twice that while the loader
-    /// tries a second object. If more sources send, the kernel forgets some that have been
-    /// silent for long; a forgotten source starts with a full bucket. A full table therefore
-    /// never causes a drop. The kernel reserves free places per CPU, so it may start to forget
-    /// when the table is half full.
+    /// Each source takes about 120 bytes of kernel memory, and twice that while the loader
+    /// tries a second object. If more sources send, the kernel forgets sources that have been
+    /// silent for long. A forgotten source starts with a full bucket, so a full table never
+    /// causes a drop. The kernel reserves free entries for each CPU, so it may start to forget
+    /// sources when the table is half full.
     pub max_sources: u32,
-    /// Prefixes that each of the two lists holds, 1 to 1,048,576. A prefix takes about 100
-    /// bytes of kernel memory once it is on a list. Default: 1,024.
+    /// Number of prefixes that each of the two source lists can hold, 1 to 1,048,576. Each
+    /// prefix on a list takes about 100 bytes of kernel memory. Default: 1,024.
     pub max_prefixes: u32,
-    /// Samples one in this many dropped packets, counted by reason and CPU, the first packet
-    /// included. [`XdpControls::drop_samples`](crate::XdpControls::drop_samples) returns the
-    /// samples. 1 samples every dropped packet; 0 is refused. Default: `None`, no samples.
+    /// Samples one in this many dropped packets, counted for each reason and CPU, beginning
+    /// with the first. [`XdpControls::drop_samples`](crate::XdpControls::drop_samples) returns
+    /// the samples. 1 samples every dropped packet; 0 is refused. Default: `None`, no samples.
     /// Minimum kernel: Linux 5.9.
     pub drop_samples: Option<u32>,
     /// Uses the object of this kernel target only, for example `linux-5.9`.
@@ -257,7 +260,7 @@ impl XdpConfig {
         }
         let ports = self.ports();
         check_port_count("more_ports", &ports)?;
-        // Port 0 stands for a free port that the kernel chooses later.
+        // Port 0 means that the kernel chooses a free port later.
         check_port_values("more_ports", if self.port == 0 { &ports[1..] } else { &ports })
     }
 
@@ -276,7 +279,7 @@ impl XdpConfig {
     }
 }
 
-/// Fails unless a program can filter these ports: 1 to 16 different ones, none of them 0.
+/// Fails unless a program can filter these ports: 1 to 16 different ports, none of them 0.
 pub(crate) fn check_ports(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
     check_port_count(field, ports)?;
     check_port_values(field, ports)

@@ -8,14 +8,15 @@ use crate::config::ConfigError;
 /// How many datagrams each source may send. XDP keeps a token bucket for every IPv4 and IPv6
 /// address.
 ///
-/// Only valid datagrams take tokens, and only valid datagrams are dropped for the limit
-/// ([`XdpReason::DroppedRate`](crate::XdpReason::DroppedRate)). Invalid ones are dropped
-/// anyway, so a forged one does not use up the tokens of the address that it names. Fragments
-/// name no port, so the limit does not apply to them.
+/// Only valid datagrams take tokens, and only valid datagrams are dropped because of the limit
+/// ([`XdpReason::DroppedRate`](crate::XdpReason::DroppedRate)). Invalid datagrams are always
+/// dropped and take no tokens, so they cannot use up the tokens of a forged sender address. The
+/// limit does not apply to fragments, because their port cannot be read.
 ///
-/// An owner of an IPv6 network has as many buckets as addresses; deny the prefix instead.
-/// Sender addresses can be forged. A limit protects this machine and the buckets of other
-/// sources from a flood. It does not protect a source from a sender that forges its address.
+/// A sender that owns an IPv6 network has one bucket for each of its addresses; deny the prefix
+/// instead. Sender addresses can be forged. A limit protects this machine and the buckets of
+/// other sources from a flood. It does not protect a source from a sender that forges the
+/// address of that source in valid datagrams.
 ///
 /// Minimum kernel: Linux 5.9.
 ///
@@ -27,24 +28,24 @@ use crate::config::ConfigError;
 /// assert_eq!((limit.burst, smooth.burst), (10_000, 100));
 /// ```
 ///
-/// In a file `burst` may be left out; its value is then that of [`SourceLimit::per_second`].
+/// In a file `burst` may be left out. It then has the default of [`SourceLimit::per_second`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SourceLimitInFile")]
 #[non_exhaustive]
 pub struct SourceLimit {
     /// Datagrams per second in the long run, 1 to 10,000,000.
     ///
-    /// The program keeps whole nanoseconds between two datagrams, rounded in favour of the
-    /// source, so a source whose packets arrive on one CPU may send up to 1 % more. If the
-    /// card spreads the packets of a source over several CPUs, two packets that arrive at the
-    /// same moment may both pass where one token was left. That is at most one more for each
-    /// further CPU and interval.
+    /// The program stores the interval between two datagrams in whole nanoseconds, rounded in
+    /// favour of the source, so a source may send up to 1 % more. If the network card spreads
+    /// the packets of a source over several CPUs, two packets that arrive at the same moment
+    /// may both pass with one token. This allows at most one further packet for each additional
+    /// CPU and interval.
     pub packets_per_second: u32,
     /// Datagrams that a source may send at once after a silence, 1 to 1,000,000.
     pub burst: u32,
 }
 
-/// A limit as a file states it.
+/// The form of a limit in a file.
 #[derive(Deserialize)]
 #[serde(rename = "SourceLimit", deny_unknown_fields)]
 struct SourceLimitInFile {
@@ -65,10 +66,10 @@ impl SourceLimit {
     /// The largest burst in datagrams.
     pub const MAX_BURST: u32 = 1_000_000;
 
-    /// Limits each source to a rate in datagrams per second. The burst is what a source may
-    /// send in one second, but at most [`SourceLimit::MAX_BURST`].
+    /// Limits each source to a rate in datagrams per second. The burst is the number of
+    /// datagrams of one second, but at most [`SourceLimit::MAX_BURST`].
     ///
-    /// The values are checked where the limit is used, not here.
+    /// The values are checked when the limit is used, not here.
     #[must_use]
     pub const fn per_second(packets_per_second: u32) -> Self {
         let capped = packets_per_second > Self::MAX_BURST;
@@ -96,12 +97,12 @@ impl SourceLimit {
         Ok(())
     }
 
-    /// Nanoseconds in which the bucket gains one packet.
+    /// The time in nanoseconds in which a bucket gains one token.
     pub(crate) fn interval(self) -> u64 {
         1_000_000_000 / u64::from(self.packets_per_second.max(1))
     }
 
-    /// Nanoseconds in which an empty bucket gains all packets but one.
+    /// The time in nanoseconds in which an empty bucket gains all tokens but one.
     pub(crate) fn tolerance(self) -> u64 {
         u64::from(self.burst.saturating_sub(1)) * self.interval()
     }
@@ -109,8 +110,8 @@ impl SourceLimit {
 
 /// Prefixes of sources that XDP denies, and prefixes that have no limit.
 ///
-/// Bits behind the prefix length do not matter. The lists apply to packets to the filtered
-/// ports. They do not apply to fragments, which name no port.
+/// Address bits after the prefix length are ignored. The lists apply to packets to the filtered
+/// ports. They do not apply to fragments, because their port cannot be read.
 ///
 /// Minimum kernel: Linux 5.9.
 ///
@@ -130,12 +131,12 @@ pub struct SourceLists {
     /// Packets from these prefixes are dropped, before the program looks at their payload
     /// ([`XdpReason::DroppedDenied`](crate::XdpReason::DroppedDenied)).
     pub deny: Vec<IpNet>,
-    /// Sources in these prefixes have no limit, unless they are denied too.
+    /// Sources in these prefixes have no limit. A source that is also denied stays denied.
     pub allow: Vec<IpNet>,
 }
 
 impl SourceLists {
-    /// Returns two empty lists. With them in the configuration, prefixes can be added while
+    /// Returns two empty lists. If the configuration contains them, prefixes can be added while
     /// the program runs.
     pub fn new() -> Self {
         Self::default()

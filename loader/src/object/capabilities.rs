@@ -11,13 +11,13 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// What a capability is needed for, as error messages say it.
+/// The purposes of capabilities, for error messages.
 pub const LOAD: &str = "load BPF programs and maps";
 pub const ATTACH: &str = "attach XDP programs to an interface";
 
 /// Fails with the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {
-    // Without /proc the kernel's own EPERM has to serve; see `denied`.
+    // Without /proc the capabilities are unknown. The kernel then answers EPERM; see `denied`.
     let Some(effective) = effective_capabilities() else { return Ok(()) };
     let has = |capability: u32| effective >> capability & 1 == 1;
     // Linux 5.8 split CAP_BPF and CAP_PERFMON from CAP_SYS_ADMIN, which still includes both.
@@ -40,8 +40,8 @@ pub fn may_load() -> bool {
     effective_capabilities().is_none_or(|set| set & (bit(CAP_BPF) | bit(CAP_SYS_ADMIN)) != 0)
 }
 
-/// The error for an EPERM that [`check`] did not foresee: the capabilities are valid
-/// only in a user namespace below the initial one, or something else forbids the call.
+/// The error for an EPERM after [`check`] has succeeded. The capabilities may be valid only in
+/// a user namespace below the initial one, or something else, such as lockdown, forbids the call.
 pub fn denied(purpose: &'static str) -> XdpError {
     XdpError::MissingCapability {
         capability: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace \

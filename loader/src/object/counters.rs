@@ -1,4 +1,4 @@
-//! Reading the counters that a program keeps in its map `stats`.
+//! Reads the counters that a program keeps in its map `stats`.
 
 use std::io;
 
@@ -9,10 +9,11 @@ use crate::report::{Counters, XdpCounter, XdpReason};
 use crate::sys::cpus;
 use crate::sys::map::Map;
 
-/// The interface slot that every program uses today, and that sockets always use.
+/// The interface slot of the counters. XDP programs use only this slot today; socket programs
+/// always use it.
 const SLOT: u32 = 0;
 
-/// Packets for each reason's number, summed over all CPUs.
+/// Reads the packets of each reason number, summed over all CPUs.
 pub fn read_packets(stats: &Map) -> io::Result<Counters> {
     let mut counters: Counters = [0; abi::LAMINAR_MAX_REASONS as usize];
     for (number, counter) in (0..).zip(&mut counters) {
@@ -21,8 +22,8 @@ pub fn read_packets(stats: &Map) -> io::Result<Counters> {
     Ok(counters)
 }
 
-/// The counters of each reason and CPU that are not 0. `interface` is the interface of an
-/// XDP program, and `None` for the programs of sockets.
+/// Reads the counters of each reason and CPU. Leaves out counters that are 0. `interface` is
+/// the interface of an XDP program, and `None` for socket programs.
 pub fn read_counters(stats: &Map, interface: Option<&str>) -> io::Result<Vec<XdpCounter>> {
     let cpus = cpus::possible()?;
     let mut counters = Vec::new();

@@ -1,10 +1,10 @@
-//! Why an object must not be loaded on this machine, as its manifest entry tells.
+//! Decides from an object's manifest entry whether the object may be loaded on this machine.
 
 use laminar_xdp_prebuilt::{ByteOrder, Feature, ObjectEntry, abi};
 
 use crate::report::Support;
 
-/// Why this library must not load the object on any kernel; `None` if it may.
+/// Why this library must not load the object, whatever the kernel is; `None` if it may.
 pub fn with_library(entry: &ObjectEntry, forced_target: Option<&str>) -> Option<String> {
     if let Some(forced) = forced_target.filter(|forced| *forced != entry.target) {
         return Some(format!("target {forced} is forced"));

@@ -1,10 +1,10 @@
-//! What this kernel can do, found by trying it.
+//! Probes which features this kernel has.
 //!
-//! Each probe creates the smallest map or program that needs the feature and drops it
-//! again. Only the kernel's exact answer for "unsupported" counts as no, and only if the
-//! same without the feature succeeds; any other failure is reported as such. A probe uses
-//! a socket filter instead of an XDP program where both show the same, because loading a
-//! socket filter may need no rights.
+//! Each probe creates the smallest map or program that needs the feature, and drops it
+//! again. The result is "no" only if the kernel returns exactly the errno for "unsupported",
+//! and only if the same operation without the feature succeeds. Any other failure is reported
+//! as "unknown". Where a socket filter can prove the feature as well as an XDP program, the
+//! probe uses a socket filter, because loading one may need no capability.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +18,13 @@ use crate::object::redirect_program::redirect_program;
 use crate::report::{FeatureAnswer, Support, XdpError};
 use crate::sys::bpf::{self, Instruction, Register};
 
-/// The kernel's answers so far. Each feature is probed once for each start: the kernel
-/// stays the same, but the rights of the calling thread may change.
+/// The kernel's answers so far. Each feature is probed once for each value of this type. The
+/// answers are not kept for longer, because the capabilities of the thread may change.
 #[derive(Debug, Default)]
 pub struct KernelFeatures(BTreeMap<Feature, Support>);
 
 impl KernelFeatures {
-    /// Fails if there is no bpf() system call, or no right to use it.
+    /// Fails if the kernel has no bpf() system call, or does not allow this thread to use it.
     pub fn check_bpf() -> Result<(), XdpError> {
         match create_map(libbpf::BPF_MAP_TYPE_ARRAY, 4) {
             Ok(()) => Ok(()),
@@ -34,7 +34,7 @@ impl KernelFeatures {
             Err(error) if capabilities::is_denied(&error) => {
                 Err(capabilities::denied(capabilities::LOAD))
             }
-            // Such as out of memory. The object's own load says what it lacks.
+            // Another error, such as out of memory. Loading the object reports it better.
             Err(_) => Ok(()),
         }
     }
@@ -64,10 +64,10 @@ fn probe(feature: Feature) -> Support {
         Feature::Ringbuf => ring_buffer(),
         Feature::CpumapProgram => create_map(libbpf::BPF_MAP_TYPE_CPUMAP, 8),
         Feature::Frags => load_xdp(libbpf::BPF_F_XDP_HAS_FRAGS),
-        // A feature of a newer manifest crate than this library was made for.
+        // The prebuilt crate is newer than this library and has a feature without a probe.
         _ => Err(io::ErrorKind::Unsupported.into()),
     };
-    // The same without the feature. If that fails too, the answer says nothing.
+    // The same operation without the feature. If it also fails, EINVAL has another cause.
     let control = || match feature {
         Feature::SkReuseport => create_map(libbpf::BPF_MAP_TYPE_ARRAY, 4),
         _ => {
@@ -92,7 +92,8 @@ fn create_map(kind: libbpf::bpf_map_type, value_size: u32) -> io::Result<()> {
     bpf::create_map(kind, (4, value_size), 1).map(drop)
 }
 
-/// A ring buffer has neither keys nor values; its size is a multiple of any page size.
+/// Creates a ring buffer, which has neither keys nor values. Its size must be a multiple of the
+/// page size; 64 KiB is a multiple of every page size.
 fn ring_buffer() -> io::Result<()> {
     bpf::create_map(libbpf::BPF_MAP_TYPE_RINGBUF, (0, 0), 1 << 16).map(drop)
 }
@@ -121,7 +122,7 @@ fn global_data() -> io::Result<()> {
     load_socket_filter(&[address, upper, Instruction::set(Register::R0, 0), Instruction::exit()])
 }
 
-/// Older kernels load this program and abort when it runs, so the probe runs it.
+/// Older kernels also load this program, but abort packets when it runs, so the probe runs it.
 fn redirect_verdict() -> io::Result<Support> {
     let cpu_map = bpf::create_map(libbpf::BPF_MAP_TYPE_CPUMAP, (4, 4), 1)?;
     let program = redirect_program(&cpu_map, CpuId::new(0), false)?;

@@ -1,4 +1,4 @@
-//! Checks that an object has the programs and maps of the schema, before the kernel sees it.
+//! Checks that an object has exactly the programs and maps of the schema, before it is loaded.
 //! An object with other maps could use pinned maps of another application.
 
 use std::ffi::CStr;
@@ -18,7 +18,8 @@ const _: () = {
     assert!(std::mem::offset_of!(abi::laminar_count, bytes) == size_of::<u64>());
 };
 
-/// Takes a map that another process created, if it matches the schema of maps with this name.
+/// Takes a map that another process created. Fails unless the map matches the schema of maps
+/// with this name.
 pub fn foreign_map(name: &CStr, descriptor: OwnedFd) -> io::Result<Map> {
     let cpumap_program = Layout { has_cpumap_program: true, ..Layout::new(Layer::Xdp) };
     let layouts = [cpumap_program, Layout::new(Layer::Xdp), Layout::new(Layer::Sockets)];
@@ -29,7 +30,7 @@ pub fn foreign_map(name: &CStr, descriptor: OwnedFd) -> io::Result<Map> {
     Map::from_foreign(descriptor, kind, &value_sizes)
 }
 
-/// Returns the object's programs, or the difference to the schema.
+/// Returns the object's programs, or a description of how the object differs from the schema.
 pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, String> {
     let (programs, maps) = (object.programs(), object.maps());
     let layout = layout_of(layer, &programs, &maps);
@@ -61,7 +62,8 @@ pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, St
     }
 }
 
-/// The layout that the object claims to have: each property follows from one program or map.
+/// The layout that the object must have, derived from the programs and maps that it contains.
+/// Each property of the layout follows from one program or map.
 fn layout_of(layer: Layer, programs: &[ProgramDefinition], maps: &[MapDefinition]) -> Layout {
     let has_program = |name: &CStr| programs.iter().any(|program| *program.name == *name);
     let map = |name: &CStr| maps.iter().find(|map| *map.name == *name);
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_buffer_may_have_the_size_of_any_page() {
+    fn a_ring_buffer_may_have_any_page_size() {
         let layout = Layout { has_features: true, ..Layout::new(Layer::Xdp) };
         for page in [4096, 16_384, 65_536] {
             let map = MapDefinition {

@@ -1,4 +1,4 @@
-//! From the bytes of an object to a program and its maps in the kernel.
+//! Loads the bytes of an object into the kernel as programs and maps.
 
 pub mod capabilities;
 mod counters;
@@ -27,17 +27,18 @@ pub use open_object::LoadFailure;
 pub use redirect_program::redirect_program;
 pub use settings::{ControlValues, LISTED, SharedMaps, Sizing, features, prefix_key};
 
-/// An XDP program in the kernel, with its maps. Dropping it unloads the program, unless
-/// it is attached.
+/// A loaded XDP program and its maps. Dropping it unloads the program, unless the program is
+/// attached.
 #[derive(Debug)]
 pub struct LoadedXdp {
     pub program: OwnedFd,
-    /// Whether the program takes packets that lie in several buffers.
+    /// Whether the program accepts packets that are stored in several buffers.
     pub multi_buffer: bool,
     pub cpu_map: Map,
     pub stats: Map,
     pub steering: Map,
-    /// `None` for a program that another process loaded: that process keeps its controls.
+    /// `None` for a program that another process loaded, because only that process has its
+    /// controls.
     pub controls: Option<ControlMaps>,
 }
 
@@ -46,7 +47,7 @@ pub struct LoadedXdp {
 pub struct ControlMaps {
     /// Bits of `enum laminar_feature`.
     pub features: u32,
-    /// Whether the program looks for more than one port.
+    /// Whether the program can filter more than one port.
     pub several_ports: bool,
     /// Holds `struct laminar_controls`.
     pub values: Map,
@@ -65,7 +66,7 @@ pub struct LoadedSockets {
     pub steering: Map,
 }
 
-/// Loads an XDP object. The bytes may come from anywhere.
+/// Loads an XDP object. The bytes need not be trusted: the schema is checked first.
 pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<LoadedXdp, LoadFailure> {
     with_libbpf_output(|| {
         let mut object = OpenObject::open(elf, Layer::Xdp)?;
@@ -141,7 +142,7 @@ fn control_maps(
     })
 }
 
-/// Adds libbpf's first warning to a failure, unless the verifier has said why.
+/// Adds libbpf's first warning to a failure, unless the failure has a verifier log.
 fn with_libbpf_output<T>(load: impl FnOnce() -> Result<T, LoadFailure>) -> Result<T, LoadFailure> {
     let (result, output) = libbpf_print::capture(load);
     result.map_err(|mut failure| {

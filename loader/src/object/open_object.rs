@@ -1,4 +1,4 @@
-//! An object that libbpf has opened: select its program, configure it, load it.
+//! An object that libbpf has opened: selects its program, configures it, and loads it.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -14,22 +14,22 @@ use crate::sys;
 use crate::sys::libbpf::{Object, ProgramDefinition};
 use crate::sys::map::Map;
 
-/// The kernel hands up to 128 entries of an LRU table to each CPU at a time. A CPU that
-/// gets none reuses one entry for every source, so no source on it reaches its limit.
-/// This many entries for each CPU prevent that.
+/// The least number of entries for each CPU in the table of sources. The kernel gives up to
+/// 128 entries of an LRU table to a CPU at a time. A CPU that gets none reuses one entry for
+/// every source, so no source on that CPU reaches its limit. This many entries prevent that.
 const MIN_SOURCES_PER_CPU: u32 = 256;
 
 /// Why an object could not be loaded.
 #[derive(Debug)]
 pub struct LoadFailure {
-    /// The step that failed, the kernel's or libbpf's error, and what to do.
+    /// The step that failed, what to do about it, and the kernel's or libbpf's error.
     pub reason: String,
     /// Empty if the verifier did not run.
     pub verifier_log: VerifierLog,
 }
 
 impl LoadFailure {
-    /// Makes the failure of one step out of the system's error.
+    /// Converts a system error into the failure of `step`.
     pub fn of(step: &str) -> impl Fn(io::Error) -> LoadFailure {
         move |error| LoadFailure {
             reason: format!("{step}: {error}"),
@@ -38,7 +38,7 @@ impl LoadFailure {
     }
 }
 
-/// An object whose programs and maps are those of the ABI header.
+/// An object whose programs and maps match the schema.
 pub struct OpenObject {
     object: Object,
     programs: Vec<ProgramDefinition>,
@@ -61,7 +61,7 @@ impl OpenObject {
         self.maps.iter().any(|map| **map == *name)
     }
 
-    /// Whether the object has a second program with features.
+    /// Whether the object has a second program, which supports features.
     pub fn has_features(&self) -> bool {
         self.programs.iter().any(|program| *program.name == *abi::LAMINAR_PROGRAM_GUARDED)
     }
@@ -70,16 +70,16 @@ impl OpenObject {
         self.programs.iter().any(|program| *program.section == *c"xdp.frags")
     }
 
-    /// Selects the program to load: the one with features if any is wanted, else the
-    /// plain one. Maps of wanted features get their configured size; the others keep
-    /// their minimal size.
+    /// Selects the program to load: the program with features if `features` is not 0,
+    /// otherwise the plain program. Maps of enabled features get their configured size; the
+    /// other maps keep their minimal size.
     pub fn select_program(
         &mut self,
         features: u32,
         config: &XdpConfig,
     ) -> Result<&'static CStr, LoadFailure> {
         if !self.has_features() {
-            // Programs without features always look for several ports.
+            // Programs without features can always filter several ports.
             if features & !abi::LAMINAR_FEATURE_PORTS == 0 {
                 return Ok(abi::LAMINAR_PROGRAM);
             }
@@ -111,8 +111,8 @@ impl OpenObject {
         select().map_err(LoadFailure::of("its features cannot be selected"))
     }
 
-    /// Writes settings and control values, and loads the object. `keyed_by_cpu` is the
-    /// map that has one slot for each CPU id; `controls` is empty for socket programs.
+    /// Writes settings and control values, and loads the object. `keyed_by_cpu` is the name of
+    /// the map that has one slot for each CPU id. `controls` is empty for socket programs.
     pub fn load(
         &mut self,
         keyed_by_cpu: &CStr,
@@ -133,7 +133,8 @@ impl OpenObject {
                 .map_err(LoadFailure::of("an existing map cannot be used"))?;
         }
         let not_written = LoadFailure::of("the settings cannot be written");
-        // Global data is set before loading, so that the verifier folds constants.
+        // Global data is set before loading, because the verifier treats read-only data as
+        // constants.
         for (data, bytes) in
             [(abi::LAMINAR_MAP_RODATA, settings), (abi::LAMINAR_MAP_DATA, controls)]
         {
@@ -145,7 +146,7 @@ impl OpenObject {
             verifier_log: VerifierLog::new(log),
             ..explain_load(error, sizing.cpu_slots)
         })?;
-        // Objects without global data have maps instead, which exist only now.
+        // Objects without global data have maps instead, which exist only after loading.
         for (name, bytes) in
             [(abi::LAMINAR_MAP_SETTINGS, settings), (abi::LAMINAR_MAP_CONTROLS, controls)]
         {
@@ -168,7 +169,7 @@ impl OpenObject {
     }
 }
 
-/// Entries of the table of token buckets.
+/// The number of entries of the table of sources, which holds their token buckets.
 fn max_sources(features: u32, config: &XdpConfig) -> Result<u32, LoadFailure> {
     if features & abi::LAMINAR_FEATURE_LIMIT == 0 {
         return Ok(config.max_sources); // not used: the table keeps its minimal size
@@ -178,7 +179,7 @@ fn max_sources(features: u32, config: &XdpConfig) -> Result<u32, LoadFailure> {
     Ok(config.max_sources.max(MIN_SOURCES_PER_CPU.saturating_mul(cpus)))
 }
 
-/// Says in words what the kernel's errno for a load means.
+/// Converts the kernel's errno of a failed load into a failure with advice.
 fn explain_load(error: io::Error, cpu_slots: u32) -> LoadFailure {
     let what = match error.raw_os_error() {
         Some(libc::E2BIG) => format!(

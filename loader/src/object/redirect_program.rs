@@ -8,8 +8,9 @@ use libbpf_sys as libbpf;
 use crate::ids::CpuId;
 use crate::sys::bpf::{self, Instruction, Register};
 
-/// Loads the program. It passes packets if the CPU has no queue. It must be multi-buffer
-/// if the program that uses the map already is (seen on 6.18: EINVAL otherwise).
+/// Loads the program. It passes packets if the CPU has no queue. `multi_buffer` must be equal
+/// to that of the program that already uses the map; otherwise loading fails with EINVAL (seen
+/// on 6.18).
 pub fn redirect_program(
     cpu_map: &impl AsFd,
     cpu: CpuId,

@@ -1,6 +1,6 @@
-//! What the loader writes into an object: settings that are fixed at loading, control
-//! values that change while the program runs, and keys of the source lists. Each is a
-//! struct of `laminar_abi.h` as it stands in memory.
+//! The data that the loader writes for a program: settings that are fixed at loading, control
+//! values that may change while the program runs, and keys of the source lists. Each has the
+//! memory layout of a struct in `laminar_abi.h`.
 
 use std::ffi::CStr;
 use std::mem::offset_of;
@@ -11,10 +11,11 @@ use laminar_xdp_prebuilt::abi;
 use crate::config::{SourceLimit, XdpConfig};
 use crate::sys::map::Map;
 
-/// Bytes of the ring buffer in which samples wait, a power of two: about 1,600 samples.
+/// The size in bytes of the ring buffer for samples, a power of two. It holds about 1,600
+/// samples.
 pub const SAMPLES_SIZE: u32 = 1 << 18;
 
-/// Maps that exist already and that an object uses instead of its own, by name.
+/// Existing maps, by name, that an object uses instead of creating its own.
 pub type SharedMaps<'a> = &'a [(&'static CStr, &'a Map)];
 
 /// The sizes and maps that every object gets before it is loaded.
@@ -36,8 +37,8 @@ pub fn features(config: &XdpConfig) -> u32 {
     wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, bit)| bit).sum()
 }
 
-/// `struct laminar_settings` in memory. The pattern names every field, so a new field that is
-/// missing here is a compile error.
+/// The memory layout of `struct laminar_settings`. The pattern names every field, so a new
+/// field that is missing here is a compile error.
 pub fn settings_bytes(settings: abi::laminar_settings) -> [u8; size_of::<abi::laminar_settings>()] {
     let abi::laminar_settings { partitions, features, interface_slot } = settings;
     let mut bytes = [0; size_of::<abi::laminar_settings>()];
@@ -56,7 +57,7 @@ pub fn settings_bytes(settings: abi::laminar_settings) -> [u8; size_of::<abi::la
 pub struct ControlValues {
     pub ports: Vec<u16>,
     pub limit: Option<SourceLimit>,
-    /// One in this many drops of each reason and CPU is sampled; 0: none.
+    /// The program samples one in this many drops of each reason and CPU; 0 samples none.
     pub sample_every: u32,
 }
 
@@ -67,7 +68,7 @@ impl ControlValues {
         ControlValues { ports: config.ports(), limit: config.source_limit, sample_every }
     }
 
-    /// `struct laminar_controls` in memory.
+    /// The memory layout of `struct laminar_controls`.
     pub fn to_bytes(&self) -> [u8; size_of::<abi::laminar_controls>()] {
         let mut bytes = [0; size_of::<abi::laminar_controls>()];
         let mut put = |offset: usize, value: &[u8]| {
@@ -89,7 +90,7 @@ impl ControlValues {
 /// The value of every key in a source list. The program ignores it.
 pub const LISTED: [u8; 1] = [1];
 
-/// A key of a source list: `struct laminar_prefix` in memory.
+/// A key of a source list, in the memory layout of `struct laminar_prefix`.
 pub fn prefix_key(prefix: &IpNet) -> [u8; size_of::<abi::laminar_prefix>()] {
     let mut key = [0; size_of::<abi::laminar_prefix>()];
     let mut put = |offset: usize, value: &[u8]| {
@@ -98,7 +99,8 @@ pub fn prefix_key(prefix: &IpNet) -> [u8; size_of::<abi::laminar_prefix>()] {
     let source = offset_of!(abi::laminar_prefix, source);
     let family = source + offset_of!(abi::laminar_source, family);
     let address = source + offset_of!(abi::laminar_source, address);
-    // The trie compares bits from the start of `source`, so the family's bits count too.
+    // The trie compares bits from the start of `source`, so the prefix length includes the
+    // bits of the family.
     let bits_before_address = 8 * (address - source) as u32;
     let length = bits_before_address + u32::from(prefix.prefix_len());
     put(offset_of!(abi::laminar_prefix, length), &length.to_ne_bytes());
@@ -138,7 +140,7 @@ mod tests {
         let ipv4 = key("192.0.2.129/25");
         assert_eq!(ipv4[..4], (32u32 + 25).to_ne_bytes());
         assert_eq!(ipv4[4..8], 4u32.to_ne_bytes());
-        assert_eq!(ipv4[8..12], [192, 0, 2, 128], "bits behind the prefix are cleared");
+        assert_eq!(ipv4[8..12], [192, 0, 2, 128], "bits after the prefix are cleared");
         assert_eq!(ipv4[12..], [0; 12]);
         let ipv6 = key("2001:db8::1/128");
         assert_eq!(ipv6[..4], 160u32.to_ne_bytes());

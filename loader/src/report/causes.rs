@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// The causes of an error, the direct one first.
+/// The causes of an error, beginning with its source.
 pub(super) fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     let mut next = error.source();
     std::iter::from_fn(move || {
@@ -15,8 +15,8 @@ pub(super) fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 's
 
 /// Shows an error's message, its causes, and its advice last.
 ///
-/// `advice` is the end of the message that says what to do. Behind the causes it reads better
-/// than between the message and its causes.
+/// `advice` is the end of the message, which tells what to do. It is moved after the causes,
+/// because it would separate the message from its causes.
 pub(super) struct WithCauses<'a, E> {
     pub error: &'a E,
     pub advice: Option<&'a str>,

@@ -14,10 +14,11 @@ use crate::report::{PortHolder, ProgramIdentity, Selection};
 
 /// Why an operation failed.
 ///
-/// A message says what failed, on what, and what to do. It does not repeat its cause, which
-/// [`source`](std::error::Error::source) returns. [`XdpError::with_causes`] shows both.
+/// The message states the operation that failed, its object, and what to do. It does not
+/// contain the cause: [`source`](std::error::Error::source) returns it.
+/// [`XdpError::with_causes`] shows message and cause.
 ///
-/// A call that starts something and fails leaves nothing on the interface.
+/// If a call that attaches a program fails, it leaves no program of its own on the interface.
 ///
 /// ```
 /// use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
@@ -47,7 +48,7 @@ pub enum XdpError {
         platform: &'static str,
     },
 
-    /// A value that cannot be used, found before anything was touched.
+    /// A configured value cannot be used. Nothing on the machine has changed.
     #[error(transparent)]
     Config(#[from] ConfigError),
 
@@ -99,8 +100,8 @@ pub enum XdpError {
 
     /// No object could be used in any mode. The selection gives the reason for each object.
     #[error(
-        "no XDP object can be used here; correct what the reason of an object names, or use \
-         plain sockets:\n{selection}"
+        "no XDP object can be used here; fix the problem that is listed for one of the objects, \
+         or use plain sockets:\n{selection}"
     )]
     NoUsableObject {
         /// Each object with its reason.
@@ -224,14 +225,14 @@ pub enum XdpError {
         cpu: u32,
     },
 
-    /// Another process is taking over. Nothing moves meanwhile.
+    /// Another process is taking over. No partition can be moved meanwhile.
     #[error(
-        "another process is taking over, and no partition moves meanwhile; repeat the call in \
-         that process, or here if the hand-over fails"
+        "another process is taking over, and no partition can move meanwhile; repeat the call in \
+         that process, or in this one if the hand-over fails"
     )]
     HandOverInProgress,
 
-    /// The partition is moving to another CPU than the one that the caller named.
+    /// The partition is moving to a CPU other than the one that the caller named.
     #[error(
         "partition {partition} is moving from CPU {from} to CPU {to}; wait until that move ends, \
          or repeat it if it failed, before you call this again"
@@ -274,8 +275,7 @@ pub enum XdpError {
         max_prefixes: u32,
     },
 
-    /// The prefix is not on the list. A prefix on the list that contains it, or is contained
-    /// in it, does not count.
+    /// The list does not contain exactly this prefix. It may contain a longer or a shorter one.
     #[error("{prefix} is not on the {list} list; remove exactly the prefix that was added")]
     NotListed {
         /// The list: `deny` or `allow`.
@@ -317,7 +317,7 @@ impl XdpError {
     /// Shows the message with its causes, separated by ": ", and the advice last. Nothing is
     /// shown twice.
     ///
-    /// Use it where only text is left of an error, such as in a log. Libraries that walk
+    /// Use it where an error becomes text, such as in a log. Libraries that follow
     /// [`source`](std::error::Error::source) themselves do not need it.
     ///
     /// ```
@@ -347,7 +347,7 @@ impl XdpError {
         })
     }
 
-    /// The end of the message that says what to do, for errors that have a cause.
+    /// The advice at the end of the message, for errors that have a cause.
     fn advice(&self) -> Option<&str> {
         match self {
             XdpError::Artifact(error) => error.advice(),

@@ -1,4 +1,4 @@
-//! Which process holds a port, and which program is loaded.
+//! The identity of a process that holds a port, and of a loaded program.
 
 use std::fmt;
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_process_or_name_is_replaced_by_what_reading_it_takes() {
+    fn an_unknown_process_or_name_is_replaced_by_advice() {
         let mut holder = PortHolder { user: 7, process: Some((1, "init".into())) };
         assert_eq!(holder.to_string(), "process 1 (init) of user 7");
         holder.process = None;

@@ -1,4 +1,4 @@
-//! Values of `Ingest`: its mode, its counters, and the datagrams that it delivers.
+//! The values that `Ingest` returns: its mode, its counters, and datagrams.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use crate::report::XdpError;
 use crate::report::reason::XdpVerdict;
 use crate::report::stats::{Counters, XdpStats};
 
-/// How the datagrams of each partition reach the CPU that owns it. They reach it in every mode.
+/// How the datagrams of each partition reach the CPU that owns the partition. They reach it in
+/// every mode; the modes differ in cost.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum IngestMode {
@@ -39,7 +40,7 @@ impl fmt::Display for IngestMode {
 
 /// Counters of XDP and the sockets together. The fields are the same in every mode.
 ///
-/// Counters only grow. The difference of two readings tells what happened between them:
+/// Counters only grow. The difference of two readings counts the events between them:
 ///
 /// ```
 /// use laminar_xdp::IngestStats;
@@ -60,30 +61,31 @@ pub struct IngestStats {
     /// does not judge are counted only if a filter drops them. If no program can be loaded,
     /// `dropped_unsorted` is the only counter.
     pub verdicts: XdpStats,
-    /// Datagrams that the filter of a socket accepted, redirected by XDP or not. `None` if no
-    /// program counts them. If every datagram comes through XDP, `verdicts.redirected` minus
-    /// this is the number of datagrams lost in the queue of a CPU or by the network stack
-    /// behind it.
+    /// Datagrams that the filter of a socket accepted, whether XDP redirected them or not.
+    /// `None` if no program counts them. If XDP redirects every valid datagram,
+    /// `verdicts.redirected` minus `accepted` is the number of datagrams that were lost in the
+    /// queues of CPUs, or after them in the network stack.
     pub accepted: Option<u64>,
-    /// Datagrams lost behind the filter: the receive buffer was full, or the checksum was
-    /// wrong. `None` if the kernel does not tell them from invalid datagrams.
+    /// Datagrams lost after the filter, because the receive buffer was full or the checksum was
+    /// wrong. `None` with classic BPF, which does not count them apart from invalid datagrams.
     pub overflowed: Option<u64>,
-    /// Datagrams that arrived at the socket of another partition's owner and were passed to
-    /// the right receiver. This process counts them from its start or from the hand-over on.
+    /// Datagrams that arrived at the socket of a CPU that does not own their partition. The
+    /// receiver of that CPU handed them on to the owner's receiver. Counted since this process
+    /// started or took over.
     ///
-    /// Some network cards and tunnels merge the datagrams of a sender (`ethtool -K DEVICE
-    /// rx-gro-list off rx-udp-gro-forwarding off` disables it). The order of these datagrams
-    /// is not kept.
+    /// Some network cards and tunnels merge the datagrams of a sender, which can misplace them.
+    /// The order of merged datagrams is not kept. `ethtool -K DEVICE rx-gro-list off
+    /// rx-udp-gro-forwarding off` disables merging.
     pub misplaced: u64,
-    /// Datagrams that were lost between two receivers of this process, because 65,536 of them
-    /// were waiting already. Receivers pass on misplaced datagrams and, with classic BPF, the
-    /// datagrams of partitions that have moved.
+    /// Datagrams that one receiver handed on to another and that were dropped, because 65,536
+    /// datagrams were waiting for that receiver already. Receivers hand on misplaced datagrams
+    /// and, with classic BPF, the datagrams of partitions that have moved.
     pub dropped_handoff: u64,
 }
 
 impl IngestStats {
-    /// Combines both layers: `by_reason` holds the counters of the sockets' object, and
-    /// `dropped` all datagrams that the sockets did not take.
+    /// Combines the counters of XDP and of the sockets. `by_reason` are the counters of the
+    /// sockets' filters; `dropped` is the number of datagrams that the sockets dropped.
     pub(crate) fn new(
         xdp: Option<XdpStats>,
         by_reason: Option<Counters>,
@@ -104,7 +106,7 @@ impl IngestStats {
             stats.verdicts.passed += sockets.accepted;
         }
         stats.accepted = Some(sockets.accepted);
-        // The filter's drops, also those for a reason that this library does not know.
+        // The drops of the filters, including those for reasons that this library does not know.
         let is_drop = |number| XdpVerdict::of_number(number) == XdpVerdict::Dropped;
         let filtered = (0..).zip(by_reason).filter(|(number, _)| is_drop(*number));
         let filtered = filtered.map(|(_, datagrams)| datagrams).sum();
@@ -131,9 +133,9 @@ impl fmt::Display for IngestStats {
     }
 }
 
-/// The difference of two readings. A counter that is smaller than in the earlier reading gives
-/// 0, for example after XDP was loaded anew. A counter that one of the readings lacks is
-/// `None`.
+/// The difference of two readings. If a counter is smaller than in the earlier reading, for
+/// example because XDP was loaded again, the result is 0. If a counter is `None` in one of the
+/// readings, the result is `None`.
 impl Sub for IngestStats {
     type Output = IngestStats;
 
@@ -149,7 +151,7 @@ impl Sub for IngestStats {
     }
 }
 
-/// A valid datagram, delivered at the CPU that owns its partition.
+/// A valid datagram, delivered to the CPU that owns its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Datagram<'a> {
@@ -157,8 +159,8 @@ pub struct Datagram<'a> {
     pub partition: u32,
     /// The key in the datagram's header, in host byte order.
     pub partition_key: u32,
-    /// The sender's address. IPv4 addresses are mapped (`::ffff:192.0.2.1`) if the socket
-    /// serves both families.
+    /// The sender's address. If the socket receives both families, IPv4 addresses are mapped to
+    /// IPv6 (`::ffff:192.0.2.1`).
     pub sender: SocketAddr,
     /// The bytes that follow the header.
     pub payload: &'a [u8],
@@ -188,7 +190,7 @@ impl<'a> Datagram<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Received {
-    /// Number of datagrams that the handler got.
+    /// Number of datagrams that were passed to the handler.
     pub handled: usize,
     /// Whether nothing was left to receive when the call returned. If it is false, call
     /// `receive` again before waiting for the descriptor.

@@ -1,4 +1,5 @@
-//! Values for people: errors, selections, counters and samples. Nothing here asks the kernel.
+//! The values that the library returns: errors, selections, counters, samples and datagrams.
+//! Nothing here asks the kernel.
 
 mod causes;
 mod error;

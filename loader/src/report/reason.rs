@@ -15,17 +15,17 @@ use laminar_xdp_prebuilt::{Layer, abi};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum XdpVerdict {
-    /// The packet goes on: to the kernel's network stack, or into the socket.
+    /// The packet continues to the kernel's network stack, or into the socket.
     Passed,
-    /// The packet is thrown away.
+    /// The packet is discarded.
     Dropped,
     /// The packet goes to the queue of another CPU.
     Redirected,
 }
 
 impl XdpVerdict {
-    /// The verdict of a reason's number, also if this library does not know the reason.
-    /// `verdict_of()` in `bpf-src/verdict.h` is the same function.
+    /// The verdict of a reason's number, even if this library does not know the reason.
+    /// It must agree with `verdict_of()` in `bpf-src/verdict.h`.
     pub const fn of_number(number: u32) -> XdpVerdict {
         match number {
             0..abi::LAMINAR_FIRST_DROP_REASON => XdpVerdict::Passed,
@@ -52,14 +52,14 @@ impl fmt::Display for XdpVerdict {
 macro_rules! with_reasons {
     ($callback:ident) => {
         $callback! {
-            /// Passed: too malformed to judge. One of the four totals, and no part of `passed`.
+            /// Passed: too malformed to judge. One of the four totals, and not part of `passed`.
             Invalid, invalid, LAMINAR_REASON_INVALID, Passed by Xdp;
             /// Passed: a fragment of a UDP datagram to any port.
             PassedFragment, passed_fragment, LAMINAR_REASON_PASSED_FRAGMENT, Passed by Xdp;
             /// Passed: valid, but the partition has no owner, or the owner's CPU has no queue.
             PassedNoQueue, passed_no_queue, LAMINAR_REASON_PASSED_NO_QUEUE, Passed by Xdp;
-            /// Passed by the filters of sockets: valid. In no total, because XDP counted the
-            /// packet before the socket.
+            /// Passed by the filters of sockets: valid. Not part of any total, because XDP
+            /// counted the packet before the socket.
             Accepted, accepted, LAMINAR_REASON_ACCEPTED, Passed by Sockets;
             /// Dropped: the payload is shorter than a header.
             DroppedShort, dropped_short, LAMINAR_REASON_DROPPED_SHORT, Dropped by Xdp Sockets;
@@ -90,8 +90,8 @@ macro_rules! define_reason {
     )*) => {
         /// Why a packet got its verdict.
         ///
-        /// `XdpReason::ALL` with [`XdpStats::get`](crate::XdpStats::get) lists every counter, so
-        /// an exporter does not miss a reason of a later release.
+        /// An exporter that calls [`XdpStats::get`](crate::XdpStats::get) for each reason of
+        /// `XdpReason::ALL` also exports the reasons of later releases.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum XdpReason {
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_tell_the_verdict() {
+    fn names_are_parsed_back_and_start_with_the_verdict() {
         for &reason in XdpReason::ALL {
             assert_eq!(reason.name().parse(), Ok(reason));
             let starts_with = |prefix| reason.name().starts_with(prefix);

@@ -15,7 +15,7 @@ pub struct DropSample {
     pub time: SystemTime,
     /// Why the packet was dropped.
     pub reason: XdpReason,
-    /// Length of the whole frame in bytes, which may be more than `packet` holds.
+    /// Length of the whole frame in bytes. `packet` may hold fewer.
     pub length: u32,
     /// The first bytes of the frame, from the Ethernet header on, as they were received. At
     /// most [`DropSample::MAX_PACKET`] bytes.

@@ -8,15 +8,15 @@ use serde::Serialize;
 use crate::config::XdpAttachMode;
 use crate::report::VerifierLog;
 
-/// Every object that the loader considered, best first, and what became of each. Print it, or
-/// serialize it.
+/// Every object that the loader considered, best first, with its outcome. It can be printed and
+/// serialized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Selection {
     /// Where the objects came from.
     pub origin: String,
     /// The release of the running kernel, as `uname -r` prints it. It is information only: the
-    /// loader goes by the features that the kernel has.
+    /// loader decides by the probed features, not by the release.
     pub kernel: String,
     /// The features that the loader probed, and the kernel's answers.
     pub features: Vec<FeatureAnswer>,
@@ -24,7 +24,7 @@ pub struct Selection {
     pub candidates: Vec<Candidate>,
 }
 
-/// The kernel's answer about one feature.
+/// The kernel's answer to the probe of one feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FeatureAnswer {
@@ -48,13 +48,13 @@ pub enum Support {
     Unknown(String),
 }
 
-/// One object and what became of it.
+/// One object and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Candidate {
     /// The object's file name.
     pub file: String,
-    /// What became of the object.
+    /// The result of considering the object.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// The modes in which the object could not be attached, in the order of the attempts.
@@ -71,7 +71,7 @@ pub struct AttachRefusal {
     pub reason: String,
 }
 
-/// What became of an object.
+/// The result of considering an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -97,8 +97,8 @@ pub enum Outcome {
     },
     /// The object was loaded, but the interface refused it in every mode.
     AttachFailed,
-    /// The object was loaded, but it cannot steer in the remaining mode, and another object
-    /// can.
+    /// The object was loaded, but it cannot steer in the mode that was used, and the picked
+    /// object can.
     PassedOver {
         /// Why the object cannot steer.
         reason: String,

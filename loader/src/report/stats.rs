@@ -1,4 +1,4 @@
-//! The counters of the programs. The table of reasons gives the fields.
+//! The counters of the programs. The table in `reason` defines their fields.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -16,7 +16,7 @@ macro_rules! define_stats {
         ///
         /// The four totals are `dropped`, `passed`, `redirected` and `invalid`. Packets that
         /// are not UDP, and whole packets to another port, are not counted. Fragments and
-        /// malformed packets are counted, because their port cannot be read.
+        /// malformed packets are counted for every port, because their port cannot be read.
         ///
         /// The counters are read one after the other while packets arrive, so two counters
         /// may belong to different moments.
@@ -30,11 +30,11 @@ macro_rules! define_stats {
             pub passed: u64,
             $($(#[$doc])* pub $field: u64,)*
             /// Dropped by the classic BPF filter of a socket, which cannot count by reason.
-            /// Includes datagrams that found the receive buffer full. 0 wherever the kernel
-            /// loads the sockets' object.
+            /// Includes datagrams that were lost because the receive buffer was full. 0 if the
+            /// kernel loads the sockets' object.
             pub dropped_unsorted: u64,
-            /// Counted for a reason that this library does not know, because the object is
-            /// newer. In none of the four totals, but in [`XdpStats::total`].
+            /// Packets with a reason that this library does not know, because the object is
+            /// newer. Not part of the four totals, but part of [`XdpStats::total`].
             pub unknown_reason: u64,
         }
 
@@ -63,7 +63,7 @@ macro_rules! define_stats {
 }
 with_reasons!(define_stats);
 
-/// One counter for each reason's number, known or not.
+/// One counter for each reason number, including numbers that this library does not know.
 pub(crate) type Counters = [u64; abi::LAMINAR_MAX_REASONS as usize];
 
 impl XdpStats {
@@ -81,16 +81,16 @@ impl XdpStats {
         *self.get_mut(reason) += packets;
         match reason.verdict() {
             XdpVerdict::Dropped => self.dropped += packets,
-            // Its field is the total.
+            // The field `redirected` is the total already.
             XdpVerdict::Redirected => {}
             XdpVerdict::Passed if reason == XdpReason::Invalid => {}
-            // XDP has counted a packet that reaches a socket.
+            // Counted by a socket. XDP has counted the packet already.
             XdpVerdict::Passed if !reason.layers().contains(&Layer::Xdp) => {}
             XdpVerdict::Passed => self.passed += packets,
         }
     }
 
-    /// All packets that were judged: the four totals and `unknown_reason`.
+    /// The number of all counted packets: the four totals and `unknown_reason`.
     pub fn total(&self) -> u64 {
         self.dropped + self.passed + self.redirected + self.invalid + self.unknown_reason
     }
@@ -108,8 +108,8 @@ impl Add for XdpStats {
 impl Sub for XdpStats {
     type Output = XdpStats;
 
-    /// The increase of each counter since `earlier`. A counter that became smaller, because
-    /// another program was loaded, gives 0.
+    /// The increase of each counter since `earlier`. The result is 0 for a counter that became
+    /// smaller because another program was loaded.
     fn sub(self, earlier: XdpStats) -> XdpStats {
         self.combine(earlier, u64::saturating_sub)
     }
@@ -124,7 +124,8 @@ impl fmt::Display for XdpStats {
             "dropped={dropped}\npassed={passed}\nredirected={redirected}\ninvalid={invalid}"
         )?;
         for reason in XdpReason::ALL {
-            // Two are totals. The third belongs to sockets: `IngestStats` shows it.
+            // `redirected` and `invalid` are totals, shown above. `accepted` belongs to sockets:
+            // `IngestStats` shows it.
             if let XdpReason::Redirected | XdpReason::Invalid | XdpReason::Accepted = reason {
                 continue;
             }
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_reason_is_counted_in_no_total_but_the_sum() {
+    fn an_unknown_reason_is_counted_in_the_sum_but_in_no_total() {
         let mut counters = [0; abi::LAMINAR_MAX_REASONS as usize];
         counters[abi::LAMINAR_FIRST_REDIRECT_REASON as usize - 1] = 7;
         let stats = XdpStats::of(&counters);

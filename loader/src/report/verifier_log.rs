@@ -1,16 +1,16 @@
-//! What the kernel's verifier wrote about a program.
+//! The log of the kernel's verifier.
 
 use std::fmt;
 
-/// What the kernel's verifier wrote about a program that it refused. Empty if the load failed
+/// The log of the kernel's verifier for a program that it refused. Empty if loading failed
 /// before the verifier ran.
 ///
-/// `{}` shows the last 4 lines, which hold the verdict. `{:#}` shows the whole log.
+/// `{}` shows the last 4 lines, which contain the verdict. `{:#}` shows the whole log.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct VerifierLog(String);
 
 impl VerifierLog {
-    /// Lines in the short form.
+    /// The number of lines that `{}` shows.
     const SHORT_LINES: usize = 4;
 
     pub(crate) fn new(text: impl Into<String>) -> Self {

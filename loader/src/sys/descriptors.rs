@@ -118,7 +118,7 @@ unsafe fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
         if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // SAFETY: `control` is as above. The kernel counts the control header in the
             // size, so the subtraction cannot wrap around, and the numbers of descriptors
-            // lie behind the header. By this function's contract each of them is a new
+            // follow the header. By this function's contract each of them is a new
             // descriptor that nothing else owns.
             unsafe {
                 let bytes = size - libc::CMSG_LEN(0) as usize;

@@ -42,8 +42,8 @@ unsafe extern "C" {
 /// libbpf's print callback. Returns the number of bytes that it printed.
 ///
 /// # Safety
-/// `format` is a C string, and `arguments` are the arguments for it, of which none has been
-/// read.
+/// `format` is a C string, and `arguments` are the arguments for it. None of the arguments has
+/// been read.
 unsafe extern "C" fn print(
     level: ffi::libbpf_print_level,
     format: *const c_char,

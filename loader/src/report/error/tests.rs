@@ -80,7 +80,7 @@ fn with_causes_puts_the_advice_last() {
 }
 
 #[test]
-fn the_error_of_the_system_is_found_behind_every_message() {
+fn io_error_finds_the_system_error_of_every_error() {
     for (error, cause) in errors_with_causes() {
         let io_error = error.io_error().map(ToString::to_string);
         let is_io = cause == io::Error::from_raw_os_error(5).to_string();
