@@ -248,6 +248,11 @@ impl Reinstatement {
     /// Replaces the attached program if it is one of this library. Does nothing if the right
     /// program is attached already.
     pub fn run(&self) -> io::Result<()> {
+        let (result, output) = libbpf_print::capture(|| self.try_run());
+        result.inspect_err(|_| tracing::debug!(output, "attaching a program again"))
+    }
+
+    fn try_run(&self) -> io::Result<()> {
         match &self.hold {
             Hold::Link(link) => xdp_attach::update_link(link.as_fd(), self.program.as_fd()),
             Hold::Netlink { .. } => {
