@@ -17,10 +17,12 @@ pub const ATTACH: &str = "attach XDP programs to an interface";
 
 /// Fails with the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {
-    // Without /proc the capabilities are unknown. The kernel then answers EPERM; see `denied`.
+    // Without /proc the capabilities are unknown. If one is missing, a later call fails with
+    // EPERM, and `denied` makes the error.
     let Some(effective) = effective_capabilities() else { return Ok(()) };
     let has = |capability: u32| effective >> capability & 1 == 1;
-    // Linux 5.8 split CAP_BPF and CAP_PERFMON from CAP_SYS_ADMIN, which still includes both.
+    // Linux 5.8 split CAP_BPF and CAP_PERFMON from CAP_SYS_ADMIN. CAP_SYS_ADMIN still includes
+    // both.
     let missing = |capability| !has(capability) && !has(CAP_SYS_ADMIN);
     let (capability, purpose) = if missing(CAP_BPF) {
         ("CAP_BPF (CAP_SYS_ADMIN before Linux 5.8)", LOAD)
@@ -40,8 +42,9 @@ pub fn may_load() -> bool {
     effective_capabilities().is_none_or(|set| set & (bit(CAP_BPF) | bit(CAP_SYS_ADMIN)) != 0)
 }
 
-/// The error for an EPERM after [`check`] has succeeded. The capabilities may be valid only in
-/// a user namespace below the initial one, or something else, such as lockdown, forbids the call.
+/// The error for an EPERM after [`check`] has succeeded. There are two possible causes. This
+/// thread may have the capabilities only in a user namespace below the initial one. Or something
+/// else, such as lockdown, forbids the call.
 pub fn denied(purpose: &'static str) -> XdpError {
     XdpError::MissingCapability {
         capability: "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace \

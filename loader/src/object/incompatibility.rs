@@ -4,7 +4,8 @@ use laminar_xdp_prebuilt::{ByteOrder, Feature, ObjectEntry, abi};
 
 use crate::report::Support;
 
-/// Why this library must not load the object, whatever the kernel is; `None` if it may.
+/// The reason why this library must not load the object on any kernel. `None` if the library may
+/// load it.
 pub fn with_library(entry: &ObjectEntry, forced_target: Option<&str>) -> Option<String> {
     if let Some(forced) = forced_target.filter(|forced| *forced != entry.target) {
         return Some(format!("target {forced} is forced"));
@@ -20,8 +21,8 @@ pub fn with_library(entry: &ObjectEntry, forced_target: Option<&str>) -> Option<
     None
 }
 
-/// Why this kernel cannot run the object; `None` if it can. `ask` returns the kernel's
-/// answer for one feature.
+/// The reason why this kernel cannot run the object. `None` if the kernel can run it. `ask`
+/// returns whether the kernel has a feature.
 pub fn with_kernel(entry: &ObjectEntry, mut ask: impl FnMut(Feature) -> Support) -> Option<String> {
     entry.requires.iter().find_map(|name| {
         let Ok(feature) = name.parse::<Feature>() else {

@@ -1,10 +1,11 @@
 //! Probes which features this kernel has.
 //!
-//! Each probe creates the smallest map or program that needs the feature, and drops it
-//! again. The result is "no" only if the kernel returns exactly the errno for "unsupported",
-//! and only if the same operation without the feature succeeds. Any other failure is reported
-//! as "unknown". Where a socket filter can prove the feature as well as an XDP program, the
-//! probe uses a socket filter, because loading one may need no capability.
+//! Each probe creates the smallest map or program that needs the feature, and drops that map or
+//! program again. The result is "no" only under two conditions: the kernel returns exactly the
+//! errno for "unsupported", and the same operation without the feature succeeds. Any other
+//! failure is reported as "unknown". Some features can be probed with a socket filter instead of
+//! an XDP program. Their probes use a socket filter, because loading a socket filter may need no
+//! capability.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,8 +19,9 @@ use crate::object::redirect_program::redirect_program;
 use crate::report::{FeatureAnswer, Support, XdpError};
 use crate::sys::bpf::{self, Instruction, Register};
 
-/// The kernel's answers so far. Each feature is probed once for each value of this type. The
-/// answers are not kept for longer, because the capabilities of the thread may change.
+/// The kernel's answers so far. A value of this type probes each feature at most once. Another
+/// value probes again, because the capabilities of the thread may have changed, and the answers
+/// with them.
 #[derive(Debug, Default)]
 pub struct KernelFeatures(BTreeMap<Feature, Support>);
 
@@ -34,7 +36,8 @@ impl KernelFeatures {
             Err(error) if capabilities::is_denied(&error) => {
                 Err(capabilities::denied(capabilities::LOAD))
             }
-            // Another error, such as out of memory. Loading the object reports it better.
+            // Ignore other errors, such as out of memory. Loading the object later reports them
+            // better.
             Err(_) => Ok(()),
         }
     }
@@ -67,7 +70,8 @@ fn probe(feature: Feature) -> Support {
         // The prebuilt crate is newer than this library and has a feature without a probe.
         _ => Err(io::ErrorKind::Unsupported.into()),
     };
-    // The same operation without the feature. If it also fails, EINVAL has another cause.
+    // The same operation without the feature. If this operation also fails, the probe's EINVAL
+    // does not show that the feature is missing.
     let control = || match feature {
         Feature::SkReuseport => create_map(libbpf::BPF_MAP_TYPE_ARRAY, 4),
         _ => {
@@ -122,7 +126,8 @@ fn global_data() -> io::Result<()> {
     load_socket_filter(&[address, upper, Instruction::set(Register::R0, 0), Instruction::exit()])
 }
 
-/// Older kernels also load this program, but abort packets when it runs, so the probe runs it.
+/// Older kernels load this program too, but abort each packet for which the program runs. The
+/// probe therefore runs the program.
 fn redirect_verdict() -> io::Result<Support> {
     let cpu_map = bpf::create_map(libbpf::BPF_MAP_TYPE_CPUMAP, (4, 4), 1)?;
     let program = redirect_program(&cpu_map, CpuId::new(0), false)?;

@@ -1,5 +1,6 @@
 //! Checks that an object has exactly the programs and maps of the schema, before it is loaded.
-//! An object with other maps could use pinned maps of another application.
+//! Without this check, an object could declare a further map, and loading it could open a pinned
+//! map of another application.
 
 use std::ffi::CStr;
 use std::io;
@@ -18,8 +19,8 @@ const _: () = {
     assert!(std::mem::offset_of!(abi::laminar_count, bytes) == size_of::<u64>());
 };
 
-/// Takes a map that another process created. Fails unless the map matches the schema of maps
-/// with this name.
+/// Takes a map that another process created. Fails unless the type and the sizes of the map are
+/// those of a map with this name in the schema.
 pub fn foreign_map(name: &CStr, descriptor: OwnedFd) -> io::Result<Map> {
     let cpumap_program = Layout { has_cpumap_program: true, ..Layout::new(Layer::Xdp) };
     let layouts = [cpumap_program, Layout::new(Layer::Xdp), Layout::new(Layer::Sockets)];

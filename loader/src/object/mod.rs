@@ -27,8 +27,8 @@ pub use open_object::LoadFailure;
 pub use redirect_program::redirect_program;
 pub use settings::{ControlValues, LISTED, SharedMaps, Sizing, features, prefix_key};
 
-/// A loaded XDP program and its maps. Dropping it unloads the program, unless the program is
-/// attached.
+/// A loaded XDP program and its maps. Dropping this value unloads the program, unless the program
+/// is attached.
 #[derive(Debug)]
 pub struct LoadedXdp {
     pub program: OwnedFd,
@@ -37,8 +37,8 @@ pub struct LoadedXdp {
     pub cpu_map: Map,
     pub stats: Map,
     pub steering: Map,
-    /// `None` for a program that another process loaded, because only that process has its
-    /// controls.
+    /// `None` for a program that another process loaded, because only the process that loads a
+    /// program has the program's control maps.
     pub controls: Option<ControlMaps>,
 }
 
@@ -66,7 +66,8 @@ pub struct LoadedSockets {
     pub steering: Map,
 }
 
-/// Loads an XDP object. The bytes need not be trusted: the schema is checked first.
+/// Loads an XDP object. The bytes need not be trusted: the object is checked against the schema
+/// before it is loaded.
 pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<LoadedXdp, LoadFailure> {
     with_libbpf_output(|| {
         let mut object = OpenObject::open(elf, Layer::Xdp)?;

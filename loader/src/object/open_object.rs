@@ -14,9 +14,10 @@ use crate::sys;
 use crate::sys::libbpf::{Object, ProgramDefinition};
 use crate::sys::map::Map;
 
-/// The least number of entries for each CPU in the table of sources. The kernel gives up to
-/// 128 entries of an LRU table to a CPU at a time. A CPU that gets none reuses one entry for
-/// every source, so no source on that CPU reaches its limit. This many entries prevent that.
+/// The smallest number of entries for each CPU in the table of sources, which is an LRU map. The
+/// kernel gives the free entries of an LRU map to CPUs in batches of up to 128. If the table is
+/// too small, a CPU may get no batch. That CPU then reuses one entry for every source, so no
+/// source on that CPU reaches its limit. With 256 entries for each CPU, every CPU gets a batch.
 const MIN_SOURCES_PER_CPU: u32 = 256;
 
 /// Why an object could not be loaded.
@@ -24,7 +25,7 @@ const MIN_SOURCES_PER_CPU: u32 = 256;
 pub struct LoadFailure {
     /// The step that failed, what to do about it, and the kernel's or libbpf's error.
     pub reason: String,
-    /// Empty if the verifier did not run.
+    /// The verifier's log; empty if the verifier did not run.
     pub verifier_log: VerifierLog,
 }
 
@@ -146,7 +147,8 @@ impl OpenObject {
             verifier_log: VerifierLog::new(log),
             ..explain_load(error, sizing.cpu_slots)
         })?;
-        // Objects without global data have maps instead, which exist only after loading.
+        // An object without global data has maps for these bytes. The maps exist only after
+        // loading.
         for (name, bytes) in
             [(abi::LAMINAR_MAP_SETTINGS, settings), (abi::LAMINAR_MAP_CONTROLS, controls)]
         {
@@ -169,7 +171,7 @@ impl OpenObject {
     }
 }
 
-/// The number of entries of the table of sources, which holds their token buckets.
+/// The number of entries in the table of sources. Each entry holds one source's token bucket.
 fn max_sources(features: u32, config: &XdpConfig) -> Result<u32, LoadFailure> {
     if features & abi::LAMINAR_FEATURE_LIMIT == 0 {
         return Ok(config.max_sources); // not used: the table keeps its minimal size

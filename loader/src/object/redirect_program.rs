@@ -8,9 +8,9 @@ use libbpf_sys as libbpf;
 use crate::ids::CpuId;
 use crate::sys::bpf::{self, Instruction, Register};
 
-/// Loads the program. It passes packets if the CPU has no queue. `multi_buffer` must be equal
-/// to that of the program that already uses the map; otherwise loading fails with EINVAL (seen
-/// on 6.18).
+/// Loads the program. The program passes packets to the network stack if the CPU has no queue in
+/// the map. If another program already uses the map, `multi_buffer` must have the value that was
+/// used to load that program; otherwise loading fails with EINVAL (seen on 6.18).
 pub fn redirect_program(
     cpu_map: &impl AsFd,
     cpu: CpuId,

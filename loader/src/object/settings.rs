@@ -99,8 +99,8 @@ pub fn prefix_key(prefix: &IpNet) -> [u8; size_of::<abi::laminar_prefix>()] {
     let source = offset_of!(abi::laminar_prefix, source);
     let family = source + offset_of!(abi::laminar_source, family);
     let address = source + offset_of!(abi::laminar_source, address);
-    // The trie compares bits from the start of `source`, so the prefix length includes the
-    // bits of the family.
+    // The trie compares bits from the start of `source`, where the family comes before the
+    // address. The prefix length therefore includes the bits of the family.
     let bits_before_address = 8 * (address - source) as u32;
     let length = bits_before_address + u32::from(prefix.prefix_len());
     put(offset_of!(abi::laminar_prefix, length), &length.to_ne_bytes());
