@@ -63,8 +63,8 @@ pub fn check(object: &Object, layer: Layer) -> Result<Vec<ProgramDefinition>, St
     }
 }
 
-/// The layout that the object must have, derived from the programs and maps that it contains.
-/// Each property of the layout follows from one program or map.
+/// The layout that the object must have, derived from the programs and maps that it contains. The
+/// presence of one program or map decides each property of the layout.
 fn layout_of(layer: Layer, programs: &[ProgramDefinition], maps: &[MapDefinition]) -> Layout {
     let has_program = |name: &CStr| programs.iter().any(|program| *program.name == *name);
     let map = |name: &CStr| maps.iter().find(|map| *map.name == *name);

@@ -114,7 +114,8 @@ pub fn load_sockets(elf: &[u8], sizing: &Sizing) -> Result<LoadedSockets, LoadFa
     })
 }
 
-/// Opens the control maps of a loaded object and fills the lists.
+/// Opens the control maps of a loaded object and writes the configured prefixes into the source
+/// lists.
 fn control_maps(
     object: &OpenObject,
     features: u32,

@@ -80,7 +80,8 @@ impl OpenObject {
         config: &XdpConfig,
     ) -> Result<&'static CStr, LoadFailure> {
         if !self.has_features() {
-            // Programs without features can always filter several ports.
+            // An object without a second program always filters several ports, so it needs no
+            // feature for them.
             if features & !abi::LAMINAR_FEATURE_PORTS == 0 {
                 return Ok(abi::LAMINAR_PROGRAM);
             }

@@ -38,7 +38,7 @@ pub enum Register {
     R3 = 3,
 }
 
-/// One BPF instruction. If it contains the descriptor of a map, it borrows that map.
+/// One BPF instruction. An instruction that contains the descriptor of a map borrows that map.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub struct Instruction<'map> {
@@ -125,9 +125,9 @@ pub fn run_program(program: impl AsFd, packet: &[u8]) -> io::Result<u32> {
 /// Runs an XDP program once on a frame as if the frame had just arrived. If the program
 /// redirects the frame, the kernel delivers it to its destination (live frames, Linux 5.18).
 ///
-/// Returns false if the kernel only computed the verdict. Linux 5.10 ignores the request for
-/// live frames and returns the verdict `XDP_REDIRECT`. A kernel that redirects the frame
-/// returns another value.
+/// Returns false if the kernel only computed the verdict and delivered nothing. Linux 5.10 does
+/// so: it ignores the request for live frames and returns the verdict `XDP_REDIRECT`. A kernel
+/// that redirects the frame returns another value.
 pub fn run_live(program: impl AsFd, frame: &[u8]) -> io::Result<bool> {
     let live = ffi::bpf_test_run_opts {
         flags: ffi::BPF_F_TEST_XDP_LIVE_FRAMES,

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-/// The bytes reserved for one datagram, which are more than UDP can carry.
+/// The number of bytes reserved for one datagram. No UDP datagram is longer.
 const DATAGRAM_SIZE: usize = 1 << 16;
 
 /// Memory for the datagrams of one call. Pages that were never written use no memory.
@@ -33,8 +33,8 @@ impl Batch {
         }
     }
 
-    /// Replaces the content by the datagrams that wait in a socket, at most [`Batch::SIZE`].
-    /// `WouldBlock` if none waits, even on a blocking socket.
+    /// Replaces the content of this batch with datagrams that wait in a socket, at most
+    /// [`Batch::SIZE`] of them. `WouldBlock` if no datagram waits, even on a blocking socket.
     pub fn receive(&mut self, socket: impl AsFd) -> io::Result<()> {
         self.lengths.clear();
         let mut buffers =
@@ -52,11 +52,11 @@ impl Batch {
         }
         let (fd, count) = (socket.as_fd().as_raw_fd(), Self::SIZE as libc::c_uint);
         let (start, flags) = (headers.as_mut_ptr(), libc::MSG_DONTWAIT as _);
-        // SAFETY: `fd` is open during the call. `start` points to `count` headers. Each
-        // points to one entry of `buffers` and one of `senders`, and each entry of `buffers`
-        // to its own part of `bytes`, all of the stated sizes. No two headers share memory,
-        // all of it outlives the call, and nothing else uses it meanwhile. The timeout is
-        // null, which means none.
+        // SAFETY: `fd` is open during the call. `start` points to `count` headers. Each header
+        // points to one entry of `buffers` and one of `senders`. Each entry of `buffers` points
+        // to its own part of `bytes`. All of them have the stated sizes. No two headers share
+        // memory. All this memory outlives the call, and nothing else uses it meanwhile. The
+        // timeout is null, which means none.
         let answer = unsafe { libc::recvmmsg(fd, start, count, flags, ptr::null_mut()) };
         let count = usize::try_from(answer).map_err(|_| io::Error::last_os_error())?;
         let lengths = headers.iter().take(count).map(|header| header.msg_len as usize);
@@ -81,17 +81,17 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let start = ptr::from_ref(storage);
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
-            // SAFETY: `start` points to a `sockaddr_storage`, which is as large and as
-            // aligned as every address type, and whose bytes are all initialised. Any bytes
-            // are a valid `sockaddr_in`.
+            // SAFETY: `start` points to a `sockaddr_storage`, which has the size and alignment
+            // for every address type. All its bytes are initialised, and any bytes are a valid
+            // `sockaddr_in`.
             let v4 = unsafe { &*start.cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
         }
         libc::AF_INET6 => {
-            // SAFETY: `start` points to a `sockaddr_storage`, which is as large and as
-            // aligned as every address type, and whose bytes are all initialised. Any bytes
-            // are a valid `sockaddr_in6`.
+            // SAFETY: `start` points to a `sockaddr_storage`, which has the size and alignment
+            // for every address type. All its bytes are initialised, and any bytes are a valid
+            // `sockaddr_in6`.
             let v6 = unsafe { &*start.cast::<libc::sockaddr_in6>() };
             let (port, flow) = (u16::from_be(v6.sin6_port), u32::from_be(v6.sin6_flowinfo));
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);

@@ -10,9 +10,10 @@ use libbpf_sys as ffi;
 use super::map::Map;
 use super::{check, libbpf_error};
 
-/// The largest log size in bytes that kernels before Linux 5.2 accept. If the buffer were too
-/// small, the kernel would return ENOSPC instead of the verifier's error. Zeroed memory uses
-/// no pages until the kernel writes to it.
+/// The size of the verifier's log buffer in bytes. It is the largest size that kernels before
+/// Linux 5.2 accept. If a log did not fit into the buffer, the kernel would return ENOSPC instead
+/// of the verifier's error. The large buffer is cheap, because zeroed memory uses no pages until
+/// the kernel writes to it.
 const VERIFIER_LOG_SIZE: usize = (16 << 20) - 1;
 
 /// The name given to every object. libbpf puts it before the names of global data.
@@ -51,14 +52,16 @@ pub struct MapDefinition {
     pub value_size: u32,
     /// The number of entries.
     pub entries: u32,
-    /// Whether libbpf would pin the map, or reuse the map that is pinned at its path.
+    /// Whether libbpf would pin this map when it loads the object, or use a map that is already
+    /// pinned at this map's path instead.
     pub pinned: bool,
 }
 
 impl Object {
     /// Opens an ELF file of this machine's byte order.
     pub fn open(elf: &[u8]) -> io::Result<Object> {
-        // libelf reads the headers in place, so the copy has the alignment that they need.
+        // libelf reads the ELF headers in place, so they must be aligned. `elf` may be unaligned;
+        // the copy is not.
         let mut aligned = vec![0u64; elf.len().div_ceil(8)];
         for (word, bytes) in aligned.iter_mut().zip(elf.chunks(8)) {
             let mut padded = [0; 8];
@@ -174,9 +177,8 @@ impl Object {
         let start = self.verifier_log.as_mut_ptr().cast();
         for program in self.raw_programs() {
             // SAFETY: `program` belongs to this object, which is open and borrowed mutably.
-            // libbpf keeps `start` until the object is closed. The object owns these `size`
-            // bytes for as long, never replaces them, and reads them only between libbpf's
-            // calls.
+            // libbpf keeps `start` until the object is closed. The object owns these `size` bytes
+            // until then, never replaces them, and does not read them during a call of libbpf.
             check(unsafe { ffi::bpf_program__set_log_buf(program.as_ptr(), start, size) })?;
         }
         // SAFETY: the object is open and borrowed mutably. The log buffer of its programs
@@ -187,16 +189,16 @@ impl Object {
     /// A loaded map, through a duplicate of libbpf's descriptor.
     pub fn map(&self, name: &CStr) -> io::Result<Map> {
         let map = self.find_map(name)?.as_ptr();
-        // SAFETY: `map` belongs to this object, which is open. The object owns the
-        // descriptor that the call answers with, and is borrowed while it is duplicated.
+        // SAFETY: `map` belongs to this object, which is open. The object owns the descriptor
+        // that the call returns, and the object is borrowed while the descriptor is duplicated.
         Map::new(unsafe { duplicate(ffi::bpf_map__fd(map)) }?)
     }
 
     /// A loaded program, as a duplicate of libbpf's descriptor.
     pub fn program(&self, name: &CStr) -> io::Result<OwnedFd> {
         let program = self.find_program(name)?.as_ptr();
-        // SAFETY: `program` belongs to this object, which is open. The object owns the
-        // descriptor that the call answers with, and is borrowed while it is duplicated.
+        // SAFETY: `program` belongs to this object, which is open. The object owns the descriptor
+        // that the call returns, and the object is borrowed while the descriptor is duplicated.
         unsafe { duplicate(ffi::bpf_program__fd(program)) }
     }
 
@@ -236,8 +238,8 @@ impl Drop for Object {
     }
 }
 
-/// Removes the object's name, which libbpf puts before the names of internal maps. Internal
-/// maps hold global data.
+/// Returns the name of a map without the object's name. libbpf puts the object's name before the
+/// names of internal maps, which hold global data.
 fn own_name(name: &CStr, internal: bool) -> CString {
     let own = name.to_bytes().strip_prefix(OBJECT_NAME.to_bytes()).filter(|_| internal);
     own.map_or(name.into(), |own| CString::new(own).unwrap_or_default())

@@ -1,8 +1,9 @@
 //! Captures libbpf's messages for one thread.
 //!
-//! libbpf has one print callback for the whole process. The callback of this module stores the
-//! messages of a thread that runs [`capture`] in that thread, so that the messages of parallel
-//! loads do not mix. It passes all other messages to the callback that was installed before.
+//! libbpf has one print callback for the whole process. While a thread runs [`capture`], the
+//! callback of this module keeps that thread's messages in a thread-local variable, so that the
+//! messages of parallel loads do not mix. The callback passes all other messages to the callback
+//! that was installed before.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -16,8 +17,8 @@ thread_local! {
 
 static PREVIOUS: OnceLock<ffi::libbpf_print_fn_t> = OnceLock::new();
 
-/// Runs `work`. Returns its result and the messages that libbpf printed meanwhile, one on each
-/// line, without debug messages.
+/// Runs `work`. Returns the result of `work` and the messages that libbpf printed in this thread
+/// meanwhile: one message on each line, without debug messages.
 pub fn capture<T>(work: impl FnOnce() -> T) -> (T, String) {
     PREVIOUS.get_or_init(|| {
         // SAFETY: `print` is a function of this program, so it stays valid; it has the
@@ -49,7 +50,7 @@ unsafe extern "C" fn print(
     format: *const c_char,
     arguments: *mut ffi::__va_list_tag,
 ) -> c_int {
-    // A thread that is ending may have destroyed its thread-locals. It captures nothing.
+    // A thread that is ending may have destroyed its thread-locals. Its messages are not captured.
     let captures = CAPTURED.try_with(|captured| captured.borrow().is_some()).unwrap_or(false);
     if !captures {
         return match PREVIOUS.get() {

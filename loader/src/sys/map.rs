@@ -10,16 +10,16 @@ use libbpf_sys as ffi;
 use super::check;
 
 /// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes one value for
-/// each possible CPU of the kernel. A buffer for this many values is always large enough,
-/// without trusting a file in /sys.
+/// each possible CPU of the kernel. A buffer for this many values is always large enough, so its
+/// size need not depend on a file in /sys.
 const MAX_CPUS: usize = 16_384;
 
-/// The number of values that the kernel writes for one key of a per-CPU map, which is the
-/// number of possible CPUs. It does not change while the kernel runs.
+/// The number of values that the kernel writes for one key of a per-CPU map, which is the number
+/// of possible CPUs. That number does not change while the kernel runs.
 static VALUES_PER_KEY: OnceLock<usize> = OnceLock::new();
 
-/// A loaded map. The kernel reported its sizes, so the kernel never reads or writes beyond
-/// buffers of these sizes.
+/// A loaded map. The sizes of its keys and values come from the kernel, so the kernel never reads
+/// or writes beyond a buffer of such a size.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
@@ -54,8 +54,8 @@ impl Map {
         Ok(Map { fd, kind: info.type_, key_size, value_size, per_cpu })
     }
 
-    /// Takes a map that another process created. `InvalidData` unless it has this type,
-    /// keys of 4 bytes and values of one of these sizes.
+    /// Takes a map that another process created. `InvalidData` unless the map is of type `kind`,
+    /// its keys have 4 bytes, and its values have one of the sizes in `value_sizes`.
     pub fn from_foreign(
         fd: OwnedFd,
         kind: ffi::bpf_map_type,
@@ -102,7 +102,8 @@ impl Map {
         check(unsafe { ffi::bpf_map_delete_elem(fd, key) }).map(drop)
     }
 
-    /// Reads the value of a `u32` key. `InvalidInput` for other keys and per-CPU maps.
+    /// Reads the value of a `u32` key. `InvalidInput` for a per-CPU map, and for a map whose keys
+    /// do not have 4 bytes.
     pub fn lookup(&self, key: u32) -> io::Result<Vec<u8>> {
         if self.key_size != 4 || self.per_cpu {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -117,13 +118,14 @@ impl Map {
         Ok(value)
     }
 
-    /// Reads the values of a `u32` key in a per-CPU map whose values are `N` numbers: one
-    /// value for each possible CPU in the kernel's order.
+    /// Reads the values of a `u32` key in a per-CPU map whose values are `N` numbers. Returns one
+    /// value for each possible CPU, in the order of `cpus::possible`.
     pub fn lookup_per_cpu<const N: usize>(&self, key: u32) -> io::Result<Vec<[u64; N]>> {
         if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<[u64; N]>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // The first call finds out how many values the kernel writes: the others keep `fill`.
+        // The first call finds out how many values the kernel writes: values that the kernel does
+        // not write keep `fill`.
         let fill = if VALUES_PER_KEY.get().is_some() { 0 } else { u64::MAX };
         let mut values = vec![[fill; N]; MAX_CPUS];
         let (fd, key, to) =

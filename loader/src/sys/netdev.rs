@@ -32,9 +32,9 @@ pub fn driver(name: &CStr) -> Option<String> {
     request.ifr_ifru.ifru_data = (&raw mut info).cast();
     let (fd, request) = (socket.as_raw_fd(), &raw mut request);
     // SAFETY: `fd` is open during the call. `request` points to a whole `ifreq`, whose data
-    // pointer points to `info`: the kernel reads its command and for ETHTOOL_GDRVINFO
-    // writes at most a whole `struct ethtool_drvinfo`, which `info` is. Both outlive the
-    // call.
+    // pointer points to `info`, a whole `struct ethtool_drvinfo`. The kernel reads the command in
+    // `info`, and for ETHTOOL_GDRVINFO writes at most one such struct. `request` and `info`
+    // outlive the call.
     check_errno(unsafe { libc::ioctl(fd, SIOCETHTOOL as _, request) }).ok()?;
     let driver = CStr::from_bytes_until_nul(&info.driver).ok()?;
     Some(driver.to_string_lossy().into_owned())

@@ -25,7 +25,8 @@ impl EventFd {
 
     /// Makes the descriptor readable.
     pub fn signal(&self) {
-        // Writing fails only if the counter is at its maximum. The descriptor is readable then.
+        // Writing fails only if the counter is at its maximum. The descriptor is already readable
+        // then.
         (&self.0).write_all(&1u64.to_ne_bytes()).ok();
     }
 
@@ -42,8 +43,8 @@ impl AsFd for EventFd {
     }
 }
 
-/// A set of descriptors to wait for. The poller has a descriptor of its own, which is
-/// readable while [`Poller::wait`] would return at once, so another poller can wait for it.
+/// A set of descriptors to wait for. The poller itself has a descriptor. That descriptor is
+/// readable while [`Poller::wait`] would return at once, so another poller can wait for this one.
 #[derive(Debug)]
 pub struct Poller(OwnedFd);
 
@@ -56,8 +57,8 @@ impl Poller {
         Ok(Poller(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Adds a descriptor and enables it. The kernel removes the descriptor when its last
-    /// duplicate is closed.
+    /// Adds a descriptor and enables it. The kernel removes the descriptor from the poller when
+    /// the descriptor's last duplicate is closed.
     pub fn add(&self, fd: impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, true)
     }
@@ -72,8 +73,8 @@ impl Poller {
         let events = if enabled { libc::EPOLLIN as u32 } else { 0 };
         let mut event = libc::epoll_event { events, u64: 0 };
         let (poller, fd) = (self.0.as_raw_fd(), fd.as_fd());
-        // SAFETY: both descriptors are open during the call. The kernel reads one event,
-        // and `event` is one that outlives the call.
+        // SAFETY: both descriptors are open during the call. The kernel reads one event: `event`,
+        // which outlives the call.
         let answer = unsafe { libc::epoll_ctl(poller, operation, fd.as_raw_fd(), &mut event) };
         check_errno(answer).map(drop)
     }
@@ -84,8 +85,8 @@ impl Poller {
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut event = libc::epoll_event { events: 0, u64: 0 };
         let (poller, milliseconds) = (self.0.as_raw_fd(), whole_milliseconds(timeout));
-        // SAFETY: `poller` is open during the call. The kernel writes at most one event,
-        // and `event` is one that outlives the call.
+        // SAFETY: `poller` is open during the call. The kernel writes at most one event: `event`,
+        // which outlives the call.
         let answer =
             unsafe { libc::epoll_wait(poller, ptr::from_mut(&mut event), 1, milliseconds) };
         match check_errno(answer) {

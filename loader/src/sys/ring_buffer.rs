@@ -11,8 +11,8 @@ use libbpf_sys as ffi;
 
 use super::{check, libbpf_error, whole_milliseconds};
 
-/// The number of records after which one call of [`RingBuffer::read`] ends. Without a limit
-/// it would not end while programs write faster than it reads.
+/// The number of records after which one call of [`RingBuffer::read`] ends. Without a limit, the
+/// call would not end while programs write records faster than it reads them.
 const MAX_RECORDS: usize = 4096;
 
 /// The reader of a ring buffer. A ring buffer must have only one reader, because the kernel
@@ -80,11 +80,10 @@ impl Drop for RingBuffer {
     }
 }
 
-/// Copies a record. libbpf stops reading when this returns a negative number.
+/// Copies a record. libbpf stops reading when this function returns a negative number.
 ///
-/// # Safety
-/// `context` points to the records of a [`RingBuffer`] to which nothing else refers during
-/// the call, and `data` to `size` bytes that do not change during the call.
+/// # Safety `context` points to the records of a [`RingBuffer`], and nothing else refers to those
+/// records during the call. `data` points to `size` bytes that do not change during the call.
 unsafe extern "C" fn collect(context: *mut c_void, data: *mut c_void, size: u64) -> c_int {
     // SAFETY: libbpf calls this within `RingBuffer::read` and passes the pointer that
     // `RingBuffer::new` gave it; nothing else refers to the records meanwhile.

@@ -12,18 +12,20 @@ use super::check_errno;
 /// One instruction of a classic BPF program.
 pub use libc::sock_filter as ClassicInstruction;
 
-/// `SO_MEMINFO` answers with an array: the index of the drop counter in it, and its length
-/// (the kernel's `linux/sock_diag.h`).
+/// `SO_MEMINFO` returns an array. These two constants are the index of the drop counter in the
+/// array, and the array's length (the kernel's `linux/sock_diag.h`).
 const SK_MEMINFO_DROPS: usize = 8;
 const SK_MEMINFO_VARS: usize = 9;
 
-/// Sets the size of the receive buffer, even beyond the system's limit. Needs CAP_NET_ADMIN.
+/// Sets the size of the receive buffer, even above the system's limit `net.core.rmem_max`. Needs
+/// CAP_NET_ADMIN.
 pub fn force_receive_buffer(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     set_integer(socket, libc::SO_RCVBUFFORCE, c_int::try_from(bytes).unwrap_or(c_int::MAX))
 }
 
-/// The number of datagrams that the socket dropped: because its filter refused them, because
-/// its buffer was full, or because their checksum was wrong. Wraps around. Needs Linux 4.12.
+/// The number of datagrams that the socket dropped: because its filter refused them, because its
+/// buffer was full, or because their checksum was wrong. The number wraps around. Needs Linux
+/// 4.12.
 pub fn drops(socket: impl AsFd) -> io::Result<u32> {
     get::<SK_MEMINFO_VARS>(socket, libc::SO_MEMINFO).map(|info| info[SK_MEMINFO_DROPS])
 }

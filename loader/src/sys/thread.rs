@@ -27,9 +27,10 @@ pub fn pin_thread(cpu: CpuId) -> io::Result<()> {
 /// `MEMBARRIER_CMD_GLOBAL` of the kernel's `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
-/// Waits for an RCU grace period. After it, every XDP program that was running on any CPU at
-/// the time of the call has ended, and so has the poll of the network card that ran it. Needs
-/// Linux 4.3. The kernel refuses the call if CPUs run without a tick (`nohz_full`).
+/// Waits for an RCU grace period. If an XDP program was running on any CPU at the start of the
+/// call, that run has ended when the call returns, and so has the poll of the network card in
+/// which the program ran. Needs Linux 4.3. The kernel refuses the call if CPUs run without a tick
+/// (`nohz_full`).
 pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes no pointer, only a command, flags and a CPU. This command
     // uses neither flags nor CPU.
@@ -39,12 +40,12 @@ pub fn wait_for_running_programs() -> io::Result<()> {
     }
 }
 
-/// The time since the kernel started, without the time that the machine was suspended:
-/// CLOCK_MONOTONIC, which programs read (`bpf_ktime_get_ns`).
+/// The time of CLOCK_MONOTONIC: the time since the kernel started, without the time in which the
+/// machine was suspended. BPF programs read the same clock (`bpf_ktime_get_ns`).
 pub fn monotonic_now() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one `timespec`, and `now` is one that outlives the call.
-    // The call cannot fail, because this clock always exists.
+    // SAFETY: the kernel writes one `timespec`: `now`, which outlives the call. The call cannot
+    // fail, because this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

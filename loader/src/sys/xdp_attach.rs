@@ -36,7 +36,8 @@ pub fn create_link(
     }
 }
 
-/// Detaches a link at once. Closing its last descriptor also detaches it, but later.
+/// Detaches a link at once. Closing the link's last descriptor also detaches the link, but the
+/// kernel may do so later.
 pub fn detach_link(link: impl AsFd) -> io::Result<()> {
     // SAFETY: `link` is open during the call, which takes no pointer.
     check(unsafe { ffi::bpf_link_detach(link.as_fd().as_raw_fd()) }).map(drop)
@@ -51,7 +52,7 @@ pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
 }
 
 /// Attaches through netlink. The attachment outlives the process. If `old` is given, replaces
-/// it in one step, and fails if another program is attached (Linux 5.7).
+/// `old` in one step, and fails if the attached program is not `old` (needs Linux 5.7).
 pub fn attach(
     interface: InterfaceIndex,
     program: impl AsFd,
@@ -67,8 +68,8 @@ pub fn attach(
     check(unsafe { ffi::bpf_xdp_attach(interface, program, flags, options) }).map(drop)
 }
 
-/// Detaches through netlink. If `only` is given, fails if another program is attached
-/// (Linux 5.7).
+/// Detaches through netlink. If `only` is given, fails if the attached program is not `only`
+/// (needs Linux 5.7).
 pub fn detach(
     interface: InterfaceIndex,
     only: Option<BorrowedFd<'_>>,
@@ -90,12 +91,12 @@ fn replacing(old: BorrowedFd<'_>) -> ffi::bpf_xdp_attach_opts {
     }
 }
 
-/// The ids of the XDP programs on an interface, each with its mode. The kernel allows one
-/// program in each mode, but not in native and generic mode at the same time.
+/// The ids of the XDP programs on an interface, each with its mode. The kernel allows at most one
+/// program in each mode, and does not allow native and generic mode at the same time.
 pub fn attached_programs(interface: InterfaceIndex) -> io::Result<Vec<(XdpAttachMode, u32)>> {
     let mut query = ffi::bpf_xdp_query_opts {
-        // The stated size excludes the fields after the ids, which libbpf would have to
-        // request from another netlink family.
+        // The stated size excludes the fields after the ids. To fill those fields, libbpf would
+        // have to send a request to another netlink family.
         sz: std::mem::offset_of!(ffi::bpf_xdp_query_opts, feature_flags) as _,
         ..Default::default()
     };
