@@ -42,7 +42,7 @@ pub enum ArtifactError {
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the manifest.
         source: ManifestError,
     },
     /// A file differs from what the manifest states.
@@ -69,7 +69,7 @@ pub enum ArtifactError {
     WrongByteOrder {
         /// The file.
         path: PathBuf,
-        /// The byte order that it was compiled for.
+        /// The byte order that the object was compiled for.
         found: ByteOrder,
     },
 }
@@ -77,7 +77,7 @@ pub enum ArtifactError {
 impl ArtifactError {
     const REINSTALL: &str = "reinstall the objects, or correct `bpf_object_path`";
 
-    /// The end of the message that says what to do, for errors that have a cause.
+    /// The part at the end of the message that tells what to do, for errors that have a cause.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         matches!(self, ArtifactError::Unreadable { .. }).then_some(Self::REINSTALL)
     }
@@ -104,7 +104,7 @@ pub(crate) struct ArtifactObject {
 
 impl ArtifactObject {
     /// The layer in which the object's programs run. An object without a manifest is assumed to
-    /// be an XDP object; if it is not, loading it fails.
+    /// be an XDP object; if the object belongs to another layer, loading it fails.
     pub fn layer(&self) -> Layer {
         self.entry.as_ref().map_or(Layer::Xdp, |entry| entry.layer)
     }
@@ -127,12 +127,14 @@ impl Artifact {
             let manifest = read_manifest(folder)?;
             let entry = manifest.find(name);
             if let Some(entry) = entry {
-                // The named file may be a copy under the default name, so it is checked too.
+                // `from_folder` checks the files that the manifest names. `path` may be a copy of
+                // one of them under the default name, so the copy is checked here.
                 let as_named = ObjectEntry { file: name.into(), ..entry.clone() };
                 verify(folder, &as_named, &read(path)?)?;
             }
-            // An object with the default name in a folder with a manifest is never used alone,
-            // because the manifest would not be checked.
+            // In a folder with a manifest, the default name always stands for the whole set, even
+            // if the manifest has no such entry. Loading that file alone would bypass the
+            // manifest.
             if entry.is_some() || name == Manifest::DEFAULT_OBJECT {
                 return Self::from_folder(folder, &manifest);
             }
@@ -201,8 +203,8 @@ impl Artifact {
     }
 }
 
-/// Whether anything exists at `path`; a broken link counts. Fails if the folder cannot be
-/// searched, because then it is unknown whether the file exists.
+/// Whether anything exists at `path`; a symbolic link to nothing counts as well. Fails if the
+/// folder cannot be searched, because then it is unknown whether the file exists.
 fn exists(path: &Path) -> Result<bool, ArtifactError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),

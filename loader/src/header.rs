@@ -40,8 +40,9 @@ impl LaminarHeader {
         Self { magic: Self::MAGIC, partition_key, payload_len }
     }
 
-    /// Whether the magic is right. XDP and the socket filters also compare `payload_len` with
-    /// the length of the datagram, which is not part of this header.
+    /// Whether the magic is right. XDP and the socket filters also compare `payload_len` with the
+    /// length of the datagram. This method cannot, because the header does not contain that
+    /// length.
     pub const fn validate(&self) -> bool {
         self.magic == Self::MAGIC
     }

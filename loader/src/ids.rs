@@ -1,4 +1,4 @@
-//! A type for each kind of number, so that the compiler finds a mix-up.
+//! A type for each kind of number, so that using one kind in place of another is a compile error.
 
 use std::fmt;
 

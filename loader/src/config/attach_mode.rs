@@ -27,13 +27,13 @@ pub enum XdpAttachMode {
     /// Native mode if the driver and the MTU allow it, otherwise generic mode.
     #[default]
     Auto,
-    /// In the driver, before the kernel does any other work for a packet. The driver must
-    /// support XDP. A packet that does not fit into one buffer of the driver (an MTU of about
-    /// 3500 or more) needs Linux 5.18 and a driver with multi-buffer XDP.
+    /// In the driver, before the kernel does any other work for a packet. The driver must support
+    /// XDP. A packet that does not fit into one buffer of the driver (an MTU of about 3500 bytes
+    /// or more) needs Linux 5.18 and a driver with multi-buffer XDP.
     Native,
-    /// In the network stack. It works with every driver and MTU. It costs more than native
-    /// mode and less than plain sockets. Steering in this mode needs Linux 5.15 or later and
-    /// the object linux-5.9; otherwise the program filters without steering.
+    /// In the network stack. Generic mode works with every driver and MTU. It costs more than
+    /// native mode and less than plain sockets. Steering in this mode needs Linux 5.15 or later
+    /// and the object linux-5.9; otherwise the program filters without steering.
     Generic,
     /// On the network card. Always refused: no card can redirect to a CPU map.
     Offload,

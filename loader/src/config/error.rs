@@ -1,6 +1,7 @@
 //! Why a configuration cannot be used.
 
-/// A configured value that cannot be used. It is found before anything on the machine changes.
+/// A configured value that cannot be used. The error is found before anything on the machine
+/// changes.
 ///
 /// ```
 /// use laminar_xdp::XdpConfig;

@@ -36,7 +36,7 @@ use crate::config::ConfigError;
 #[non_exhaustive]
 pub struct IngestConfig {
     /// Ids of the CPUs that own partitions, as in `/sys/devices/system/cpu/cpu3`. Each CPU must
-    /// be online and listed once. Each gets a socket. The first owner of partition `p` is
+    /// be online and listed once. Each CPU gets a socket. The first owner of partition `p` is
     /// `cpus[p % cpus.len()]`.
     pub cpus: Vec<u32>,
     /// The local address of the sockets. Default: `::`, which receives at every address of
@@ -46,7 +46,7 @@ pub struct IngestConfig {
     /// Size of each socket's receive buffer in bytes as `SO_RCVBUF` counts them, 1 to 2^30.
     /// Default: 4 MiB.
     ///
-    /// A datagram takes about 400 bytes more than its length. A buffer larger than
+    /// In the buffer, a datagram takes about 400 bytes more than its length. A buffer larger than
     /// `net.core.rmem_max` needs CAP_NET_ADMIN. Without that capability the kernel grants a
     /// smaller buffer, and one warning is logged.
     /// [`Ingest::receive_buffer`](crate::Ingest::receive_buffer) returns the granted size.
@@ -98,7 +98,7 @@ impl IngestConfig {
     }
 
     /// Checks every field that can be judged without asking the machine.
-    /// [`Ingest::open`](crate::Ingest::open) calls it, and checks there that the CPUs are
+    /// [`Ingest::open`](crate::Ingest::open) calls this method, and also checks that the CPUs are
     /// online.
     ///
     /// # Errors

@@ -31,10 +31,10 @@ pub use sources::{SourceLimit, SourceLists};
 /// # Ok::<(), laminar_xdp::ConfigError>(())
 /// ```
 ///
-/// # From a file
-/// Keys have the names of the fields. An unknown key is an error, so a misspelt one is not
-/// silently ignored. Reading a file does not check the values: [`XdpLoader::load_and_attach`]
-/// and [`Ingest::open`] do, or call [`XdpConfig::validate`].
+/// # From a file Keys have the names of the fields. An unknown key is an error, so a misspelt key
+/// is not silently ignored. Reading a file does not check the values.
+/// [`XdpLoader::load_and_attach`] and [`Ingest::open`] check them. To check them earlier, call
+/// [`XdpConfig::validate`].
 ///
 /// ```
 /// use laminar_xdp::{IngestConfig, SourceLimit, XdpConfig};
@@ -95,12 +95,12 @@ pub struct XdpConfig {
     /// The UDP destination port to filter, 1 to 65535. [`Ingest`](crate::Ingest) receives on
     /// this port. Default: 9999.
     ///
-    /// 0 is allowed if `enabled` is false. [`Ingest`](crate::Ingest) then takes a free port,
-    /// which suits tests, and [`Ingest::port`](crate::Ingest::port) returns it.
+    /// 0 is allowed if `enabled` is false. [`Ingest`](crate::Ingest) then receives on a free
+    /// port, for example in tests. [`Ingest::port`](crate::Ingest::port) returns that port.
     pub port: u16,
-    /// Further UDP destination ports, up to 15. XDP filters and steers them in the same way.
-    /// [`Ingest`](crate::Ingest) does not receive on them: the application binds its own
-    /// sockets. Default: none.
+    /// Further UDP destination ports, up to 15. XDP filters and steers packets to these ports in
+    /// the same way. [`Ingest`](crate::Ingest) does not receive on these ports: the application
+    /// binds its own sockets. Default: none.
     pub more_ports: Vec<u16>,
     /// Where in the kernel the program runs. Default: [`XdpAttachMode::Auto`].
     pub attach_mode: XdpAttachMode,
@@ -124,20 +124,20 @@ pub struct XdpConfig {
     /// kernel: Linux 5.9. Sockets without XDP enforce no lists.
     pub source_lists: Option<SourceLists>,
     /// Number of sources whose token buckets are remembered, 1 to 16,777,216. The loader raises
-    /// it to at least 256 for each possible CPU. Default: 65,536.
+    /// this number to at least 256 for each possible CPU. Default: 65,536.
     ///
-    /// Each source takes about 120 bytes of kernel memory, and twice that while the loader
-    /// tries a second object. If more sources send, the kernel forgets sources that have been
-    /// silent for long. A forgotten source starts with a full bucket, so a full table never
-    /// causes a drop. The kernel reserves free entries for each CPU, so it may start to forget
-    /// sources when the table is half full.
+    /// Each source takes about 120 bytes of kernel memory, and twice that while the loader tries
+    /// a second object. If more sources send, the kernel forgets sources that have not sent for
+    /// long. A forgotten source starts with a full bucket, so a full table never causes a drop.
+    /// The kernel reserves free entries for each CPU, so it may start to forget sources when the
+    /// table is half full.
     pub max_sources: u32,
     /// Number of prefixes that each of the two source lists can hold, 1 to 1,048,576. Each
     /// prefix on a list takes about 100 bytes of kernel memory. Default: 1,024.
     pub max_prefixes: u32,
-    /// Samples one in this many dropped packets, counted for each reason and CPU, beginning
-    /// with the first. [`XdpControls::drop_samples`](crate::XdpControls::drop_samples) returns
-    /// the samples. 1 samples every dropped packet; 0 is refused. Default: `None`, no samples.
+    /// Samples one in this many dropped packets of each reason on each CPU, beginning with the
+    /// first. [`XdpControls::drop_samples`](crate::XdpControls::drop_samples) returns the
+    /// samples. 1 samples every dropped packet; 0 is refused. Default: `None`, no samples.
     /// Minimum kernel: Linux 5.9.
     pub drop_samples: Option<u32>,
     /// Uses the object of this kernel target only, for example `linux-5.9`.
@@ -172,7 +172,7 @@ impl Default for XdpConfig {
 }
 
 impl XdpConfig {
-    /// Largest queue of a CPU in packets. The kernel refuses larger ones (`EOVERFLOW`).
+    /// Largest size of a CPU's queue in packets. The kernel refuses larger queues (`EOVERFLOW`).
     pub const MAX_CPU_QUEUE_SIZE: u32 = 16_384;
     /// Largest number of partitions.
     pub const MAX_PARTITIONS: u32 = 65_536;
@@ -190,7 +190,7 @@ impl XdpConfig {
 
     /// Checks every field that can be judged without asking the machine.
     /// [`XdpLoader::load_and_attach`](crate::XdpLoader::load_and_attach) and
-    /// [`Ingest::open`](crate::Ingest::open) call it before they do anything else.
+    /// [`Ingest::open`](crate::Ingest::open) call this method before they do anything else.
     ///
     /// # Errors
     /// [`ConfigError`] names the first field whose value cannot be used, and the allowed
@@ -260,7 +260,7 @@ impl XdpConfig {
         }
         let ports = self.ports();
         check_port_count("more_ports", &ports)?;
-        // Port 0 means that the kernel chooses a free port later.
+        // Port 0 means that the kernel chooses a free port later, so 0 is not checked.
         check_port_values("more_ports", if self.port == 0 { &ports[1..] } else { &ports })
     }
 

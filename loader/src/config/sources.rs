@@ -10,13 +10,14 @@ use crate::config::ConfigError;
 ///
 /// Only valid datagrams take tokens, and only valid datagrams are dropped because of the limit
 /// ([`XdpReason::DroppedRate`](crate::XdpReason::DroppedRate)). Invalid datagrams are always
-/// dropped and take no tokens, so they cannot use up the tokens of a forged sender address. The
-/// limit does not apply to fragments, because their port cannot be read.
+/// dropped and take no tokens. A sender that forges the address of another source in invalid
+/// datagrams therefore uses up no token of that source. The limit does not apply to fragments,
+/// because their port cannot be read.
 ///
-/// A sender that owns an IPv6 network has one bucket for each of its addresses; deny the prefix
-/// instead. Sender addresses can be forged. A limit protects this machine and the buckets of
-/// other sources from a flood. It does not protect a source from a sender that forges the
-/// address of that source in valid datagrams.
+/// A sender that owns an IPv6 network has one bucket for each of its addresses, so a limit hardly
+/// affects it; deny the prefix of the network instead. Sender addresses can be forged. A limit
+/// protects this machine and the buckets of other sources from a flood. It does not protect a
+/// source from a sender that forges the address of that source in valid datagrams.
 ///
 /// Minimum kernel: Linux 5.9.
 ///
@@ -28,7 +29,7 @@ use crate::config::ConfigError;
 /// assert_eq!((limit.burst, smooth.burst), (10_000, 100));
 /// ```
 ///
-/// In a file `burst` may be left out. It then has the default of [`SourceLimit::per_second`].
+/// In a file `burst` may be left out. `burst` then has the default of [`SourceLimit::per_second`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SourceLimitInFile")]
 #[non_exhaustive]
@@ -36,12 +37,12 @@ pub struct SourceLimit {
     /// Datagrams per second in the long run, 1 to 10,000,000.
     ///
     /// The program stores the interval between two datagrams in whole nanoseconds, rounded in
-    /// favour of the source, so a source may send up to 1 % more. If the network card spreads
-    /// the packets of a source over several CPUs, two packets that arrive at the same moment
-    /// may both pass with one token. This allows at most one further packet for each additional
-    /// CPU and interval.
+    /// favour of the source, so a source may send up to 1 % more than this rate. If the network
+    /// card spreads the packets of a source over several CPUs, two packets that arrive at the
+    /// same moment may both pass with one token. In each interval, this allows at most one
+    /// further packet for each additional CPU.
     pub packets_per_second: u32,
-    /// Datagrams that a source may send at once after a silence, 1 to 1,000,000.
+    /// Datagrams that a source may send at once after a pause, 1 to 1,000,000.
     pub burst: u32,
 }
 
@@ -77,7 +78,7 @@ impl SourceLimit {
         Self { packets_per_second, burst }
     }
 
-    /// Sets how many datagrams a source may send at once after a silence.
+    /// Sets how many datagrams a source may send at once after a pause.
     #[must_use]
     pub const fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
@@ -108,7 +109,7 @@ impl SourceLimit {
     }
 }
 
-/// Prefixes of sources that XDP denies, and prefixes that have no limit.
+/// Prefixes of sources that XDP denies, and prefixes of sources that have no limit.
 ///
 /// Address bits after the prefix length are ignored. The lists apply to packets to the filtered
 /// ports. They do not apply to fragments, because their port cannot be read.
@@ -136,8 +137,8 @@ pub struct SourceLists {
 }
 
 impl SourceLists {
-    /// Returns two empty lists. If the configuration contains them, prefixes can be added while
-    /// the program runs.
+    /// Returns two empty lists. If the configuration contains such empty lists, prefixes can be
+    /// added while the program runs.
     pub fn new() -> Self {
         Self::default()
     }

@@ -15,8 +15,8 @@ pub(super) fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 's
 
 /// Shows an error's message, its causes, and its advice last.
 ///
-/// `advice` is the end of the message, which tells what to do. It is moved after the causes,
-/// because it would separate the message from its causes.
+/// `advice` is the part at the end of the message that tells what to do. It is shown after the
+/// causes, because in the message's own order it would separate the message from the causes.
 pub(super) struct WithCauses<'a, E> {
     pub error: &'a E,
     pub advice: Option<&'a str>,

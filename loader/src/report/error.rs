@@ -14,11 +14,11 @@ use crate::report::{PortHolder, ProgramIdentity, Selection};
 
 /// Why an operation failed.
 ///
-/// The message states the operation that failed, its object, and what to do. It does not
-/// contain the cause: [`source`](std::error::Error::source) returns it.
-/// [`XdpError::with_causes`] shows message and cause.
+/// The message states the operation that failed, its object, and what to do. The message does not
+/// contain the cause: [`source`](std::error::Error::source) returns the cause.
+/// [`XdpError::with_causes`] shows the message and the causes.
 ///
-/// If a call that attaches a program fails, it leaves no program of its own on the interface.
+/// If a call that attaches a program fails, the call leaves no program of its own on the interface.
 ///
 /// ```
 /// use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
@@ -70,7 +70,7 @@ pub enum XdpError {
         purpose: &'static str,
     },
 
-    /// The kernel was built without BPF, or a filter hides the system call.
+    /// The kernel was built without BPF, or a seccomp filter hides the bpf() system call.
     #[error("this kernel has no bpf() system call; {}", Self::WITHOUT_BPF)]
     KernelWithoutBpf {
         /// The kernel's error.
@@ -148,7 +148,7 @@ pub enum XdpError {
         holder: Option<PortHolder>,
     },
 
-    /// The process may not open a socket for each CPU.
+    /// The process cannot open a socket for each CPU, because of its limit of open files.
     #[error(
         "{cpus} CPUs need a socket each and some more descriptors, but no more files can be \
          opened; {}",
@@ -240,9 +240,9 @@ pub enum XdpError {
     MoveInProgress {
         /// The partition.
         partition: u32,
-        /// The CPU that it leaves.
+        /// The CPU that the partition leaves.
         from: u32,
-        /// The CPU that it moves to.
+        /// The CPU that the partition moves to.
         to: u32,
     },
 
@@ -254,7 +254,7 @@ pub enum XdpError {
     },
 
     /// Another process loaded the program, and this process could not replace it. This process
-    /// has no controls for it.
+    /// has no controls for that program.
     #[error(
         "another process loaded the program, and it could not be replaced, so it cannot be \
          controlled from here; stop and start again to load a program with this configuration"
@@ -271,11 +271,12 @@ pub enum XdpError {
         list: &'static str,
         /// The prefix that was not added.
         prefix: IpNet,
-        /// Prefixes that the list holds.
+        /// Number of prefixes that the list can hold.
         max_prefixes: u32,
     },
 
-    /// The list does not contain exactly this prefix. It may contain a longer or a shorter one.
+    /// The list does not contain exactly this prefix. The list may contain a longer or a shorter
+    /// prefix.
     #[error("{prefix} is not on the {list} list; remove exactly the prefix that was added")]
     NotListed {
         /// The list: `deny` or `allow`.
@@ -317,8 +318,8 @@ impl XdpError {
     /// Shows the message with its causes, separated by ": ", and the advice last. Nothing is
     /// shown twice.
     ///
-    /// Use it where an error becomes text, such as in a log. Libraries that follow
-    /// [`source`](std::error::Error::source) themselves do not need it.
+    /// Use this method where an error becomes text, such as in a log. Libraries that follow
+    /// [`source`](std::error::Error::source) themselves do not need this method.
     ///
     /// ```
     /// use laminar_xdp::{XdpError, XdpConfig};

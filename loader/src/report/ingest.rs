@@ -11,8 +11,8 @@ use crate::report::XdpError;
 use crate::report::reason::XdpVerdict;
 use crate::report::stats::{Counters, XdpStats};
 
-/// How the datagrams of each partition reach the CPU that owns the partition. They reach it in
-/// every mode; the modes differ in cost.
+/// How the datagrams of each partition reach the CPU that owns the partition. The datagrams reach
+/// that CPU in every mode; the modes differ in cost.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum IngestMode {
@@ -20,9 +20,9 @@ pub enum IngestMode {
     XdpNative,
     /// XDP filters and steers in the network stack.
     XdpGeneric,
-    /// XDP filters in this mode, and sockets steer.
+    /// XDP filters in the given mode, and sockets steer.
     FilterOnly(XdpAttachMode),
-    /// Sockets filter and steer without XDP, for this reason. The reason is
+    /// Sockets filter and steer. XDP is not used, for the given reason. The reason is
     /// [`XdpError::Disabled`] if the configuration disables XDP.
     Sockets(XdpError),
 }
@@ -53,33 +53,35 @@ impl fmt::Display for IngestMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct IngestStats {
-    /// Packets by verdict and reason. XDP or the filter of a socket counts an invalid datagram
-    /// once.
+    /// Packets by verdict and reason. An invalid datagram is counted once, either by XDP or by
+    /// the filter of a socket.
     ///
-    /// Without XDP, `passed_no_queue` counts the whole datagrams that the filters accepted,
-    /// and `passed_fragment`, `redirected` and `invalid` stay 0. With XDP, packets that XDP
-    /// does not judge are counted only if a filter drops them. If no program can be loaded,
+    /// Without XDP, `passed_no_queue` counts the whole datagrams that the filters accepted, and
+    /// `passed_fragment`, `redirected` and `invalid` stay 0. With XDP, a packet that XDP does not
+    /// judge is counted only if the filter of a socket drops it. If no program can be loaded,
     /// `dropped_unsorted` is the only counter.
     pub verdicts: XdpStats,
-    /// Datagrams that the filter of a socket accepted, whether XDP redirected them or not.
-    /// `None` if no program counts them. If XDP redirects every valid datagram,
-    /// `verdicts.redirected` minus `accepted` is the number of datagrams that were lost in the
-    /// queues of CPUs, or after them in the network stack.
+    /// Datagrams that the filter of a socket accepted, whether XDP redirected them or not. `None`
+    /// with classic BPF, which does not count these datagrams. If XDP redirects every valid
+    /// datagram, `verdicts.redirected` minus `accepted` is the number of datagrams that were lost
+    /// on their way to the sockets: in the queues of CPUs, or in the network stack, which
+    /// processes a datagram after the queue.
     pub accepted: Option<u64>,
     /// Datagrams lost after the filter, because the receive buffer was full or the checksum was
-    /// wrong. `None` with classic BPF, which does not count them apart from invalid datagrams.
+    /// wrong. `None` with classic BPF, which cannot tell these datagrams from invalid datagrams
+    /// and counts both together.
     pub overflowed: Option<u64>,
-    /// Datagrams that arrived at the socket of a CPU that does not own their partition. The
-    /// receiver of that CPU handed them on to the owner's receiver. Counted since this process
-    /// started or took over.
+    /// Datagrams that arrived at the socket of a CPU that does not own the datagram's partition.
+    /// The receiver of that CPU handed each of these datagrams on to the owner's receiver.
+    /// Counted since this process started or took over.
     ///
-    /// Some network cards and tunnels merge the datagrams of a sender, which can misplace them.
-    /// The order of merged datagrams is not kept. `ethtool -K DEVICE rx-gro-list off
+    /// Some network cards and tunnels merge the datagrams of a sender. Merging can misplace
+    /// datagrams. The order of merged datagrams is not kept. `ethtool -K DEVICE rx-gro-list off
     /// rx-udp-gro-forwarding off` disables merging.
     pub misplaced: u64,
-    /// Datagrams that one receiver handed on to another and that were dropped, because 65,536
-    /// datagrams were waiting for that receiver already. Receivers hand on misplaced datagrams
-    /// and, with classic BPF, the datagrams of partitions that have moved.
+    /// Datagrams that one receiver handed on to another, and that were dropped because 65,536
+    /// datagrams were already waiting for the other receiver. Receivers hand on misplaced
+    /// datagrams and, with classic BPF, the datagrams of partitions that have moved.
     pub dropped_handoff: u64,
 }
 
@@ -106,7 +108,7 @@ impl IngestStats {
             stats.verdicts.passed += sockets.accepted;
         }
         stats.accepted = Some(sockets.accepted);
-        // The drops of the filters, including those for reasons that this library does not know.
+        // All drops of the filters, including drops for reasons that this library does not know.
         let is_drop = |number| XdpVerdict::of_number(number) == XdpVerdict::Dropped;
         let filtered = (0..).zip(by_reason).filter(|(number, _)| is_drop(*number));
         let filtered = filtered.map(|(_, datagrams)| datagrams).sum();
@@ -192,7 +194,7 @@ impl<'a> Datagram<'a> {
 pub struct Received {
     /// Number of datagrams that were passed to the handler.
     pub handled: usize,
-    /// Whether nothing was left to receive when the call returned. If it is false, call
+    /// Whether nothing was left to receive when the call returned. If this is false, call
     /// `receive` again before waiting for the descriptor.
     pub drained: bool,
 }

@@ -112,7 +112,7 @@ impl<W: Write> PcapngWriter<W> {
         self.writer
     }
 
-    /// Writes a block. `body` ends with its options; this adds the end of options.
+    /// Writes a block. `body` ends with its options; this function adds the mark that ends them.
     fn block(&mut self, kind: u32, mut body: Vec<u8>) -> io::Result<()> {
         body.extend([OPT_END, 0].map(u16::to_le_bytes).concat());
         // The type, the length, the body, and the length again.

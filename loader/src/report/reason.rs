@@ -1,9 +1,9 @@
 //! The table of reasons: why a packet got its verdict.
 //!
-//! A row of the table is the only place where the loader names a reason. The row gives the
-//! variant of [`XdpReason`] and the field of [`XdpStats`](crate::XdpStats). Reading, sums and
-//! printing loop over the rows. A number of `enum laminar_reason` (`bpf-src/laminar_abi.h`)
-//! without a row, and a row with a wrong verdict, are compile errors.
+//! The loader names each reason in one place only: the reason's row in the table. The row gives
+//! the variant of [`XdpReason`] and the field of [`XdpStats`](crate::XdpStats). Reading, sums and
+//! printing loop over the rows. Two mistakes are compile errors: a number of `enum
+//! laminar_reason` (`bpf-src/laminar_abi.h`) that has no row, and a row with a wrong verdict.
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,7 +65,7 @@ macro_rules! with_reasons {
             DroppedShort, dropped_short, LAMINAR_REASON_DROPPED_SHORT, Dropped by Xdp Sockets;
             /// Dropped: the magic is wrong.
             DroppedMagic, dropped_magic, LAMINAR_REASON_DROPPED_MAGIC, Dropped by Xdp Sockets;
-            /// Dropped: the payload length is not the number of bytes that follow the header.
+            /// Dropped: the length in the header is not the number of bytes that follow the header.
             DroppedLength, dropped_length, LAMINAR_REASON_DROPPED_LENGTH, Dropped by Xdp Sockets;
             /// Dropped by the filters of sockets: sent to a broadcast or multicast address. The
             /// kernel gives each socket a copy, and each copy is counted.
@@ -75,8 +75,8 @@ macro_rules! with_reasons {
             DroppedDenied, dropped_denied, LAMINAR_REASON_DROPPED_DENIED, Dropped by Xdp;
             /// Dropped: valid, but the source sent more than its limit ([`crate::SourceLimit`]).
             DroppedRate, dropped_rate, LAMINAR_REASON_DROPPED_RATE, Dropped by Xdp;
-            /// Redirected: put into the queue of the CPU that owns the partition. A full queue
-            /// loses packets after this count. One of the four totals.
+            /// Redirected: put into the queue of the CPU that owns the partition. A packet that
+            /// is lost because the queue is full is counted here too. One of the four totals.
             Redirected, redirected, LAMINAR_REASON_REDIRECTED, Redirected by Xdp;
         }
     };
@@ -109,7 +109,7 @@ macro_rules! define_reason {
             }
 
             /// The reason's number in the programs. [`laminar_xdp_prebuilt::schema::stats_key`]
-            /// makes the key of the counter in the map `stats` from it.
+            /// converts this number to the key of the reason's counter in the map `stats`.
             pub const fn number(self) -> u32 {
                 match self { $(XdpReason::$reason => abi::$number,)* }
             }
@@ -144,7 +144,7 @@ const _: () = {
         if number >= abi::LAMINAR_MAX_REASONS
             || XdpVerdict::of_number(number) as u8 != reason.verdict() as u8
         {
-            panic!("{}", reason.name()); // The row's verdict is not that of the number's range.
+            panic!("{}", reason.name()); // The row's verdict differs from `of_number`.
         }
         match XdpReason::from_number(number) {
             Some(first) if first as u8 == reason as u8 => {}

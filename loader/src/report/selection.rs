@@ -15,8 +15,8 @@ use crate::report::VerifierLog;
 pub struct Selection {
     /// Where the objects came from.
     pub origin: String,
-    /// The release of the running kernel, as `uname -r` prints it. It is information only: the
-    /// loader decides by the probed features, not by the release.
+    /// The release of the running kernel, as `uname -r` prints it. The release is information
+    /// only: the loader decides by the probed features.
     pub kernel: String,
     /// The features that the loader probed, and the kernel's answers.
     pub features: Vec<FeatureAnswer>,
@@ -44,7 +44,7 @@ pub enum Support {
     Yes,
     /// The kernel refused the probe with exactly the error that means "unsupported".
     No(String),
-    /// The probe failed for another reason, which says nothing about the feature.
+    /// The probe failed for another reason, so it is unknown whether the kernel has the feature.
     Unknown(String),
 }
 
@@ -78,9 +78,9 @@ pub struct AttachRefusal {
 pub enum Outcome {
     /// The object is attached.
     Picked {
-        /// The mode in which it runs.
+        /// The mode in which the object's program runs.
         mode: XdpAttachMode,
-        /// Why it filters without steering; `None` if it steers.
+        /// Why the program filters without steering; `None` if the program steers.
         no_steering: Option<String>,
     },
     /// The loader did not try the object.
@@ -97,8 +97,8 @@ pub enum Outcome {
     },
     /// The object was loaded, but the interface refused it in every mode.
     AttachFailed,
-    /// The object was loaded, but it cannot steer in the mode that was used, and the picked
-    /// object can.
+    /// The object was loaded, but it cannot steer in the mode that was used. The loader picked an
+    /// object that can.
     PassedOver {
         /// Why the object cannot steer.
         reason: String,

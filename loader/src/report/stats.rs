@@ -29,9 +29,10 @@ macro_rules! define_stats {
             /// the sum of the fields `passed_*`.
             pub passed: u64,
             $($(#[$doc])* pub $field: u64,)*
-            /// Dropped by the classic BPF filter of a socket, which cannot count by reason.
-            /// Includes datagrams that were lost because the receive buffer was full. 0 if the
-            /// kernel loads the sockets' object.
+            /// Dropped by the classic BPF filter of a socket. A classic filter cannot count by
+            /// reason, so this counter includes datagrams that were lost because the receive
+            /// buffer was full. The counter is 0 if the kernel loads the sockets' object, because
+            /// the sockets then have eBPF filters.
             pub dropped_unsorted: u64,
             /// Packets with a reason that this library does not know, because the object is
             /// newer. Not part of the four totals, but part of [`XdpStats::total`].
@@ -84,7 +85,7 @@ impl XdpStats {
             // The field `redirected` is the total already.
             XdpVerdict::Redirected => {}
             XdpVerdict::Passed if reason == XdpReason::Invalid => {}
-            // Counted by a socket. XDP has counted the packet already.
+            // The filter of a socket counts this reason. XDP has counted the packet already.
             XdpVerdict::Passed if !reason.layers().contains(&Layer::Xdp) => {}
             XdpVerdict::Passed => self.passed += packets,
         }
@@ -99,7 +100,7 @@ impl XdpStats {
 impl Add for XdpStats {
     type Output = XdpStats;
 
-    /// The sum of each counter, for example over interfaces.
+    /// Adds each counter to the same counter of `other`, for example to sum over interfaces.
     fn add(self, other: XdpStats) -> XdpStats {
         self.combine(other, u64::saturating_add)
     }
@@ -148,9 +149,9 @@ pub struct XdpCounter {
     pub cpu: u32,
     /// Number of packets.
     pub packets: u64,
-    /// Number of bytes. XDP counts frames from the Ethernet header on, with padding and
-    /// without checksum; if a packet is in several buffers, the bytes after the end of its
-    /// datagram may be missing. Sockets count datagrams from the UDP header on.
+    /// Number of bytes. XDP counts a frame from the Ethernet header on, with padding and without
+    /// the frame's checksum. If a packet is in several buffers, XDP may leave out the bytes after
+    /// the end of the datagram. Sockets count datagrams from the UDP header on.
     pub bytes: u64,
 }
 
