@@ -1,5 +1,5 @@
-//! The public API is the same on every platform: this compiles with XDP, and with
-//! `--cfg laminar_xdp_unsupported`, which is how platforms without XDP are tested.
+//! The public API is the same on every platform. This file must compile both with XDP and with
+//! `--cfg laminar_xdp_unsupported`, which makes Linux look like a platform without XDP.
 
 use std::error::Error;
 use std::net::UdpSocket;

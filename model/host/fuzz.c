@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const __u16 queues[3] = {1, 0, 9};
 	struct host_config config = {
 		.settings = {.partitions = 3, .interface_slot = 15},
-		/* Fuzzing runs on little-endian machines only. */
+		/* Ports are big-endian; fuzzing runs on little-endian only. */
 		.controls = {.ports = {__builtin_bswap16(9999)},
 			     .interval = 1000},
 		.queues = queues,
@@ -115,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	whole_answer = judge_second(host_judge, &whole, config);
 	split_answer = judge_second(host_judge_frags, &split, config);
-	/* The program may ignore padding in later buffers when it counts. */
+	/* The program need not count padding in later buffers. */
 	split_answer.bytes = whole_answer.bytes;
 	if (memcmp(&whole_answer, &split_answer, sizeof(whole_answer)))
 		abort();

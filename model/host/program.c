@@ -40,7 +40,7 @@
 /*
  * In the kernel's struct xdp_md, data and data_end are 32-bit fields, and the
  * kernel rewrites accesses to them into pointers when it loads a program. The
- * host cannot do that, so its struct has fields as wide as pointers.
+ * host cannot do that, so the host's struct has fields as wide as pointers.
  */
 #define xdp_md kernel_xdp_md
 #include <linux/bpf.h>

@@ -131,8 +131,8 @@ impl Program {
             (self.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
         ];
         let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
-        // A program that ignores its slot counts in slot 0. Its packets then show as uncounted,
-        // because only the last slot is read.
+        // The configured slot is the last one, and only that slot is read. If the program ignored
+        // the configured slot, it would count in slot 0, and its packets would show as uncounted.
         let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
         abi::laminar_settings { partitions: self.queues.len() as u32, features, interface_slot }
     }
@@ -160,8 +160,8 @@ fn prefix((address, length): &crate::Prefix) -> abi::laminar_prefix {
     abi::laminar_prefix { length: 32 + u32::from(*length), source }
 }
 
-/// Translates the kernel's number of the verdict, and the number that `laminar_abi.h` gives the
-/// reason.
+/// Translates the two numbers of an answer: the kernel's number of the verdict, and the number
+/// that `laminar_abi.h` gives the reason.
 fn answer_of(answer: &HostAnswer) -> Result<Answer, String> {
     let &HostAnswer { verdict, cpu, counted, reason, .. } = answer;
     let verdict = match verdict {

@@ -102,7 +102,7 @@ struct Udp<'a> {
     source: IpAddr,
     /// The bytes from the UDP header to the end of the frame.
     bytes: &'a [u8],
-    /// How many bytes from the UDP header on belong to the IP packet, according to its header.
+    /// How many bytes from the UDP header on belong to the IP packet, according to the IP header.
     /// The frame may be shorter, or have padding after the IP packet.
     max_length: usize,
 }

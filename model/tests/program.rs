@@ -72,13 +72,13 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
     let mut random = Packets::new(seed, PORT);
     for number in 0..packets {
         // Copy the packet to a box of its exact length, so that memory checkers report a read
-        // beyond its end.
+        // beyond the end of the packet.
         let frame: Box<[u8]> = random.next_frame().into();
         if number % REFILL_INTERVAL == 0 {
             model.refill_buckets();
             program.refill_buckets();
         }
-        // In a pause of 900 ns, a bucket gains most of a packet.
+        // In a pause of 900 ns, a bucket gains most of the content that one packet costs.
         model.now += if number % 20 == 0 { 900 } else { number % 7 };
         let expected = model.judge(&frame);
         let first = (number % 120) as usize;

@@ -9,8 +9,8 @@ use crate::iproute::ip;
 use crate::namespace::Namespace;
 use crate::sys::fd_path;
 
-/// Two interfaces that were moved into test namespaces. Dropping this value moves both back
-/// and restores the ethtool setting that was saved for each. If the process is killed, the
+/// Two interfaces that were moved into test namespaces. Dropping this value moves both back and
+/// restores the ethtool setting that was saved for each interface. If the process is killed, the
 /// kernel moves network cards back to the initial namespace and removes virtual devices.
 #[derive(Debug)]
 pub(crate) struct BorrowedNics {

@@ -15,10 +15,9 @@ pub fn interface_index(name: &str) -> Result<i32> {
     Ok(index.try_into()?)
 }
 
-/// The hardware address of an interface that is not in use. Fails if the interface is up or
-/// part of another interface, such as a bridge: moving it to a test namespace would cut a
-/// connection. The test leaves the interface down when it moves it back, so the interface
-/// has to be down before the test as well.
+/// The hardware address of an interface that is not in use. Fails if the interface is up or part
+/// of another interface, such as a bridge: moving it to a test namespace would cut a connection.
+/// After the test the interface is down, so it must be down before the test as well.
 pub(crate) fn mac_of_unused(interface: &str) -> Result<[u8; 6]> {
     const IFF_UP: u32 = 1;
     let folder = Path::new("/sys/class/net").join(interface);

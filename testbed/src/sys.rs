@@ -24,7 +24,8 @@ pub fn monotonic_nanoseconds() -> u64 {
 }
 
 /// Describes the privileges that the process lacks to create network namespaces and load
-/// programs. Returns `None` for root. The text fits after the name of a command: "needs root".
+/// programs. Returns `None` for root. The text, such as "needs root", can follow the name of a
+/// command in a message.
 pub fn missing_privileges() -> Option<&'static str> {
     // SAFETY: the call has no precondition and cannot fail.
     match unsafe { libc::geteuid() } {

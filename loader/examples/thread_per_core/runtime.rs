@@ -86,7 +86,7 @@ impl ThreadPerCoreRuntime {
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
         self.threads.forget_dead();
         let started = self.dead_cpus().into_iter().map(|cpu| self.start_thread(cpu));
-        // Every thread is tried, even if one cannot be started.
+        // Collect first: this tries to start every thread, even if one cannot be started.
         started.collect::<Vec<_>>().into_iter().collect()
     }
 
@@ -103,7 +103,7 @@ impl ThreadPerCoreRuntime {
         };
         self.threads.stop();
         if let Err(error) = self.drain() {
-            drop(offer); // withdraws it
+            drop(offer); // withdraws the offer
             return Err(self.resumed(error));
         }
         let ThreadPerCoreRuntime { threads, ingest, handlers } = self;
@@ -131,7 +131,8 @@ impl ThreadPerCoreRuntime {
                     pin(&receiver);
                     receiver.drain(|datagram| handle(&self.handlers, datagram))
                 };
-                // If the handler panicked, datagrams may be left, so this counts as progress.
+                // If the handler panicked, datagrams may be left. A panic therefore counts as
+                // progress, and the loop runs again.
                 let count = std::thread::scope(|scope| scope.spawn(drain).join());
                 handled |= count.ok().is_none_or(|count| count > 0);
             }
@@ -154,7 +155,7 @@ impl ThreadPerCoreRuntime {
     }
 }
 
-/// The threads with their CPUs. Dropping it stops them.
+/// The threads with their CPUs. Dropping this value stops the threads.
 #[derive(Default)]
 struct Threads {
     running: Vec<(u32, JoinHandle<()>)>,

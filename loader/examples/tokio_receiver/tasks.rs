@@ -19,14 +19,15 @@ pub struct ReceiverTasks(Vec<ReceiverTask>);
 
 struct ReceiverTask {
     abort: AbortHandle,
-    /// `None` once the thread was joined.
+    /// `None` after the thread has been joined.
     thread: Option<JoinHandle<Result<(), XdpError>>>,
 }
 
 impl ReceiverTasks {
-    /// Starts a thread with a runtime for each CPU of `ingest`. `handle` is called on the
-    /// CPU that owns the datagram's partition, inside the runtime, so it can spawn tasks. It
-    /// must not block, because everything else in that runtime waits for it.
+    /// Starts a thread with a runtime for each CPU of `ingest`. `handle` is called for each
+    /// datagram, on the CPU that owns the datagram's partition. The call is inside the runtime,
+    /// so `handle` can spawn tasks. `handle` must not block, because everything else in that
+    /// runtime waits for it.
     pub fn start(
         ingest: &Ingest,
         handle: impl Fn(Datagram<'_>) + Clone + Send + 'static,
@@ -57,7 +58,7 @@ impl ReceiverTask {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_io().build();
         let runtime = runtime.map_err(|error| failed("start a tokio runtime", error))?;
-        // This only queues the task. It runs on the thread that calls `block_on`.
+        // This only queues the task. The task runs on the thread that calls `block_on`.
         let task = runtime.spawn(serve(receiver, handle));
         let abort = task.abort_handle();
         let run = move || match runtime.block_on(task) {
@@ -102,7 +103,7 @@ async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), 
         if received.drained {
             ready.clear_ready();
         }
-        // Under a flood the receiver is always ready. This lets other tasks run.
+        // Under a flood the receiver is always ready. This await lets other tasks run.
         tokio::task::coop::consume_budget().await;
     }
 }

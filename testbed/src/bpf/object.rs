@@ -111,9 +111,9 @@ pub(crate) fn without_messages<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Loads an object file without pinning any of its maps, and returns its first program. Hides
-/// the messages of libbpf while it opens the file, because an object of another project may
-/// have sections that libbpf does not know.
+/// Loads an object file without pinning any of its maps, and returns its first program. Hides the
+/// messages of libbpf while libbpf opens the file, because an object of another project may have
+/// sections that libbpf does not know.
 pub fn load_file(path: &str) -> Result<OwnedFd> {
     let object = without_messages(|| Object::open(path))?;
     object.maps().try_for_each(|map| map.do_not_pin())?;

@@ -32,8 +32,8 @@ pub fn run_split(program: &OwnedFd, frame: &[u8], first_buffer: usize) -> Result
 }
 
 /// Runs a program `repeat` times in live-frames mode (Linux 5.18), in batches of up to 256
-/// frames. The kernel obeys the verdicts, so it really sends a redirected frame. It reuses a
-/// dropped frame for a later run, including any bytes that the program changed. The frames
+/// frames. The kernel obeys the verdicts, so it really sends a redirected frame. The kernel
+/// reuses a dropped frame for a later run, with the bytes as the program changed them. The frames
 /// arrive in the namespace of the calling thread. [`crate::interrupt`] ends the call early.
 pub fn run_live(program: &OwnedFd, frame: &[u8], repeat: u32, batch: u32) -> Result<()> {
     let mut options = sys::bpf_test_run_opts {
