@@ -31,7 +31,7 @@ pub enum Reason {
     Magic,
     /// The length field in the LaminarDB header is not the length of the datagram's payload.
     Length,
-    /// The packet is valid.
+    /// The packet is valid, and the CPU that owns its partition has a queue.
     Redirected,
     /// The source is on the deny list.
     Denied,

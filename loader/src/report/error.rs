@@ -333,8 +333,8 @@ impl XdpError {
 
     /// Returns the operating system's error that caused this one, if there is one.
     ///
-    /// [`source`](std::error::Error::source) returns it as an `Arc<io::Error>`, because an [`io::Error`]
-    /// cannot be cloned.
+    /// [`source`](std::error::Error::source) returns that error as an `Arc<io::Error>`, because
+    /// an [`io::Error`] cannot be cloned.
     ///
     /// ```
     /// use laminar_xdp::XdpError;
