@@ -194,12 +194,12 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
         for group in ["192.0.2.255", "255.255.255.255", "224.0.0.1"] {
             sender.send_to(&message, (group, PORT)).context(group)?;
         }
-        // A broadcast that the receiving host itself sends to its network.
+        // The receiving host itself sends a broadcast to its network.
         let own = net.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
         own.set_broadcast(true)?;
         own.send_to(&message, ("192.0.2.255", PORT))?;
-        // Frames that are addressed to the receiver's hardware address, although their IP address
-        // is a broadcast or multicast address.
+        // These frames have the hardware address of the receiver, although their destination IP
+        // address is a broadcast or multicast address.
         for group in [[255; 4], [224, 0, 0, 1]] {
             net.raw_socket()?.send(&udp_to(group, PORT, &message))?;
         }

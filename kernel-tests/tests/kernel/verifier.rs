@@ -1,5 +1,5 @@
-//! Compares the number of instructions that the verifier processes for each program with a budget.
-//! This work delays every load, and old kernels refuse a program that exceeds their limit.
+//! Compares the verifier's work for each program, in instructions and states, with a budget. The
+//! work delays every load, and old kernels refuse programs that need too much of it.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};

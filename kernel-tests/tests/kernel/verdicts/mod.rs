@@ -1,5 +1,5 @@
-//! The verdict table, row by row, on crafted frames. The kernel's test run runs every object on
-//! each frame. Only the counter that the row names may change.
+//! The verdict table, row by row, on crafted frames. The tests run every object on each frame with
+//! the kernel's test run (`BPF_PROG_TEST_RUN`). Only the counter that the row names may change.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Layer, SourceLimit, SourceLists, XdpReason, XdpVerdict};
