@@ -54,7 +54,7 @@ pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all [`ATTEMPTS`] fail in
+/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all attempts fail in
 /// this way, a full run fails. A quick run continues without the figure: this function then returns
 /// `None` and adds the reason to `left_out`.
 pub fn measure_round<T>(
