@@ -62,8 +62,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Waits until no kernel test of this project holds the machine lock exclusively. A test does so
-/// while it takes a CPU offline.
+/// Waits until no kernel test of this project holds the machine lock exclusively. A test holds the
+/// lock exclusively while it needs the whole machine, for example while a CPU is offline.
 fn lock_machine() -> io::Result<File> {
     let lock = testbed::lock_file()?;
     if lock.try_lock_shared().is_err() {
@@ -73,13 +73,14 @@ fn lock_machine() -> io::Result<File> {
     Ok(lock)
 }
 
-/// Returns whether this run agrees with the run of `--against`; true without `--against`.
+/// Returns whether this run agrees with the earlier run that `--against` names. Returns true
+/// without `--against`.
 fn run(arguments: Arguments) -> Result<bool> {
     if let Some(missing) = testbed::missing_privileges() {
         bail!("the benchmark {missing}, because it loads XDP programs");
     }
     let Arguments { quick, only, ports, against, record, programs, output } = arguments;
-    // Kernel tests that take a CPU offline wait for this lock.
+    // Hold this lock during the run, so that kernel tests wait before they take a CPU offline.
     let _lock = lock_machine().context("lock the machine")?;
     let earlier = against.as_deref().map(Report::read).transpose()?;
     let all_cpus = testbed::online_cpus();
@@ -98,7 +99,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         if only.is_empty() || only.iter().any(|only| only == name) {
             let mut part = measure(&session).with_context(|| format!("measure {name}"))?;
             if quick {
-                // Figures of a quick run are too imprecise to judge the goals.
+                // The figures of a quick run are too imprecise to judge whether the goals are met.
                 part.goals.clear();
             }
             report.parts.push(part);

@@ -15,7 +15,7 @@ pub struct Session {
     pub quick: bool,
     /// The CPU that receives packets.
     pub rx_cpu: u32,
-    /// A second CPU. It sends packets, or owns the partitions.
+    /// A second CPU. In some parts it sends packets, in other parts it owns the partitions.
     pub other_cpu: u32,
     /// All CPUs that are online.
     pub all_cpus: Vec<u32>,
@@ -36,15 +36,16 @@ impl Session {
         eprintln!("{message}");
     }
 
-    /// Returns the length of a measurement window: `milliseconds`, or 4 s with network cards,
-    /// because their drivers update the packet counters only once a second.
+    /// Returns the length of a measurement window: `milliseconds` with a veth pair, 4 s with
+    /// network cards. Drivers of network cards update the packet counters only once a second, so a
+    /// shorter window would be imprecise.
     pub fn window(&self, milliseconds: u64) -> Duration {
         Duration::from_millis(if self.has_nics() { 4000 } else { milliseconds })
     }
 
-    /// Returns the network to measure on: a new veth pair, or the network cards. The veth
-    /// interface has a name that is unique on the machine. Its polling threads are named after
-    /// it, so their names are unique as well.
+    /// Returns the network to measure on: a new veth pair, or the network cards. The name of a veth
+    /// interface is unique on the machine. The polling threads are named after the interface, so
+    /// the names of the threads are unique as well.
     pub fn network(&self) -> Result<Arc<TestNet>> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -60,15 +61,16 @@ impl Session {
         self.nics.is_some()
     }
 
-    /// Returns the order in which a round measures the contenders, as indexes. It differs from
-    /// round to round, because a contender can influence the contender that runs after it.
+    /// Returns the order in which a round measures the contenders, as indexes. The order differs
+    /// from round to round, because a contender can influence the contender that runs after it.
     pub fn order(&self, round: usize, contenders: usize) -> impl Iterator<Item = usize> {
         (0..contenders).map(move |i| (i + round) % contenders)
     }
 
-    /// Whether a thread that must not take CPU time from others runs in the idle scheduling
-    /// class. In a quick run it keeps the ordinary class: on a busy machine a thread of the idle
-    /// class may get no CPU time at all, and the parts that depend on it could not run.
+    /// Whether a thread that must not take CPU time from other threads runs in the idle scheduling
+    /// class. In a quick run, such a thread keeps the ordinary class. On a busy machine, a thread
+    /// of the idle class may get no CPU time at all, and the parts that need the thread could not
+    /// run.
     pub fn uses_idle_class(&self) -> bool {
         !self.quick
     }

@@ -4,8 +4,9 @@
 //! sends a known mixture of datagrams from ordinary sockets. Compares the counters and the
 //! received datagrams with the datagrams that were sent, and fails if any number differs.
 //!
-//! The namespaces and the program are held by file descriptors of this process. The kernel
-//! therefore removes them when the process ends, even if it is interrupted.
+//! File descriptors of this process hold the namespaces and the program. The kernel closes the
+//! descriptors when the process ends, even if it is interrupted, and so removes the namespaces and
+//! the program.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -19,12 +20,13 @@ use testbed::{RxCpuSockets, TestNet};
 const PORT: u16 = 9999;
 const OTHER_PORT: u16 = 9998;
 const PARTITIONS: u32 = 8;
-/// The number of datagrams of each invalid kind, and of valid datagrams for each partition.
+/// The number of datagrams of each invalid kind, and the number of valid datagrams for each
+/// partition.
 const EACH: u64 = 100;
 /// The payload of the fragmented datagram, in bytes.
 const LARGE: usize = 4000;
-/// The number of fragments of that datagram. With an MTU of 1500, each fragment carries at most
-/// 1480 bytes after its IP header.
+/// The number of fragments of the large datagram. With an MTU of 1500 bytes, each fragment carries
+/// at most 1480 bytes after its IP header.
 const FRAGMENTS: u64 = ((LARGE + LaminarHeader::SIZE + 8) as u64).div_ceil(1480);
 
 fn main() -> ExitCode {
@@ -55,7 +57,7 @@ fn demo() -> Result<bool> {
     let config = XdpConfig::builder()
         .enabled(true)
         .interface(TestNet::INTERFACE)
-        // Use the objects of this checkout, not those that a package may have installed.
+        // Use the objects of this checkout, not the objects that an installed package may provide.
         .bpf_object_path("bpf-prebuilt")
         .port(PORT)
         .attach_mode(XdpAttachMode::Native)
@@ -68,13 +70,13 @@ fn demo() -> Result<bool> {
     let sender = net.sending_socket()?;
     for _ in 0..EACH {
         send_one_of_each(&sender)?;
-        // The ring of a veth device holds 256 packets. Receive this round before the next one,
-        // so that the ring does not overflow.
+        // The ring of a veth device holds 256 packets. Receive this round before sending the next
+        // one, so that the ring does not overflow.
         rx_cpus.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
     }
     sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;
     rx_cpus.receive(1, |cpu, datagram| arrivals.add(cpu, datagram))?;
-    // Receive any datagrams that should not have arrived, so that the result shows them.
+    // Receive any datagrams that should not have arrived, so that `arrivals` counts them.
     rx_cpus.receive_rest(|cpu, datagram| arrivals.add(cpu, datagram))?;
     let others = other.receive(EACH as usize, |_, _| {})? + other.receive_rest(|_, _| {})?;
 

@@ -1,9 +1,10 @@
 //! Shows which object the loader picks on this kernel in each attach mode, and why it rejects
 //! the others.
 //!
-//! Creates two network namespaces with a veth pair between them and loads there in every mode.
-//! Then loads each object alone, including the object for sockets. `--json` prints the results
-//! as JSON for scripts. The interfaces of the machine are not touched.
+//! Creates two network namespaces with a veth pair between them, and loads in every mode on an
+//! interface of the pair. Then loads each object alone, including the object for sockets. `--json`
+//! prints the results as JSON for scripts. The example does not touch the interfaces of the
+//! machine.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,7 @@ use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry};
 use serde_json::json;
 use testbed::TestNet;
 
-/// The objects of this checkout. A package may have installed other objects.
+/// The folder with the objects of this checkout. An installed package may provide other objects.
 const OBJECTS: &str = "bpf-prebuilt";
 
 fn main() -> ExitCode {
@@ -100,7 +101,8 @@ fn print_json() -> Result<()> {
     Ok(())
 }
 
-/// The objects for this machine's byte order, and what each does in native and in generic mode.
+/// The objects for this machine's byte order, and what each object does in native and in generic
+/// mode.
 fn objects() -> Result<Vec<(String, [&'static str; 2])>> {
     let manifest = std::fs::read_to_string(format!("{OBJECTS}/{}", Manifest::FILE_NAME))
         .context("cannot read the manifest; run this example from the root of the checkout")?;

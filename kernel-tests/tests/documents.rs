@@ -1,12 +1,12 @@
-//! Checks the documents of the repository: their links lead somewhere, the `make` targets that
-//! they name exist, and they explain every counter.
+//! Checks the documents of the repository: their links lead to existing targets, the `make` targets
+//! that they name exist, and they explain every counter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use laminar_xdp::XdpReason;
 
-/// `README.md` must have fewer words than this, as `wc -w` counts them.
+/// The word count of `README.md`, as `wc -w` counts words, must be lower than this.
 const MAX_README_WORDS: usize = 900;
 
 fn root() -> PathBuf {

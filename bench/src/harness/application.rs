@@ -16,15 +16,16 @@ use crate::harness::threads::Worker;
 /// The maximum number of datagrams that the application receives with one system call.
 pub const BATCH: usize = 64;
 
-/// The upper end of the latency histogram, in nanoseconds. Higher latencies count as this one.
+/// The upper end of the latency histogram, in nanoseconds. The histogram counts a higher latency as
+/// this latency.
 const MAX_LATENCY: u64 = 10_000_000_000;
 
 /// What an application received.
 #[derive(Debug)]
 pub struct Received {
-    /// All datagrams.
+    /// The number of all datagrams.
     pub datagrams: AtomicU64,
-    /// The valid datagrams.
+    /// The number of valid datagrams.
     pub valid: AtomicU64,
     latency: Mutex<Histogram<u64>>,
 }
@@ -63,7 +64,7 @@ impl Received {
     }
 }
 
-/// Returns the time at which a datagram was sent; `None` if the datagram is not valid.
+/// Returns the time at which a datagram was sent, or `None` if the datagram is not valid.
 fn time_stamp(datagram: &[u8]) -> Option<u64> {
     let header = LaminarHeader::from_bytes(datagram)?;
     let payload = datagram.get(LaminarHeader::SIZE..)?;
@@ -73,8 +74,8 @@ fn time_stamp(datagram: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(payload.get(..8)?.try_into().ok()?))
 }
 
-/// Reads a socket until `stop` is set. Each system call receives several datagrams, which are
-/// passed to `work` together.
+/// Reads a socket until `stop` is set. Each system call receives up to [`BATCH`] datagrams, and
+/// `work` gets all of them in one call.
 pub fn read(
     socket: &impl AsRawFd,
     stop: &AtomicBool,
@@ -92,7 +93,7 @@ pub fn read(
     Ok(())
 }
 
-/// Starts an application that consists of one thread, bound to `cpu`.
+/// Starts an application that consists of one thread. The thread is bound to `cpu`.
 pub fn start(socket: Socket, received: &Arc<Received>, cpu: u32) -> Result<Worker> {
     let received = received.clone();
     Worker::start(cpu, move |stop| read(&socket, stop, |datagrams| received.add(datagrams)))

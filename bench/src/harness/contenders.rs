@@ -44,8 +44,8 @@ impl Contender {
         Contender::Application,
     ];
 
-    /// Returns the contenders that can run on this machine. For each missing tool, adds the
-    /// reason to `left_out`.
+    /// Returns the contenders that can run on this machine. For each missing tool, adds a line to
+    /// `left_out` that says why its contenders are left out.
     pub fn available(left_out: &mut Vec<String>) -> Result<Vec<Contender>> {
         let shell = Shell::new()?;
         let nft = cmd!(shell, "nft --version").quiet().ignore_stderr().read();
@@ -109,7 +109,8 @@ pub enum Installed {
     Loader(#[expect(dead_code, reason = "owned for its Drop")] Box<XdpLoader>),
     /// An nftables table.
     Table(#[expect(dead_code, reason = "owned for its Drop")] Table),
-    /// Nothing to remove: either nothing was installed, or closing the socket removes the filter.
+    /// Nothing to remove: either nothing was installed, or the kernel removes the filter when the
+    /// socket is closed.
     WithSocket,
 }
 
@@ -133,7 +134,8 @@ fn nft(rules: &str) -> Result<()> {
     Ok(cmd!(shell, "nft -f -").stdin(rules).quiet().run()?)
 }
 
-/// Attaches laminar-xdp in `mode`, steering to `cpus`, with defaults for all other settings.
+/// Attaches laminar-xdp in `mode`, and lets it steer to `cpus`. All other settings keep their
+/// defaults.
 pub fn load(rx: &RxInterface, mode: XdpAttachMode, cpus: &[u32]) -> Result<Installed> {
     let config = XdpConfig::builder()
         .enabled(true)
@@ -158,14 +160,14 @@ fn nftables(rx: &RxInterface, family: &'static str, hook: &str) -> Result<Instal
     Ok(Installed::Table(Table { net: rx.net.clone(), family }))
 }
 
-/// Classic BPF that accepts only datagrams with the right magic.
+/// A classic BPF filter that accepts only datagrams with the right magic.
 fn magic_filter() -> [SockFilter; 4] {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     [
-        // The data of a UDP socket filter begins with the UDP header (8 bytes), so the magic is
-        // at offset 8.
+        // A classic BPF filter on a UDP socket sees each packet from the UDP header on. The UDP
+        // header has 8 bytes, so the magic is at offset 8.
         SockFilter::new(LOAD_WORD, 0, 0, 8),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, LaminarHeader::MAGIC),
         SockFilter::new(RETURN, 0, 0, u32::MAX),

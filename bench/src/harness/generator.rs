@@ -13,15 +13,15 @@ use crate::harness::rx_interface::PORT;
 use crate::harness::threads::Worker;
 use crate::session::Session;
 
-/// The number of frames in one test run. The kernel waits for RCU at the start and at the end
-/// of a test run and sends nothing while it waits. The count is therefore so high that a test
-/// run continues until it is interrupted.
+/// The number of frames in one test run. The kernel waits for RCU at the start and at the end of a
+/// test run, and sends nothing while it waits. This number is so high that a test run never reaches
+/// its end: it continues until it is interrupted, so no wait falls into a measurement.
 const REPEAT: u32 = i32::MAX as u32;
 
-/// The bytes of all headers: Ethernet, IPv4, UDP, LaminarDB.
+/// The number of bytes in all headers: Ethernet, IPv4, UDP, LaminarDB.
 const HEADERS: usize = 14 + 20 + 8 + 12;
 
-/// The rate at which junk or valid datagrams are sent.
+/// The rate at which the generator sends junk or valid datagrams.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
     /// No packets.
@@ -46,7 +46,7 @@ impl fmt::Display for Rate {
 /// What the generator sends.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
-    /// The rate of packets with a wrong magic.
+    /// The rate of junk: packets with a wrong magic.
     pub junk: Rate,
     /// The rate of valid datagrams.
     pub valid: Rate,
@@ -80,8 +80,9 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts sending on `cpu`. If `cpu` is the receiving CPU, the generator runs only while that
-    /// CPU has nothing else to do (see [`Session::uses_idle_class`]).
+    /// Starts sending on `cpu`. If `cpu` is the receiving CPU, the generator uses the idle
+    /// scheduling class in a full run, so it runs only while that CPU has nothing else to do (see
+    /// [`Session::uses_idle_class`]).
     pub fn start(session: &Session, net: &TestNet, flow: Flow, cpu: u32) -> Result<Generator> {
         let program = Arc::new(bpf::load_file(&session.program("generator")?)?);
         let interface = net.sender.enter(|| testbed::interface_index(&net.peer))? as u32;
@@ -89,11 +90,12 @@ impl Generator {
 
         let mut frame = udp(PORT, &datagram(0, &vec![0; flow.frame.saturating_sub(HEADERS)]));
         frame[..6].copy_from_slice(&net.receiver_mac);
-        // The program changes the payload without updating the UDP checksum. 0 means that the
-        // packet has no checksum.
+        // The program changes the payload without updating the UDP checksum. The value 0 means that
+        // the packet has no checksum.
         frame[40..42].fill(0);
 
-        // A network card sends redirected frames only while it has an XDP program of its own.
+        // A network card sends redirected frames only while an XDP program is attached to it, so
+        // attach a program that passes every packet.
         let pass_program = match session.has_nics() {
             true => {
                 let program = bpf::empty_program(c"pass", bpf::XDP_PASS)?;
@@ -116,12 +118,12 @@ impl Generator {
         Ok(Generator { program, worker, _pass_program: pass_program })
     }
 
-    /// Stops sending. Returns the error if the generator failed while it ran.
+    /// Stops sending. Returns the generator's error if it failed while it ran.
     pub fn finish(self) -> Result<()> {
         self.worker.finish()
     }
 
-    /// Returns the number of packets sent so far: first junk, then valid datagrams.
+    /// Returns how many junk packets and how many valid datagrams were sent so far, in this order.
     pub fn sent(&self) -> Result<(u64, u64)> {
         let state = bpf::read_map(&self.program, c"generator")?;
         let word = |at: usize| Some(u64::from_ne_bytes(state.get(at..at + 8)?.try_into().ok()?));
@@ -129,7 +131,7 @@ impl Generator {
     }
 }
 
-/// Encodes a flow as `struct generator` of `programs/generator.c`.
+/// Encodes a flow as the bytes of `struct generator` in `programs/generator.c`.
 fn state(flow: &Flow, interface: u32) -> Vec<u8> {
     let stream = |rate: Rate| {
         let interval = match rate {

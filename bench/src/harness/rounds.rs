@@ -1,10 +1,10 @@
-//! Rounds on a busy machine: waits for the first packet, and repeats a round that has no
-//! result.
+//! The rounds of a measurement on a busy machine. This module waits for the first packet of a
+//! round, and repeats a round that has no result.
 //!
-//! Other processes can occupy the CPUs for a whole measurement window. No packet is then sent
-//! or received in that window, and its figure would be wrong. The round fails with
-//! [`NothingMeasured`], and [`measure_round`] repeats it. Every other error is a fault of the
-//! code under test or of the benchmark, so it is not retried.
+//! Other processes can occupy the CPUs for a whole measurement window. No packet is then sent or
+//! received in that window, so there is nothing to measure. The round fails with
+//! [`NothingMeasured`], and [`measure_round`] repeats the round. Every other error is a fault of
+//! the code under test or of the benchmark, so it does not cause another attempt.
 
 use std::fmt::{self, Display};
 use std::thread::sleep;
@@ -17,12 +17,11 @@ use crate::session::Session;
 /// The maximum number of attempts at one round.
 const ATTEMPTS: usize = 3;
 
-/// How long to wait for the first packet. The generator waits for RCU before it sends, and on a
-/// busy machine it may also wait for its CPU.
+/// How long to wait for the first packet. The generator waits for RCU before it sends. On a busy
+/// machine, it may also wait until its CPU is free.
 const FIRST_PACKET_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The error of a round in which no packet was processed, because other processes occupied the
-/// CPUs.
+/// The error of a round in which no packet was processed because other processes occupied the CPUs.
 #[derive(Debug)]
 pub struct NothingMeasured(String);
 
@@ -41,8 +40,8 @@ impl Display for NothingMeasured {
 
 impl std::error::Error for NothingMeasured {}
 
-/// Waits until `arrived` returns true. A window that began earlier would include the time that
-/// the generator needs to start.
+/// Waits until `arrived` returns true. The measurement window begins after this wait, so it does
+/// not include the time that the generator needs to start.
 pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !arrived()? {
@@ -55,9 +54,9 @@ pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all attempts do, a
-/// full run fails. A quick run continues without the figure: this function returns `None` and
-/// adds the reason to `left_out`.
+/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all attempts fail in
+/// this way, a full run fails. A quick run continues without the figure: this function then returns
+/// `None` and adds the reason to `left_out`.
 pub fn measure_round<T>(
     session: &Session,
     left_out: &mut Vec<String>,

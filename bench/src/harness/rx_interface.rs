@@ -1,5 +1,5 @@
-//! The receiving interface: one CPU processes its packets in kernel threads, whose CPU time can
-//! be measured.
+//! The receiving interface. Kernel threads on one CPU process its packets, and the CPU time of
+//! these threads can be measured.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -19,21 +19,21 @@ pub const PORT: u16 = 9999;
 /// The receive buffer of a socket in bytes.
 const RECEIVE_BUFFER: i32 = 4 << 20;
 
-/// The receiving interface of a test network. Kernel threads bound to one CPU poll it (threaded
-/// NAPI), so the run time of these threads is the cost of receiving.
+/// The receiving interface of a test network. Kernel threads poll the interface (threaded NAPI) and
+/// are bound to one CPU. The run time of these threads is therefore the cost of receiving.
 pub struct RxInterface {
     /// The network that the interface belongs to.
     pub net: Arc<TestNet>,
     cpu: u32,
     napi_threads: Vec<u32>,
     rx_packets: File,
-    /// The sysfs files that were changed, each with its previous contents.
+    /// The sysfs files that were changed, each with the contents that it had before.
     changed: Vec<(String, String)>,
 }
 
 impl RxInterface {
     /// Sets up the receiving interface on the session's network ([`Session::network`]). `cpu`
-    /// processes its packets.
+    /// processes the packets of the interface.
     pub fn new(session: &Session, cpu: u32) -> Result<RxInterface> {
         let net = session.network()?;
         net.poll_with_napi()?;
@@ -50,7 +50,7 @@ impl RxInterface {
     }
 
     /// Finds the polling threads and binds them to the CPU. Call this again after attaching a
-    /// program, because attaching can make the driver restart its threads.
+    /// program: the driver may restart its threads when a program is attached.
     pub fn bind_threads(&mut self) -> Result<()> {
         let prefix = format!("napi/{}-", self.net.interface);
         self.napi_threads = kernel_threads(&prefix)?;
@@ -59,7 +59,8 @@ impl RxInterface {
         threads.try_for_each(|thread| Ok(testbed::pin_thread(*thread, self.cpu)?))
     }
 
-    /// Writes a file of the receiver's sysfs. Dropping `self` restores the previous contents.
+    /// Writes a sysfs file in the receiver's namespace. Dropping `self` restores the previous
+    /// contents.
     fn write(&mut self, file: String, text: &str) -> Result<()> {
         let before = self.net.receiver.enter(|| {
             testbed::mount_own_sysfs()?;
@@ -70,15 +71,15 @@ impl RxInterface {
         Ok(())
     }
 
-    /// The number of packets that the interface received, including packets that a contender
-    /// dropped.
+    /// The number of packets that the interface has received. Packets that a contender dropped are
+    /// included.
     pub fn packets(&self) -> Result<u64> {
         let mut text = [0; 32];
         let length = self.rx_packets.read_at(&mut text, 0)?;
         Ok(std::str::from_utf8(&text[..length])?.trim().parse()?)
     }
 
-    /// The run time of the polling threads in nanoseconds.
+    /// The total run time of the polling threads, in nanoseconds.
     pub fn run_time(&self) -> Result<u64> {
         self.napi_threads.iter().map(|thread| run_time(*thread)).sum()
     }

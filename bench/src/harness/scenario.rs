@@ -1,5 +1,5 @@
-//! A running contender: a generator sends packets to it, and an application reads what it
-//! lets through.
+//! A running contender. A generator sends packets to the contender, and an application reads the
+//! packets that the contender lets through.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::harness::rx_interface::RxInterface;
 use crate::harness::threads::Worker;
 use crate::session::Session;
 
-/// A generator, a contender and an application. All of them run until [`Scenario::finish`].
+/// A generator, a contender and an application, which run until [`Scenario::finish`].
 pub struct Scenario {
     /// What the application received.
     pub received: Arc<Received>,
@@ -20,7 +20,8 @@ pub struct Scenario {
     pub generator: Generator,
     application: Worker,
     contender: Installed,
-    // Fields are dropped in order. This is the last one, because the others use its network.
+    // Fields are dropped in this order. `rx` is the last field, because the other fields use its
+    // network.
     rx: RxInterface,
 }
 
@@ -36,7 +37,7 @@ impl Scenario {
         Ok(Scenario { received, generator, application, contender, rx })
     }
 
-    /// The run time of the polling threads and of the application, in nanoseconds.
+    /// The total run time of the polling threads and of the application, in nanoseconds.
     pub fn run_time(&self) -> Result<u64> {
         Ok(self.rx.run_time()? + self.application.run_time()?)
     }
@@ -46,8 +47,8 @@ impl Scenario {
         self.rx.packets()
     }
 
-    /// Stops everything and returns what the application received. Fails if the generator or the
-    /// application failed.
+    /// Stops everything and returns what the application received. Returns an error if the
+    /// generator or the application failed.
     pub fn finish(self) -> Result<Arc<Received>> {
         self.generator.finish()?;
         self.application.finish()?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use testbed::{TestNet, bpf};
 
-/// Loads a prebuilt program of xdp-filter. Its maps stay empty, so the program's default verdict
-/// applies to every packet.
+/// Loads a prebuilt program of xdp-filter. The maps of the program stay empty, so its default
+/// verdict applies to every packet.
 pub fn xdp_filter(file: &str) -> Result<OwnedFd> {
     let found = std::fs::read_dir("/usr/lib")?
         .filter_map(|entry| Some(entry.ok()?.path().join("bpf").join(file)))
@@ -22,9 +22,9 @@ pub fn xdp_filter(file: &str) -> Result<OwnedFd> {
     bpf::load_file(found.to_str().context("the path is not UTF-8")?)
 }
 
-/// A running `xdp-bench redirect-cpu` on its own network. The XDP program is embedded in the
-/// binary of `xdp-bench`, so it cannot be loaded separately. This type gets it from the kernel
-/// while the process runs.
+/// A running `xdp-bench redirect-cpu` on its own network. Its XDP program is embedded in the binary
+/// of `xdp-bench`, so the benchmark cannot load the program itself. It gets the program from the
+/// kernel while `xdp-bench` runs.
 pub struct RedirectCpu {
     /// The program.
     pub program: OwnedFd,
@@ -33,7 +33,7 @@ pub struct RedirectCpu {
 }
 
 impl RedirectCpu {
-    /// Starts `xdp-bench redirect-cpu --program-mode <mode>`. It redirects packets to `cpu`.
+    /// Starts `xdp-bench redirect-cpu --program-mode <mode>`, which redirects packets to `cpu`.
     pub fn start(mode: &str, cpu: u32) -> Result<RedirectCpu> {
         let net = TestNet::new()?;
         let process = net.receiver.enter(|| {
@@ -63,8 +63,8 @@ impl Drop for RedirectCpu {
     }
 }
 
-/// Ends the process with SIGINT, which lets it remove its pinned files. Kills the process if it
-/// still runs after two seconds.
+/// Ends the process with SIGINT, so that the process can remove its pinned files. Kills the process
+/// if it still runs after two seconds.
 fn end(process: &mut Child) {
     Command::new("kill").args(["-INT", &process.id().to_string()]).status().ok();
     for _ in 0..100 {
@@ -77,8 +77,8 @@ fn end(process: &mut Child) {
     process.wait().ok();
 }
 
-/// Waits until the process has attached its program, and returns the program on the interface.
-/// With libxdp this may be a dispatcher that calls the program.
+/// Waits until the process has attached its program. Returns the program that is attached to the
+/// interface. If the process uses libxdp, this may be a dispatcher that calls the program.
 fn attached_program(net: &TestNet, process: &mut Child) -> Result<OwnedFd> {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(5) {
@@ -90,7 +90,8 @@ fn attached_program(net: &TestNet, process: &mut Child) -> Result<OwnedFd> {
             if let Some(mut stderr) = process.stderr.take() {
                 stderr.read_to_string(&mut output)?;
             }
-            // libbpf prints many lines. The line about a missing kernel feature explains most.
+            // libbpf prints many lines. If a kernel feature is missing, the line about that feature
+            // explains the failure best.
             let line = output.lines().find(|line| line.contains("failed to find"));
             let line = line.or(output.lines().last()).unwrap_or("no message").trim();
             bail!("xdp-bench ended: {line}");

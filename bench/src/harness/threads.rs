@@ -33,7 +33,7 @@ pub fn kernel_threads(prefix: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// A thread that is bound to a CPU. Dropping it stops the thread.
+/// A thread that is bound to a CPU. Dropping the worker stops the thread.
 pub struct Worker {
     id: u32,
     stop: Arc<AtomicBool>,
@@ -41,8 +41,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread that runs `work` on `cpu`. `work` has to return soon after its flag is
-    /// set; a signal interrupts its system calls then.
+    /// Starts a thread that runs `work` on `cpu`. `work` has to return soon after its flag is set.
+    /// Signals then interrupt the system calls of `work`.
     pub fn start(
         cpu: u32,
         work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
@@ -63,7 +63,7 @@ impl Worker {
         run_time(self.id)
     }
 
-    /// Stops the thread. Returns the error if `work` failed.
+    /// Stops the thread. Returns the error of `work` if it failed.
     pub fn finish(mut self) -> Result<()> {
         self.end().context("the thread was already stopped")?
     }
@@ -71,8 +71,8 @@ impl Worker {
     fn end(&mut self) -> Option<Result<()>> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take()?;
-        // One signal is not enough: if it arrives just before the thread enters a system call,
-        // it does not interrupt that call.
+        // Repeat the signal until the thread ends: a signal that arrives just before the thread
+        // enters a system call does not interrupt that call.
         while !thread.is_finished() {
             testbed::interrupt(self.id).ok();
             std::thread::sleep(Duration::from_millis(1));
@@ -87,12 +87,13 @@ impl Drop for Worker {
     }
 }
 
-/// Measures how much of a CPU is unused. A thread of the idle scheduling class increments a
-/// counter as fast as it can; other work on the CPU slows the counter down. The counter also
-/// reflects interrupts, which the scheduler charges to whichever thread they interrupt.
+/// Measures how much of a CPU's time is unused. A thread of the idle scheduling class increments a
+/// counter as fast as it can, and other work on the CPU slows the counter down. Interrupts slow it
+/// down too, so the counter shows their cost. The run times of threads do not, because the
+/// scheduler charges an interrupt to whichever thread it interrupts.
 ///
-/// In a quick run the thread has the ordinary class ([`Session::uses_idle_class`]), so the
-/// counts then only show that the counter works.
+/// In a quick run the thread has the ordinary scheduling class ([`Session::uses_idle_class`]). The
+/// counts then show only that the counter works.
 pub struct IdleCounter {
     count: Arc<AtomicU64>,
     _worker: Worker,

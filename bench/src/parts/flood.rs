@@ -13,7 +13,7 @@ use crate::harness::scenario::Scenario;
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
 
-/// The rate of valid datagrams, per second.
+/// The rate of valid datagrams, in datagrams per second.
 const VALID: u64 = 20_000;
 
 /// The rates of junk to measure.
@@ -33,7 +33,7 @@ const RATES: [Rate; 9] = [
 struct Window {
     /// The share of the valid datagrams that arrived, in percent.
     arrived: f64,
-    /// The rate of junk that was really sent, in packets per second.
+    /// The rate at which junk was really sent, in packets per second.
     junk: f64,
 }
 
@@ -88,8 +88,8 @@ pub fn measure(session: &Session) -> Result<Part> {
 }
 
 /// Returns the goals. They apply at the lowest rate of junk at which the application without a
-/// filter receives less than 10 % of the valid datagrams, or at the maximum rate if there is no
-/// such rate.
+/// filter receives less than 10 % of the valid datagrams. If there is no such rate, they apply at
+/// the maximum rate.
 fn goals(arrived: &Table) -> Option<Vec<Goal>> {
     let of = |contender: Contender| {
         let row = arrived.rows.iter().find(|row| row.name == contender.to_string())?;
@@ -105,8 +105,8 @@ fn goals(arrived: &Table) -> Option<Vec<Goal>> {
     ])
 }
 
-/// Returns one line for each contender: the rate of junk on the x axis, the share of valid
-/// datagrams that arrived on the y axis.
+/// Returns one line for each contender. The x axis is the rate of junk, and the y axis is the share
+/// of valid datagrams that arrived.
 fn lines(junk: &Table, arrived: &Table) -> Vec<(String, Vec<(f64, f64)>)> {
     let rows = junk.rows.iter().zip(&arrived.rows);
     let points =
@@ -126,7 +126,7 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
         Ok([junk, valid, scenario.received.valid.load(Ordering::Relaxed)])
     };
     wait_for_first_packet(|| Ok(scenario.received.datagrams.load(Ordering::Relaxed) > 0))?;
-    // Loss begins only after the buffers are full.
+    // Loss begins only after the buffers are full, so wait until they are.
     sleep(window / 2);
     let before = sample()?;
     sleep(window);
@@ -136,8 +136,8 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
     if valid == 0.0 {
         return Err(NothingMeasured::because("no valid datagram was sent"));
     }
-    // The share can exceed 100 %: datagrams that were sent before the window and waited in a
-    // buffer also count if they arrive within the window.
+    // The computed share can exceed 100 %: a datagram that was sent before the window and waited in
+    // a buffer counts if it arrives within the window.
     let arrived = (100.0 * arrived / valid).min(100.0);
     Ok(Window { arrived, junk: junk / window.as_secs_f64() })
 }

@@ -1,4 +1,4 @@
-//! Measures the CPU time that the receiving CPU spends on a packet of junk.
+//! Measures the CPU time that the receiving CPU spends on each packet of junk.
 
 use std::sync::atomic::Ordering;
 use std::thread::sleep;
@@ -46,7 +46,8 @@ pub fn measure(session: &Session) -> Result<Part> {
         ratios_to: Some(Contender::EmptyProgram.to_string()),
     };
 
-    // The median, over the rounds, of the ratio of two contenders at the maximum rate.
+    // Returns the ratio of two contenders at the maximum rate: the median of the ratios of all
+    // rounds.
     let ratio = |of: Contender, to: Contender| {
         let rounds = |one| Some(&costs[contenders.iter().position(|other| *other == one)?][0]);
         let ratios = rounds(of)?.iter().zip(rounds(to)?).map(|(of, to)| of / to);
@@ -67,15 +68,17 @@ pub fn measure(session: &Session) -> Result<Part> {
 }
 
 /// Returns the run time of the polling threads and the application per handled packet, in
-/// nanoseconds. A packet is handled when the contender drops it. A packet that is lost because
-/// the socket buffer is full costs time, but does not count as handled.
+/// nanoseconds. A packet is handled when the contender drops it. If the socket buffer is full, a
+/// packet is lost without being handled: its cost is in the run time, but the packet is not
+/// counted.
 fn cost(session: &Session, contender: Contender, rate: Rate, window: Duration) -> Result<f64> {
     let scenario = Scenario::start(session, contender, Flow { junk: rate, ..Flow::NONE })?;
     let sample = || -> Result<[u64; 3]> {
         let read = scenario.received.datagrams.load(Ordering::Relaxed);
         Ok([scenario.run_time()?, scenario.packets()?, read])
     };
-    // Without a filter the application does the work, so it has to run before the window begins.
+    // Without a filter, the application does the work, so the window must not begin before the
+    // application runs.
     wait_for_first_packet(|| {
         let [_, arrived, read] = sample()?;
         Ok(if contender == Contender::Application { read > 0 } else { arrived > 0 })

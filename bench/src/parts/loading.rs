@@ -48,10 +48,10 @@ const OURS: &str = "laminar-xdp, load_and_attach";
 const IP: &str = "ip link set ... xdp obj";
 const XDP_LOADER: &str = "xdp-loader load";
 
-/// A function that attaches the object with the command of another project, and detaches it.
+/// A function that attaches the object with a command of another project, and then detaches it.
 type ThirdParty = fn(&mut Rounds, &Path) -> Result<()>;
 
-/// Measures laminar-xdp and the other commands on the same interface.
+/// Measures laminar-xdp and the commands of other projects on the same interface.
 pub fn measure(session: &Session) -> Result<Part> {
     let mut part = Part::new("loading", "Loading and attaching a program");
     let manifest = Manifest::parse(embedded::MANIFEST)?;
@@ -133,7 +133,7 @@ fn xdp_loader(ways: &mut Rounds, file: &Path) -> Result<()> {
     loaded.and(unloaded.map_err(Into::into))
 }
 
-/// Measures how much the crate adds to the size of a stripped program.
+/// Measures by how many bytes the crate enlarges a stripped program.
 fn sizes() -> Result<Table> {
     let shell = Shell::new()?;
     let here = std::env::current_exe()?;

@@ -10,7 +10,7 @@ use testbed::{TestNet, frame};
 
 use crate::harness::rx_interface::PORT;
 
-/// The target whose object is measured in every case that needs no optional feature.
+/// The target whose object is measured in every case that needs no optional feature of laminar-xdp.
 pub const DEFAULT: &str = "linux-5.9";
 
 /// The cases in which every object of laminar-xdp is measured.
@@ -30,7 +30,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether the program returns this verdict only with a feature that is off by default.
+    /// Whether the program returns this case's verdict only if a feature is on that is off by
+    /// default.
     pub fn needs_feature(&self) -> bool {
         [DENIED, RATE].contains(&self.name)
     }
@@ -73,17 +74,19 @@ pub fn config(target: &str) -> XdpConfigBuilder {
         .force_target(target)
 }
 
-/// A name, a configuration, and the names of the cases in which it is measured.
+/// The name of a feature, a configuration with this feature, and the names of the cases in which
+/// that configuration is measured.
 pub type Feature = (&'static str, XdpConfigBuilder, Vec<&'static str>);
 
-/// Returns configurations with one feature each, and one with several features.
+/// Returns several configurations with one feature each, and one configuration with several
+/// features.
 pub fn features() -> Result<Vec<Feature>> {
-    // A test run, including the pauses while other programs run, stays within this limit, so
-    // the limit drops nothing.
+    // This limit drops no packet: one test run stays within the burst, and the buckets refill while
+    // the test runs of other programs take place.
     let limit =
         SourceLimit::per_second(SourceLimit::MAX_PACKETS_PER_SECOND).burst(SourceLimit::MAX_BURST);
-    // The list contains the sender of the case "drop: denied", but not the sender of the other
-    // cases.
+    // The list contains the sender of the case "drop: denied", and it does not contain the sender
+    // of the other cases.
     let deny =
         (0..100).map(|i| format!("198.51.{i}.0/24").parse()).collect::<Result<Vec<_>, _>>()?;
     let lists = SourceLists::new().deny(deny);

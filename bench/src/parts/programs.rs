@@ -1,10 +1,10 @@
-//! Measures the cost of each verdict, in nanoseconds more than an empty program.
+//! Measures how many nanoseconds each verdict costs in addition to the cost of an empty program.
 //!
-//! The kernel's test run (`BPF_PROG_TEST_RUN`) measures all programs with the same frames, each
-//! program once per round. Each round subtracts the time of the empty program with the same
-//! verdict, so a disturbance of the machine affects both times. The kernel returns whole
-//! nanoseconds, which is too coarse for a median. A figure is therefore the mean of the middle
-//! half of the rounds.
+//! The kernel's test run (`BPF_PROG_TEST_RUN`) runs all programs on the same frames, each program
+//! once per round. In each round, the time of the empty program with the same verdict is subtracted
+//! from the time of the program. A disturbance of the machine affects both times, so the
+//! subtraction removes most of it. The kernel returns whole nanoseconds, so a median would be too
+//! coarse. A figure is therefore the mean of the middle half of the rounds.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::parts::program_cases::{COMMON, Case, DEFAULT, cases, config, features
 use crate::report::{Figure, Goal, Part, Row, Table, plot};
 use crate::session::Session;
 
-/// A program in one case.
+/// The measurement of one program in one case.
 struct Measurement {
     name: String,
     program: Rc<OwnedFd>,
@@ -32,11 +32,12 @@ struct Measurement {
 struct Entry {
     name: String,
     program: Rc<OwnedFd>,
-    /// Pairs of the index of a case and the index of the measurement in that case.
+    /// For each case: the index of the case, and the index of this program's measurement in that
+    /// case.
     cases: Vec<(usize, usize)>,
 }
 
-/// Everything that is measured. The first three measurements are the empty programs.
+/// Everything that is measured. The first three measurements are of the empty programs.
 struct Programs {
     cases: Vec<Case>,
     measurements: Vec<Measurement>,
@@ -112,7 +113,7 @@ fn baseline(verdict: u32) -> usize {
 }
 
 impl Programs {
-    /// Creates the list with the empty programs at the indexes that [`baseline`] returns.
+    /// Creates the list. The empty programs are at the indexes that [`baseline`] returns.
     fn new() -> Result<Programs> {
         let cases = cases();
         let (redirect, _queue) = bpf::empty_redirect()?;
@@ -130,8 +131,8 @@ impl Programs {
         Ok(Programs { cases, measurements, entries: Vec::new() })
     }
 
-    /// Adds the measurements of a program in the named cases. `Some(verdict)` replaces the
-    /// expected verdict of a case, because a program of another project may return another one.
+    /// Adds the measurements of a program in the named cases. `Some(verdict)` replaces the expected
+    /// verdict of a case, because a program of another project may return a different verdict.
     fn add(&mut self, name: &str, program: OwnedFd, cases: &[(&str, Option<u32>)]) {
         let program = Rc::new(program);
         let mut entry = Entry { name: name.into(), program: program.clone(), cases: Vec::new() };
@@ -154,8 +155,8 @@ impl Programs {
     fn run(&mut self, session: &Session) -> Result<()> {
         let (rounds, repeat) = session.choose((5, 10_000), (175, 100_000));
         for Measurement { name, program, frame, verdict, .. } in &self.measurements {
-            // `run` returns the verdict of the second packet: a limit of one packet does not
-            // drop the first packet.
+            // `run` runs the program twice and returns the last verdict: in the case with a burst
+            // of one packet, only the second packet exceeds the limit.
             let found = bpf::run(program, frame, 2)?.verdict;
             ensure!(found == *verdict, "{name}: the verdict is {found} instead of {verdict}");
         }
@@ -215,8 +216,8 @@ impl Programs {
         }
     }
 
-    /// Returns the table of all cases. A case that the default configuration cannot reach shows
-    /// the configuration with the feature that it needs.
+    /// Returns the table of all cases. If a case needs a feature that is off by default, its row
+    /// shows the configuration with that feature.
     fn paths(&self) -> Table {
         let row = |(at, case): (usize, &Case)| {
             let mut entries = self.entries.iter();
@@ -243,7 +244,7 @@ impl Programs {
         for entry in &self.entries {
             let (xlated, jited) = bpf::size(&entry.program)?;
             let exact = |value: u32| Figure::of(&[f64::from(value)]);
-            // An instruction has 8 bytes.
+            // An instruction of eBPF has 8 bytes.
             let figures = vec![exact(xlated / 8), exact(jited)];
             rows.push(Row { name: entry.name.clone(), figures });
         }

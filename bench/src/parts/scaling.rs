@@ -1,8 +1,8 @@
 //! Measures how the cost of a packet grows with the frame size and with the numbers of
 //! partitions, senders and CPUs.
 //!
-//! The partition and the sender change from packet to packet. The lookups therefore touch the
-//! whole BPF map, and the figures include the cache misses of a map that exceeds the cache.
+//! The partition and the sender change from packet to packet, so the lookups touch the whole BPF
+//! map. If the map is larger than the CPU's cache, the figures therefore include cache misses.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ struct Step {
     verdict: Verdict,
 }
 
-/// The expected verdict. The first packet of each sender may have another one.
+/// The expected verdict. The verdict on the first packet of each sender may be different.
 enum Verdict {
     Drop,
     Redirect,
@@ -60,8 +60,8 @@ pub fn measure(session: &Session) -> Result<Part> {
             figures: vec![Figure::of(costs)],
         };
         let rows: Vec<Row> = of.map(row).collect();
-        // The x axis shows the number of the step, because the sizes of the series differ too
-        // much to share an axis.
+        // The x axis shows the number of the step instead of its size, because the sizes differ too
+        // much between the series to share an axis.
         let point = |(i, row): (usize, &Row)| Some((i as f64, row.figures[0].as_ref()?.median));
         lines.push((series.to_owned(), rows.iter().enumerate().filter_map(point).collect()));
         part.tables.push(Table {
@@ -96,13 +96,13 @@ fn steps(session: &Session) -> Vec<Step> {
         let config = config().partitions(partitions);
         step("partitions, redirected", partitions, config, flow, 1, Verdict::Redirect);
     }
-    // The limit drops every packet of a sender except the first one. This series therefore
-    // measures a lookup in the map of senders.
+    // The limit drops every packet of a sender except the first one. Before each drop, the program
+    // looks the sender up, so this series measures a lookup in the map of senders.
     let limit = SourceLimit::per_second(1).burst(1);
     for sources in select(&[1, 1024, 16_384, 65_536, 262_144]) {
         let flow = Flow { valid: Rate::Maximum, sources, ..Flow::NONE };
-        // The map has more entries than there are senders: the kernel reserves free entries for
-        // each CPU, so it evicts senders before the map is full.
+        // The map has four times as many entries as there are senders. The kernel reserves free
+        // entries for each CPU, so in a smaller map it would evict senders before the map is full.
         let config = config().source_limit(limit).max_sources(sources * 4);
         step("senders over their limit, dropped", sources, config, flow, 1, Verdict::Drop);
     }
@@ -114,15 +114,15 @@ fn steps(session: &Session) -> Vec<Step> {
     steps
 }
 
-/// Returns the run time of the polling threads per packet, in nanoseconds. It includes the
+/// Returns the run time of the polling threads per packet, in nanoseconds. This time includes the
 /// insertion into the queue of the target CPU, but not the work of the target CPU.
 fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let mut rx = RxInterface::new(session, session.rx_cpu)?;
     let config = step.config.clone().enabled(true).port(PORT).bpf_object_path("/nonexistent");
     let config =
         config.interface(rx.net.interface.as_str()).attach_mode(XdpAttachMode::Native).build()?;
-    // The receiving CPU is the first in `all_cpus`. The order is reversed, so it becomes a
-    // target only in the step with all CPUs.
+    // The receiving CPU is the first CPU in `all_cpus`. In the reversed order it is the last one,
+    // so it becomes a target only in the step that uses all CPUs.
     let cpus: Vec<u32> = session.all_cpus.iter().rev().copied().take(step.cpus).collect();
     let loader = rx.net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus))?;
     rx.bind_threads()?;
@@ -130,12 +130,13 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let sample = || -> Result<([u64; 2], XdpStats)> {
         Ok(([rx.run_time()?, rx.packets()?], loader.stats()?))
     };
-    // How long the generator may take to send from every source address.
+    // The time within which the generator must have sent from every source address.
     let timeout = Duration::from_secs(session.choose(3, 10));
     let begin = Instant::now();
     wait_for_first_packet(|| Ok(rx.packets()? > 0))?;
     sleep(window / 3);
-    // Each sender has to be known and over its limit before the window begins.
+    // The window must not begin before the program knows each sender and the sender is over its
+    // limit.
     while loader.stats()?.total() < 2 * u64::from(step.flow.sources) {
         if begin.elapsed() > timeout {
             return Err(NothingMeasured::because("too few packets arrive"));
@@ -157,9 +158,9 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     }
     if expected * 100 < all * 95 {
         let verdicts = format!("{expected} of {all} packets have the expected verdict");
-        // The limit allows one packet of each sender at the beginning, and one more per second.
-        // A slow generator returns to a sender only after so long that many of its packets are
-        // within the limit.
+        // The limit allows one packet of each sender at the beginning, and one more per second. If
+        // the generator is slow, more than a second can pass until it returns to the same sender,
+        // so many of its packets are within the limit.
         let seconds = begin.elapsed().as_secs_f64();
         let within_limit = f64::from(step.flow.sources) * (1.0 + seconds);
         let limited = matches!(step.verdict, Verdict::Drop) && step.flow.valid != Rate::Zero;

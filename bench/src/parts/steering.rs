@@ -1,4 +1,4 @@
-//! Measures the CPU time and the latency of getting a datagram to the CPU that owns it.
+//! Measures what it costs to bring a datagram to the CPU that owns it, in CPU time and in latency.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -20,10 +20,10 @@ const MEDIUM_RATE: u64 = 100_000;
 const HIGH_RATE: u64 = 300_000;
 /// A rate that leaves the CPUs almost idle, in valid datagrams per second.
 const LOW_RATE: u64 = 5_000;
-/// The number of senders. There are several, because one of the paths distributes datagrams by
-/// their sender.
+/// The number of senders. There must be several, because one of the paths distributes datagrams by
+/// sender.
 const SENDERS: u32 = 64;
-/// The percentiles of the latency.
+/// The percentiles of the latency that are reported.
 const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 
 /// All results for one path.
@@ -34,15 +34,15 @@ struct Results {
     medium_latency: Latency,
 }
 
-/// The result of one round at a rate.
+/// The result of one round at one rate.
 struct Cost {
-    /// CPU time of the receiving CPU per datagram read, in nanoseconds.
+    /// The CPU time of the receiving CPU for each datagram that was read, in nanoseconds.
     receiving: f64,
-    /// CPU time of the owner's CPU per datagram read, in nanoseconds.
+    /// The CPU time of the owner's CPU for each datagram that was read, in nanoseconds.
     owner: f64,
     /// The share of the datagrams that the owner read, in percent.
     read_by_owner: f64,
-    /// Datagrams read a second.
+    /// The number of datagrams read per second.
     read: f64,
 }
 
@@ -66,7 +66,7 @@ impl Latency {
         Ok(self.all.add(round)?)
     }
 
-    /// Returns each percentile over the latencies of all rounds, with its spread between rounds.
+    /// Returns each percentile of all rounds taken together, with the spread between the rounds.
     fn figures(&self) -> Vec<Option<Figure>> {
         let figure = |(percentile, rounds): (&f64, &Vec<f64>)| {
             Some(Figure { median: microseconds(&self.all, *percentile), ..Figure::of(rounds)? })
@@ -144,8 +144,8 @@ fn report(results: &[Results]) -> Part {
         title: format!("{rate} datagrams a second: latency from sending to reading, µs"),
         columns: PERCENTILES.map(|percentile| format!("p{percentile}")).to_vec(),
         rows: rows(&|results| of(results).figures()),
-        // Two runs are not compared by latency: on a shared machine the highest latencies depend
-        // on the load of other virtual machines.
+        // Comparing two runs (`--against`) ignores the latencies: on a shared machine, the highest
+        // latencies depend on the load of other virtual machines.
         ratios_to: None,
     };
     part.tables.extend([
@@ -156,21 +156,20 @@ fn report(results: &[Results]) -> Part {
 }
 
 fn flow(rate: u64) -> Flow {
-    // At the low rate few packets are due at once, so a large batch would mostly contain frames
-    // that the generator drops.
+    // At the low rate, few packets are due at the same time. The generator drops the frames of a
+    // batch that are not due, so a large batch would consist mostly of dropped frames.
     let batch = if rate == LOW_RATE { 8 } else { 64 };
     let valid = Rate::PerSecond(rate);
     Flow { valid, partitions: PARTITIONS, sources: SENDERS, batch, ..Flow::NONE }
 }
 
-/// Measures the CPU time. For the receiving CPU this is the run time of its threads. For the
-/// owner's CPU it is the time that an [`IdleCounter`] loses during the window, because
-/// interrupts do part of the work there, and the scheduler charges interrupts to the threads
-/// that they interrupt.
+/// Measures the CPU time. For the receiving CPU, this is the run time of its threads. For the
+/// owner's CPU, it is the time that an [`IdleCounter`] loses during the window: interrupts do part
+/// of the work there, and the scheduler charges an interrupt to whichever thread it interrupts.
 ///
-/// The counter is calibrated before and after the window. The generator runs during the
-/// calibration as well, without sending: if both CPUs share a physical core, the running
-/// generator slows the owner's CPU down, and this must not count as a cost of the datagrams.
+/// The counter is calibrated before and after the window. The generator also runs during the
+/// calibration, but sends nothing. If both CPUs share a physical core, the running generator slows
+/// the owner's CPU down, and this slowdown must not count as a cost of the datagrams.
 fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Cost> {
     let app = SteeredApplication::start(session, path)?;
     let counter = IdleCounter::start(session, session.other_cpu)?;
@@ -201,7 +200,7 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     if idle == 0.0 {
         return Err(NothingMeasured::because("other processes use the owner's CPU completely"));
     }
-    // The real window is slightly longer than `window`. The error is the same for all paths.
+    // The real window is slightly longer than `window`, and equally so for all paths.
     let busy = (1.0 - idle_in_window / idle).max(0.0) * window.as_nanos() as f64;
     drop(counter);
     app.finish()?;
@@ -213,8 +212,8 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     })
 }
 
-/// Measures the time from sending to reading. No [`IdleCounter`] runs, because it would add
-/// latency.
+/// Measures the time from sending a datagram to reading it. No [`IdleCounter`] runs meanwhile,
+/// because a counter would add latency.
 fn latency(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Histogram<u64>> {
     let app = SteeredApplication::start(session, path)?;
     let generator = Generator::start(session, &app.rx.net, flow(rate), session.rx_cpu)?;

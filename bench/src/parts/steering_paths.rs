@@ -1,4 +1,4 @@
-//! The paths by which a datagram can reach the CPU that owns its partition.
+//! The paths on which a datagram can reach the CPU that owns its partition.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,16 +27,16 @@ const CHANNEL_BATCHES: usize = 1024;
 pub enum Path {
     /// laminar-xdp in native mode.
     Xdp,
-    /// Receive packet steering of the kernel, configured for the owner's CPU.
+    /// Receive packet steering (RPS) of the kernel, configured to use the owner's CPU.
     Rps,
-    /// A reuseport group with a socket for each CPU. Classic BPF selects the owner's socket by
-    /// the partition.
+    /// A reuseport group with one socket for each CPU. Classic BPF selects the owner's socket by
+    /// the datagram's partition.
     ReuseportByPartition,
-    /// A reuseport group without a program. The kernel selects a socket by the sender's address,
-    /// which may be the socket of a CPU that does not own the partition.
+    /// A reuseport group without a program. The kernel selects a socket by the sender's address.
+    /// The selected socket may belong to a CPU that does not own the partition.
     ReuseportBySender,
-    /// One socket that a thread on the receiving CPU reads. It hands each batch to the owner's
-    /// thread.
+    /// One socket. A thread on the receiving CPU reads the socket and hands each batch to the
+    /// owner's thread.
     HandOver,
 }
 
@@ -108,7 +108,7 @@ impl SteeredApplication {
         Ok(app)
     }
 
-    /// Starts a thread that reads the socket and one that owns the partitions, with a channel
+    /// Starts a thread that reads the socket and a thread that owns the partitions, with a channel
     /// between them.
     fn hand_over(&mut self, socket: Socket, rx_cpu: u32, owner: u32) -> Result<()> {
         let (sender, receiver) = sync_channel::<(Vec<u8>, Vec<usize>)>(CHANNEL_BATCHES);
@@ -120,7 +120,8 @@ impl SteeredApplication {
                     bytes.extend_from_slice(datagram);
                     ends.push(bytes.len());
                 }
-                // Fails once the owner's thread has stopped. `finish` stops that thread first.
+                // Ignore the error: sending fails only after the owner's thread has stopped, and
+                // `finish` stops that thread first.
                 sender.send((bytes, ends)).ok();
             })
         })?);
@@ -142,20 +143,21 @@ impl SteeredApplication {
         Ok(())
     }
 
-    /// The run time of the polling threads and of the application's threads on the receiving
-    /// CPU, in nanoseconds.
+    /// The total run time, in nanoseconds, of two groups of threads: the polling threads, and the
+    /// application's threads on the receiving CPU.
     pub fn run_time(&self) -> Result<u64> {
         let mut threads = self.rx_threads.iter();
         threads.try_fold(self.rx.run_time()?, |sum, thread| Ok(sum + thread.run_time()?))
     }
 
-    /// Returns the number of valid datagrams read on the receiving CPU, and on the owner's CPU.
+    /// Returns the number of valid datagrams that were read on the receiving CPU, and the number
+    /// that were read on the owner's CPU.
     pub fn read(&self) -> (u64, u64) {
         let valid = |received: &Received| received.valid.load(Ordering::Relaxed);
         (valid(&self.on_rx_cpu), valid(&self.on_owner))
     }
 
-    /// Stops the application and removes the path. Returns the error if a thread failed.
+    /// Stops the application and removes the path. Returns an error if a thread failed.
     pub fn finish(self) -> Result<()> {
         self.owner_threads.into_iter().chain(self.rx_threads).try_for_each(Worker::finish)?;
         drop(self.installed);
@@ -163,9 +165,9 @@ impl SteeredApplication {
     }
 }
 
-/// Classic BPF that always selects the second socket of the group, because the second CPU owns
-/// all partitions. It computes `partition_key % PARTITIONS` first, because a real selection
-/// would need that computation.
+/// A classic BPF program that always selects the second socket of the group, because the second CPU
+/// owns all partitions. It first computes `partition_key % PARTITIONS` and ignores the result,
+/// because a real selection would have to compute it.
 const BY_PARTITION: [(u16, u32); 5] = {
     const LOAD_WORD: u16 = 0x20;
     const MODULO: u16 = 0x94;

@@ -1,4 +1,5 @@
-//! Compares two runs: whether the ratios between contenders, and their order, agree.
+//! Compares two runs: whether the ratios between contenders agree, and whether the order of the
+//! contenders agrees.
 
 use std::fmt;
 
@@ -8,7 +9,8 @@ use crate::report::table::{Row, Table};
 /// Two runs agree if no ratio differs by more than this fraction.
 const TOLERANCE: f64 = 0.15;
 
-/// Two figures that differ by at most this fraction count as equal, so their order is ignored.
+/// Two figures that differ by at most this fraction count as equal, so it does not matter which one
+/// is higher.
 const TIE: f64 = 0.05;
 
 /// The differences between two runs.
@@ -44,7 +46,7 @@ pub fn compare(earlier: &Report, later: &Report) -> Comparison {
 }
 
 impl Comparison {
-    /// Whether all ratios and orders agree; false if the runs have no ratio in common.
+    /// Whether all ratios and all orders agree. False if the two runs have no ratio in common.
     pub fn agrees(&self) -> bool {
         self.differences.is_empty() && self.compared > 0
     }
@@ -92,8 +94,8 @@ impl Comparison {
     }
 }
 
-/// Returns each figure of a column as a multiple of the figure in the row `base`. Returns
-/// nothing if that figure is missing or 0.
+/// Returns each figure of a column as a multiple of the figure in the row `base`. Returns an empty
+/// vector if the figure in that row is missing or 0.
 fn ratios<'a>(table: &'a Table, column: usize, base: &str) -> Vec<(&'a str, f64)> {
     let median = |row: &Row| Some(row.figures.get(column)?.as_ref()?.median);
     let base = table.rows.iter().find(|row| row.name == base).and_then(median);
@@ -158,7 +160,8 @@ mod tests {
         assert!(!compare(&earlier, &report([100.0, 110.0, 140.0])).agrees());
         let swapped = compare(&earlier, &report([100.0, 122.0, 110.0]));
         assert!(swapped.to_string().contains("changed their order"), "{swapped}");
-        // These figures differ by less than `TIE`, so their order is ignored.
+        // The figures in the second and third rows differ by less than `TIE`, so their order is
+        // ignored.
         assert!(compare(&report([100.0, 103.0, 104.0]), &report([100.0, 104.0, 102.0])).agrees());
     }
 

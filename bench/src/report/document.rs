@@ -30,16 +30,16 @@ pub struct Part {
     pub title: String,
     /// The figures.
     pub tables: Vec<Table>,
-    /// The design's goals for these figures.
+    /// The goals that the design sets for these figures.
     pub goals: Vec<Goal>,
-    /// The figures that are missing, each with the reason.
+    /// The figures that are missing, each with the reason why it is missing.
     pub left_out: Vec<String>,
-    /// Pictures: file names and contents.
+    /// The pictures: file names and contents.
     #[serde(skip)]
     pub plots: Vec<(String, String)>,
 }
 
-/// A limit that the design sets for a figure.
+/// A limit that the design sets for a figure, and whether this run meets the limit.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Goal {
     /// The quantity that is limited.
@@ -78,7 +78,7 @@ impl Report {
         serde_json::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Writes the report as text and as JSON, and the pictures.
+    /// Writes the report as text and as JSON, and writes the pictures.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         fs::write(folder.join("report.json"), serde_json::to_string_pretty(self)? + "\n")?;

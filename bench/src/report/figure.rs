@@ -1,9 +1,9 @@
-//! A measured figure with the spread of its rounds.
+//! A measured figure, with the spread between its rounds.
 
 use serde::{Deserialize, Serialize};
 
-/// The median of some rounds with the 5th and the 95th percentile. With fewer than twenty
-/// rounds these percentiles are the lowest and the highest round.
+/// The median, the 5th and the 95th percentile of some rounds. With fewer than twenty rounds, the
+/// two percentiles are the lowest and the highest round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The median.
@@ -15,7 +15,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Computes the figure of these rounds; `None` if there are no rounds.
+    /// Computes the figure of these rounds. Returns `None` if there are no rounds.
     pub fn of(rounds: &[f64]) -> Option<Figure> {
         let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -24,8 +24,9 @@ impl Figure {
         Some(Figure { median: at(0.5), low: at(0.05), high: at(0.95) })
     }
 
-    /// Like [`Figure::of`], with the mean of the middle half instead of the median. Use this for
-    /// whole numbers that differ only by a few units, because their median is too coarse.
+    /// Like [`Figure::of`], but with the mean of the middle half in the place of the median. Use
+    /// this for whole numbers that differ by only a few units: their median is also a whole number,
+    /// which is too coarse.
     pub fn of_whole_numbers(rounds: &[f64]) -> Option<Figure> {
         let figure = Figure::of(rounds)?;
         let mut sorted = rounds.to_vec();

@@ -5,7 +5,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
-/// The properties of a machine that matter for the figures.
+/// The properties of a machine that influence the figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
@@ -23,7 +23,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Describes this machine. `ports` are the network cards; `None` means a veth pair.
+    /// Describes this machine. `ports` are the network cards that carried the packets; `None` means
+    /// a veth pair.
     pub fn detect(ports: Option<&[String; 2]>) -> anyhow::Result<Machine> {
         let shell = Shell::new()?;
         let info = fs::read_to_string("/proc/cpuinfo")?;

@@ -55,7 +55,7 @@ pub fn lines(
     })
 }
 
-/// Draws a bar for each figure in the first column of a table.
+/// Draws one bar for each row of a table, from the figure in the row's first column.
 pub fn bars(title: &str, unit: &str, table: &Table) -> Result<String> {
     let rows: Vec<(&str, f64)> = table
         .rows

@@ -23,7 +23,7 @@ pub fn record(report: &Report, root: &Path) -> Result<()> {
         pictures.iter().map(|name| format!("\n![]({PICTURES_FROM_PAGE}/{name})\n")).collect();
     SECTION.write(root, &format!("```text\n{report}```\n{pictures}"))?;
     report.write(&root.join(PICTURES))?;
-    // The page already contains the text of the report.
+    // Do not keep `report.txt`, because the page already contains its text.
     fs::remove_file(root.join(PICTURES).join("report.txt"))?;
     Ok(())
 }

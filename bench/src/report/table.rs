@@ -15,8 +15,8 @@ pub struct Table {
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The row to which [`crate::report::compare`] relates the other rows; `None` if it does not
-    /// compare this table.
+    /// The row by which [`crate::report::compare`] divides the other rows. `None` if `compare`
+    /// ignores this table.
     pub ratios_to: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Formats a figure: the median, and the percentiles if they differ from each other.
+/// Formats a figure: the median, and also the two percentiles if they differ from each other.
 fn cell(figure: Figure) -> String {
     let Figure { median, low, high } = figure;
     match low == high {
@@ -68,8 +68,8 @@ fn cell(figure: Figure) -> String {
     }
 }
 
-/// Formats a number with three significant digits, or with all digits before the decimal point
-/// if there are more.
+/// Formats a number with three significant digits. If the number has more than three digits before
+/// the decimal point, keeps all of those digits.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 99.95 || value.fract() == 0.0 => 0,

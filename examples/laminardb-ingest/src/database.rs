@@ -21,11 +21,12 @@ pub const ANSWER: &str =
 
 /// The number of bytes that may wait in the database before it refuses a batch. LaminarDB 0.33
 /// keeps waiting batches in a queue of 2048 entries. If the queue is full, a new batch silently
-/// overwrites the oldest one. This limit therefore has to apply before the queue is full: the
-/// smallest batch, with one row, counts as 280 bytes, and 2048 × 280 bytes exceed the limit.
+/// overwrites the oldest one, so the database must reach this limit before the queue is full. It
+/// does so even with the smallest batches: a batch of one row counts as 280 bytes, and 2048 × 280
+/// bytes exceed the limit.
 const WAITING_BYTES: usize = 512 << 10;
 
-/// An embedded database with its running query.
+/// An embedded database in which the continuous query runs.
 pub struct Database {
     runtime: Runtime,
     database: Arc<LaminarDB>,
@@ -40,7 +41,8 @@ impl Database {
             let database = LaminarDB::open_with_config(config)?;
             database.execute(SOURCE).await?;
             database.execute(CONTINUOUS_QUERY).await?;
-            // The database discards rows that are pushed before it starts.
+            // Start the database before any feed pushes rows: the database discards rows that are
+            // pushed before its start.
             database.start().await?;
             anyhow::Ok(database)
         })?;
@@ -71,7 +73,7 @@ impl Database {
     }
 }
 
-/// Collects rows and pushes them into the database in batches.
+/// Collects rows for the database and pushes them in batches.
 pub struct Feed {
     source: UntypedSourceHandle,
     partitions: Vec<i64>,
@@ -88,8 +90,8 @@ impl Feed {
         if self.partitions.len() < Self::BATCH { Ok(()) } else { self.flush() }
     }
 
-    /// Pushes the collected rows into the database. While the database is full, this blocks the
-    /// calling CPU's thread, and new datagrams wait in the socket of that CPU.
+    /// Pushes the collected rows into the database. While the database is full, this call blocks
+    /// the thread of its CPU, and new datagrams wait in that CPU's socket.
     pub fn flush(&mut self) -> Result<()> {
         if self.partitions.is_empty() {
             return Ok(());
@@ -110,7 +112,7 @@ impl Feed {
     }
 }
 
-/// For each partition, the number of datagrams and the sum of their values.
+/// For each partition: the number of datagrams, and the sum of their values.
 pub type Tally = BTreeMap<i64, (i64, i64)>;
 
 /// Converts the result of the continuous query to a tally.

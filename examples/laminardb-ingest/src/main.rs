@@ -1,11 +1,11 @@
 //! Feeds an embedded LaminarDB with thread-per-core ingest, end to end with real packets.
 //!
-//! A veth pair connects two network namespaces. The receiving namespace has the XDP program and
-//! one socket for each CPU, and the sending namespace has eight sockets. Each CPU's thread pushes
-//! the values that it receives into the database. A continuous query counts and sums the values
-//! by partition. While datagrams arrive, the program also sends junk and moves partitions between
-//! the CPUs. At the end it compares the query result with the datagrams that it sent, and fails
-//! if a single number differs.
+//! A veth pair connects two network namespaces. The receiving namespace has the XDP program and one
+//! socket for each CPU, and the sending namespace has eight sockets. The thread of each CPU pushes
+//! the values that it receives into the database. There, a continuous query counts and sums the
+//! values by partition. While datagrams arrive, this example also sends junk and moves partitions
+//! between the CPUs. At the end, it compares the result of the query with the datagrams that it
+//! sent, and fails if any number differs.
 
 mod database;
 #[path = "../../../loader/examples/thread_per_core/runtime.rs"]
@@ -28,13 +28,14 @@ use crate::database::{ANSWER, Database, Feed, Tally, tally};
 use crate::runtime::{Handler, ThreadPerCoreRuntime};
 
 const DATAGRAMS: u64 = 100_000;
-/// One packet of junk is sent for every ten datagrams.
+/// The number of datagrams for each packet of junk.
 const JUNK_EVERY: u64 = 10;
 const SENDERS: usize = 8;
 const PARTITIONS: u32 = 64;
 const MOVES: u32 = 20;
-/// The maximum number of datagrams that are sent but not yet received. It is lower than the 256
-/// entries of a veth interface's queue, because no datagram may be lost.
+/// The maximum number of datagrams that are sent but not yet received. The queue of a veth
+/// interface has 256 entries. The maximum is lower, so that the queue never overflows and no
+/// datagram is lost.
 const WINDOW: u64 = 200;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -97,8 +98,8 @@ fn ingest(database: &Database) -> Result<()> {
         std::thread::sleep(Duration::from_millis(10));
         answer = database.answer()?;
     }
-    // Wait a little longer before the final result: a datagram that is wrongly counted twice may
-    // reach the query late.
+    // Wait a little longer before reading the final result: if a datagram were wrongly counted
+    // twice, the second count could reach the query late.
     std::thread::sleep(Duration::from_millis(200));
     answer = database.answer()?;
     println!("{ANSWER}\n{}", pretty_format_batches(&answer)?);
@@ -123,7 +124,7 @@ fn counted(answer: &[arrow::array::RecordBatch]) -> Result<u64> {
     Ok(tally(answer)?.values().map(|(count, _)| *count as u64).sum())
 }
 
-/// One feed into the database for each CPU.
+/// The feeds into the database, one for each CPU.
 struct Feeds {
     cpus: Vec<u32>,
     feeds: Vec<Mutex<Feed>>,
@@ -131,8 +132,8 @@ struct Feeds {
 }
 
 impl Feeds {
-    /// Returns the handler of a partition, which adds the value of each datagram to a feed. It
-    /// runs on the CPU that owns the partition, and uses the feed of that CPU.
+    /// Returns the handler of a partition. The handler runs on the CPU that owns the partition, and
+    /// adds the value of each datagram to the feed of that CPU.
     fn handler(self: &Arc<Self>, partition: u32) -> Handler {
         let feeds = self.clone();
         Box::new(move |datagram| {
@@ -147,7 +148,7 @@ impl Feeds {
         })
     }
 
-    /// Pushes the remaining rows, which do not fill a batch.
+    /// Pushes the remaining rows: each feed keeps its rows until a batch is full.
     fn flush(&self) -> Result<()> {
         let mut feeds = self.feeds.iter().map(|feed| feed.lock().expect("no handler panics"));
         feeds.try_for_each(|mut feed| feed.flush())

@@ -1,5 +1,5 @@
-//! Finding the object files. The loader refuses objects that are damaged, belong to another
-//! project, or differ from their manifest.
+//! How the loader finds the object files, and which files it refuses: objects that are damaged,
+//! belong to another project, or differ from their manifest.
 
 use std::fs;
 
@@ -29,8 +29,8 @@ fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     let (best, baseline) = (best(), object_of(BASELINE));
     assert_eq!(picked(&set.load(&net, "")?), best);
-    // If a manifest is in the same folder, the path of one object selects the whole set. The
-    // loader therefore picks the best object.
+    // If a manifest is in the same folder, the path of one object stands for the whole set. The
+    // loader therefore picks the best object of the set.
     assert_eq!(picked(&set.load(&net, &baseline)?), best);
     // Without the manifest, the path selects only that object.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -64,7 +64,8 @@ fn default_object_name_selects_the_whole_set() -> Result<()> {
     assert!(loader.selection().origin.starts_with("the set in "));
     assert_eq!(picked(&loader), best());
     drop(loader);
-    // Replace the default object with one that the manifest does not list as the default.
+    // Replace the default object with a copy of another object, so that it differs from the
+    // manifest.
     fs::remove_file(set.path(Manifest::DEFAULT_OBJECT))?;
     fs::copy(set.path(&object_of("linux-4.15")), set.path(Manifest::DEFAULT_OBJECT))?;
     let error = set.load_error(&net, Manifest::DEFAULT_OBJECT);
@@ -74,7 +75,7 @@ fn default_object_name_selects_the_whole_set() -> Result<()> {
     Ok(())
 }
 
-/// The loader refuses the set even if it would not pick the damaged object.
+/// The loader refuses the set even if the damaged object is not the one that it would pick.
 fn set_with_one_damaged_object_is_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     for file in set.manifest()?.objects.iter().map(|object| &object.file) {
@@ -103,7 +104,8 @@ fn untrustworthy_manifests_are_refused() -> Result<()> {
     let best = object_of("linux-5.9");
     let source = |text: String| -> ManifestError {
         set.write_manifest(&text).unwrap();
-        // The loader refuses the folder, and also the path of an object in the folder.
+        // The loader refuses the folder. It also refuses the path of a single object in that
+        // folder.
         set.load_error(&net, &best);
         match set.load_error(&net, "") {
             XdpError::Artifact(ArtifactError::Manifest { source, .. }) => source,
@@ -163,8 +165,8 @@ fn objects_of_the_other_byte_order_are_refused() -> Result<()> {
         ByteOrder::Bpfeb => ByteOrder::Bpfel,
     };
     let name = format!("laminar_xdp.linux-5.9.{other}.o");
-    // If a set has only objects of the other byte order, the error names each of them. A lone
-    // object of the other byte order is refused as well.
+    // If every object of a set has the other byte order, the error names all objects. The loader
+    // also refuses such an object if it is alone.
     let mut manifest = set.manifest()?;
     manifest.objects.retain(|object| object.byte_order == other);
     set.write_manifest(&manifest.to_toml()?)?;
@@ -198,7 +200,7 @@ fn programs_of_other_projects_are_refused() -> Result<()> {
 }
 
 /// The number of entries of the map `stats` is part of the ABI. With fewer entries, the loader
-/// could not read every counter. With millions, the map would waste memory.
+/// could not read every counter. With millions of entries, the map would waste memory.
 fn maps_of_another_size_are_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -208,8 +210,8 @@ fn maps_of_another_size_are_refused() -> Result<()> {
         .and_then(|section| section.file_range())
         .context("no section .BTF")?;
     let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
-    // BTF encodes the number of entries as the length of an array type. The length is the last
-    // word of that type. Other words may have the same value, so try each in turn.
+    // BTF encodes the number of map entries as the length of an array type. The length is the last
+    // word of that type. Other words may have the same value, so try each word that has it.
     let entries = abi::LAMINAR_STATS_ENTRIES.to_ne_bytes();
     let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&entries));
     let mut refused = 0;
@@ -239,8 +241,8 @@ fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Truncated objects are refused. An object with a flipped bit may load if the damage is
-/// harmless, because without a manifest there is no checksum to compare.
+/// The loader refuses truncated objects. It may accept an object with a flipped bit if the damage
+/// is harmless, because without a manifest there is no checksum that would show the damage.
 fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;

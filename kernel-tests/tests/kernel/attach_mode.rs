@@ -1,4 +1,4 @@
-//! Which attach mode the loader uses, and what makes it fall back to generic mode.
+//! Which attach mode the loader uses, and which errors make the loader fall back to generic mode.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError};
@@ -31,8 +31,9 @@ fn auto_mode_is_native_if_the_driver_supports_it() -> Result<()> {
     Ok(())
 }
 
-/// The object supports only packets in one buffer, so the driver refuses it at this MTU. A
-/// bpf_link reports only an error number, so the loader asks for the message over netlink.
+/// The object supports only packets that fit into one buffer, so the driver refuses the object at
+/// this MTU. A failed bpf_link gives only an error number, so the loader attaches over netlink as
+/// well to get the driver's message.
 fn large_mtu_makes_auto_mode_generic() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
@@ -47,8 +48,8 @@ fn large_mtu_makes_auto_mode_generic() -> Result<()> {
         other => panic!("{other:?}"),
     }
     assert!(!net.carries_xdp()?);
-    // The loader filled the steering table for native mode. This object does not steer in
-    // generic mode, so the loader must clear the table.
+    // Before the driver refused the program, the loader had filled the steering table for native
+    // mode. This object does not steer in generic mode, so the loader must clear the table.
     let baseline = config().force_target(BASELINE).build()?;
     let loader = load(&net, &baseline, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic, "auto mode");
@@ -78,8 +79,8 @@ fn driver_without_xdp_makes_auto_mode_generic() -> Result<()> {
     }
     let loader = load(&net, &on_lo().build()?, &online_cpus())?;
     assert_eq!(loader.mode(), XdpAttachMode::Generic);
-    // The first object fails because the driver lacks native mode, so the loader does not try
-    // the other objects in native mode.
+    // The first object fails because the driver does not support native mode. Every other object
+    // would fail too, so the loader does not try them in native mode.
     let candidates = &loader.selection().candidates;
     let errors = candidates.iter().flat_map(|candidate| &candidate.attach_errors);
     assert_eq!(errors.filter(|error| error.mode == XdpAttachMode::Native).count(), 1);
@@ -103,8 +104,8 @@ fn any_error_of_the_driver_makes_auto_mode_generic() -> Result<()> {
     Ok(())
 }
 
-/// The driver of tap devices loses redirected packets in native mode. The test is skipped on
-/// the machines of `make matrix`, which have no tap devices.
+/// The driver of tap devices loses redirected packets in native mode. The machines of `make matrix`
+/// have no tap devices, so the test does nothing there.
 fn native_mode_does_not_steer_on_a_tap() -> Result<()> {
     if !std::fs::exists("/dev/net/tun")? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Attaching and detaching, and programs that are already attached.
+//! Attaching and detaching, and interfaces that already have a program.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -81,7 +81,7 @@ fn killed_process_leaves_no_program() -> Result<()> {
     ensure!(line.trim() == "attached" && was_attached, "the holder did not attach: {line}");
 
     ensure!(wait_until(|| Ok(!net.carries_xdp()?))?, "still attached 5 s after kill -9");
-    // With the program gone, every datagram arrives, including junk that it would drop.
+    // With the program gone, every datagram arrives, including junk that the program would drop.
     let rx_cpus = net.receiver.enter(|| RxCpuSockets::bind(TestNet::destination(9999)))?;
     let sender = net.sending_socket()?;
     sender.send_to(&datagram(1, b""), TestNet::destination(9999))?;
@@ -139,7 +139,8 @@ fn program_is_named_by_its_id_without_cap_sys_admin() -> Result<()> {
     Ok(())
 }
 
-/// The loader did not attach this program, so another tool may be using it.
+/// A tool attached this program, not the loader. The tool may still use it, so the loader must
+/// fail.
 fn our_object_attached_by_a_tool_is_not_displaced() -> Result<()> {
     let net = TestNet::new()?;
     net.receiver.enter(|| -> Result<()> {

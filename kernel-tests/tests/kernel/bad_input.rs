@@ -1,5 +1,5 @@
-//! Bad input other than bad object files. The error names the problem, and no program is
-//! attached.
+//! Bad input other than bad object files. For each bad input, the error names the problem, and no
+//! program is attached.
 
 use anyhow::Result;
 use laminar_xdp::{XdpConfig, XdpError, XdpLoader};
@@ -102,7 +102,7 @@ fn kernel_without_bpf_is_reported() -> Result<()> {
     Ok(())
 }
 
-/// As in a user namespace, the process has all capabilities, but bpf() fails with EPERM.
+/// The process has all capabilities, but bpf() fails with EPERM, as it does in a user namespace.
 fn capabilities_of_a_user_namespace_are_reported_as_missing() -> Result<()> {
     let error = refused_with(|| seccomp::deny_bpf(libc::EPERM).unwrap())?;
     assert!(matches!(error, XdpError::MissingCapability { .. }), "{error}");

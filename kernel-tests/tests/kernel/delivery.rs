@@ -1,5 +1,5 @@
-//! Every datagram reaches the CPU that owns its partition exactly once. The datagrams of each
-//! sender stay in order. Both hold in every mode and while partitions move.
+//! Every datagram reaches the CPU that owns its partition exactly once, and the datagrams of each
+//! sender stay in order. The tests check both in every mode and while partitions move.
 
 use anyhow::{Context, Result, ensure};
 use testbed::TestNet;
@@ -37,11 +37,12 @@ fn datagrams_arrive_once_and_in_order_while_partitions_move() -> Result<()> {
         let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
         let runtime = way.start(&net, &objects, &arrivals)?;
         let mut stream = Stream::new(&net, &arrivals)?;
-        // Make 100 moves if the stream has a million datagrams.
+        // With a million datagrams, make 100 moves.
         let moves = (datagrams / 10_000).max(5) as usize;
         stream.send_while(datagrams, || {
             for round in 0..moves {
-                // Each partition moves away from its first owner, and back in the next round.
+                // Every even round moves a partition away from its first owner. The next round
+                // moves it back.
                 let partition = round / 2 * 29 % PARTITIONS;
                 let cpu = two_cpus()[(partition + 1 + round) % 2];
                 runtime.move_partition(partition as u32, cpu)?;

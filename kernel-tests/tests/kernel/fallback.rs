@@ -1,5 +1,5 @@
-//! Ingest where XDP cannot run: it falls back to another mode, reports the reason, and logs one
-//! warning.
+//! Ingest on systems where XDP cannot run: ingest falls back to another mode, reports the reason,
+//! and logs one warning.
 
 use std::net::UdpSocket;
 
@@ -85,7 +85,8 @@ fn open_with_warnings(
     net.receiver.enter(|| {
         restrict();
         let mut to = IngestConfig::new(two_cpus());
-        // Request a receive buffer that every user is granted, so that it causes no warning.
+        // Request a receive buffer that the kernel grants to every user. A larger one could add a
+        // warning.
         to.receive_buffer = 1 << 16;
         let (ingest, warnings) = capture_warnings(|| Ingest::open(&to, config));
         Ok((ingest?.mode().to_string(), warnings))
@@ -132,7 +133,8 @@ fn without_capabilities_only_enabled_xdp_is_worth_a_warning() -> Result<()> {
     Ok(())
 }
 
-/// Ingest loads neither the objects of a tampered set nor the embedded objects instead.
+/// If the set is tampered with, ingest loads neither the objects of the set nor the embedded
+/// objects.
 fn tampered_objects_are_not_loaded_or_replaced() -> Result<()> {
     let tampered = ObjectSet::new()?;
     tampered.write_manifest("")?;

@@ -30,8 +30,8 @@ fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
         if !way.is_available() {
             continue;
         }
-        // Test the ways for which the documentation promises a hand-over without loss with the
-        // full number of datagrams, and the other ways with fewer.
+        // For some ways, the documentation promises a hand-over without loss. Test these ways with
+        // the full number of datagrams, and the other ways with fewer.
         let full = links && matches!(way, Way::Xdp(_) | Way::Sockets);
         let (datagrams, times) = if full { (datagrams(), 10) } else { (datagrams() / 10, 3) };
         let times = if datagrams < 100_000 { 3 } else { times };
@@ -60,7 +60,7 @@ fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
         let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
         let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
         ensure!(classic || stats.contains(&counted), "{name}: {stats}");
-        // XDP steered every datagram, which shows that the interface always had a program.
+        // XDP steered every datagram. This shows that the interface had a program at all times.
         let steered = format!(" redirected: {},", stream.sent);
         let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
         ensure!(!steers || stats.contains(&steered), "{name}: {stats}");
@@ -69,12 +69,13 @@ fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
     Ok(())
 }
 
-/// A hand-over fails because the owner withdraws its offer, or because the successor is killed
-/// when it is ready. The owner's program stays attached. The next successor takes over, and
-/// detaches its program when it ends.
+/// A hand-over fails: either the owner withdraws its offer, or the successor is killed as soon as
+/// it is ready. The owner's program stays attached. The next successor takes over, and detaches its
+/// own program when it ends.
 fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
     for owner_way @ OwnerWay { name, way, .. } in OWNER_WAYS {
-        // Skip generic mode, because a hand-over takes the same steps as in native mode.
+        // Skip generic mode, because a hand-over takes the same steps in generic mode as in native
+        // mode.
         if way == Way::Xdp(XdpAttachMode::Generic) || !way.is_available() {
             continue;
         }
@@ -102,8 +103,8 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
                 successor.wait()?;
             }
             if withdrawn {
-                // Without bpf_links, dropping the offer attaches the old program again. That
-                // happens in the network namespace of the calling thread.
+                // Without bpf_links, dropping the offer attaches the old program again. The attach
+                // happens in the network namespace of the thread that drops the offer.
                 net.receiver.enter(|| drop(offer));
                 ensure!(!successor.wait()?.success(), "{name}");
             } else {
@@ -133,8 +134,8 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
     Ok(())
 }
 
-/// A successor takes over only if it uses the same interface and can apply the limits that it
-/// is configured with. If its object cannot steer, the predecessor's program stays attached.
+/// A successor takes over only if it uses the same interface and its object supports the limits in
+/// its configuration. If its object cannot steer, the predecessor's program stays attached.
 fn successor_keeps_interface_limits_and_steering_or_fails() -> Result<()> {
     let net = TestNet::new()?;
     let to = IngestConfig::new(two_cpus());
@@ -159,16 +160,17 @@ fn successor_keeps_interface_limits_and_steering_or_fails() -> Result<()> {
     ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
     ensure!(net.attached_program()? == program);
 
-    // No object of this target supports limits. The take-over fails instead of ignoring the
-    // configured limit.
+    // No object of this target supports limits. The take-over must fail, because otherwise the
+    // configured limit would be ignored.
     let limit = SourceLimit::per_second(1).burst(1);
     let config_of = config().force_target("linux-5.3").source_limit(limit);
     let refused = take_over(config_of)?.unwrap_err();
     ensure!(matches!(refused, XdpError::NoUsableObject { .. }), "{refused}");
     ensure!(net.attached_program()? == program);
 
-    // In generic mode, this target's object only filters, so the predecessor's program stays
-    // attached. In native mode, the object steers and replaces the predecessor's program.
+    // This target's object does not steer in generic mode. If the successor uses generic mode, the
+    // predecessor's program therefore stays attached. In native mode, the object steers and
+    // replaces the predecessor's program.
     let next = take_over(config().force_target("linux-5.3"))??;
     let sender = net.sending_socket()?;
     (0..20).try_for_each(|key| {

@@ -1,5 +1,5 @@
-//! Hand-overs that fail: one process reports the reason, and the running process continues to
-//! receive.
+//! Hand-overs that fail. One of the two processes reports the reason, and the running process
+//! continues to receive.
 
 use std::io::Write;
 use std::net::{Ipv6Addr, UdpSocket};
@@ -24,8 +24,8 @@ tests! {
         handover_while_a_receiver_is_in_use_is_refused;
 }
 
-/// Starts a successor with this configuration, whose take-over must fail. Returns the error of
-/// the running process and the error of the successor.
+/// Starts a successor with this configuration. The configuration must make the take-over fail.
+/// Returns the error of the running process and the error of the successor.
 fn refused_handover(ingest: &Ingest, config: &XdpConfig) -> Result<(XdpError, XdpError)> {
     let to = IngestConfig::new(two_cpus());
     let (here, there) = UnixStream::pair()?;
@@ -61,8 +61,8 @@ fn successor_with_another_configuration_is_refused() -> Result<()> {
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
 
-/// The successor finds that its objects differ from their manifest, and closes the connection
-/// before it sends its first message.
+/// The successor finds that its objects differ from their manifest. It closes the connection before
+/// it sends its first message.
 fn successor_with_tampered_objects_ends_the_handover() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -92,7 +92,8 @@ fn successor_of_another_user_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
     let (here, _there) = std::thread::spawn(|| {
-        // SAFETY: the raw system call has no precondition and affects this thread only.
+        // SAFETY: the raw system call has no precondition, and it changes the user of this thread
+        // only.
         unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         UnixStream::pair()
     })
@@ -103,8 +104,8 @@ fn successor_of_another_user_is_refused() -> Result<()> {
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
 
-/// The hand-over fails because one of the owner's receivers is in use. While the offer is open,
-/// the owner refuses to move partitions.
+/// The hand-over fails because one of the owner's receivers is in use. While the hand-over is on
+/// offer, the owner refuses to move partitions.
 fn handover_while_a_receiver_is_in_use_is_refused() -> Result<()> {
     let namespace = loopback()?;
     let config = sockets_only()?;

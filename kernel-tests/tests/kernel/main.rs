@@ -1,6 +1,6 @@
-//! Tests of laminar-xdp on the running kernel: real programs, real packets, real counters.
-//! Root runs all tests. Without root, the tests run in a user namespace. Tests that must load
-//! BPF programs are then listed as ignored, with the reason.
+//! Tests of laminar-xdp on the running kernel: real programs, real packets, real counters. As root,
+//! all tests run. Without root, the tests run in a user namespace, and the tests that must load BPF
+//! programs are listed as ignored, with the reason.
 
 mod artifacts;
 mod attach_mode;

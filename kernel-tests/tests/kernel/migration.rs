@@ -1,5 +1,5 @@
-//! The order of datagrams while their partition moves. Each step of a move prevents a race.
-//! Each test forces one of these races, so it fails if the step is missing.
+//! The order of datagrams while their partition moves. Each step of a move prevents a race. Each
+//! test provokes one of these races, so the test fails if the step is missing.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,11 +28,11 @@ tests! {
         datagrams_in_the_old_cpu_queue_are_handled_first;
 }
 
-/// The partition that moves, from the first CPU to the second.
+/// The partition that moves from the first CPU to the second.
 const PARTITION: u32 = 0;
 
-/// Starts a runtime whose handlers collect the payload of each datagram. A payload of the byte
-/// 0 delays its handler by 150 ms.
+/// Starts a runtime whose handlers collect the payload of each datagram. If the payload is the
+/// single byte 0, the handler takes 150 ms.
 fn start(
     net: &TestNet,
     way: Way,
@@ -56,8 +56,8 @@ fn start(
     Ok((runtime, handled))
 }
 
-/// Sends numbered datagrams before and during a move of the partition. Fails unless all of
-/// them are handled in order.
+/// Sends numbered datagrams before and during a move of the partition. Fails unless all of these
+/// datagrams are handled in order.
 fn send_and_move(
     net: &TestNet,
     way: Way,
@@ -87,20 +87,20 @@ fn send_and_move(
     Ok(())
 }
 
-/// A real-time thread keeps the old CPU busy, so datagrams wait in that CPU's queue. The queue
-/// of the new owner stays empty.
+/// A real-time thread keeps the old CPU busy, so datagrams wait in that CPU's queue. The queue of
+/// the new owner's CPU stays empty.
 fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     let modes = steering_modes().iter().map(|mode| Way::Xdp(*mode));
     let ways = modes.chain([Way::XdpAndClassic]).map(|way| (way, way.config(&objects)));
-    // Test the multi-buffer object separately. To learn that a queue is empty, the loader sends
-    // a frame through it with a program of its own, and the CPU map of a multi-buffer program
-    // accepts only multi-buffer programs.
+    // Test the multi-buffer object separately, because its CPU map accepts only multi-buffer
+    // programs. To learn when a queue is empty, the loader sends a frame through the queue with
+    // another program, and the map must accept that program as well.
     let native = config().attach_mode(XdpAttachMode::Native);
     let multi_buffer = kernel::has_multi_buffer().then(|| native.force_target("linux-5.18"));
     let multi_buffer = multi_buffer.map(|config| (Way::Xdp(XdpAttachMode::Native), config));
-    // Without live-frames mode, the loader cannot learn that a queue is empty, so it waits for
-    // 200 ms. The CPU must not stay busy longer than that.
+    // Without the kernel's live-frames mode, the loader cannot learn when a queue is empty, so it
+    // waits for 200 ms instead. The CPU must not stay busy longer than that wait.
     let busy_for = Duration::from_millis(if kernel::runs_live_frames() { 400 } else { 150 });
     for (way, config) in ways.chain(multi_buffer) {
         let (net, config) = (TestNet::new()?, config.build()?);
@@ -116,8 +116,8 @@ fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
         };
         std::thread::scope(|scope| -> Result<()> {
             let mut hog = None;
-            // Send from the new owner's CPU, because a veth device runs XDP on the CPU of the
-            // sender, and the old CPU is busy.
+            // Send from the new owner's CPU: a veth device runs XDP on the CPU of the sender, and
+            // the old owner's CPU is busy.
             let sent = testbed::on_cpu(new, || {
                 send_and_move(&net, way, &config, 1, || {
                     let until = begin.elapsed() + busy_for;
@@ -136,8 +136,8 @@ fn datagrams_in_the_old_cpu_queue_are_handled_first() -> Result<()> {
     Ok(())
 }
 
-/// The old owner spends 150 ms on the first datagram. The datagrams after it wait in its
-/// socket.
+/// The old owner takes 150 ms to handle the first datagram. Meanwhile the later datagrams wait in
+/// the old owner's socket.
 fn datagrams_in_the_old_socket_are_handled_first() -> Result<()> {
     let objects = ObjectSet::new()?;
     let ways = [Way::Classic, Way::Sockets, Way::Xdp(XdpAttachMode::Native)];
@@ -149,8 +149,8 @@ fn datagrams_in_the_old_socket_are_handled_first() -> Result<()> {
     Ok(())
 }
 
-/// After the move, the kernel processes datagrams on the new owner's CPU. Classic BPF is not
-/// tested here, because it always chooses the CPU where the partition started.
+/// After the move, the kernel processes datagrams on the new owner's CPU. Classic BPF is not tested
+/// here, because it keeps choosing the CPU that owned the partition at the start.
 fn xdp_and_sockets_follow_a_move() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for way in steering_modes().iter().map(|mode| Way::Xdp(*mode)) {
@@ -174,7 +174,7 @@ fn xdp_and_sockets_follow_a_move() -> Result<()> {
             work.join().expect("no panic");
             Ok(moved?)
         })?;
-        // The kernel records the CPU for connected sockets only.
+        // The kernel records the CPU that processed a datagram only for connected sockets.
         let sender = net.sending_socket()?;
         receivers[1].socket().connect(sender.local_addr()?)?;
         sender.send_to(&datagram(PARTITION, b""), TestNet::destination(PORT))?;
@@ -189,19 +189,20 @@ fn xdp_and_sockets_follow_a_move() -> Result<()> {
     Ok(())
 }
 
-/// With classic BPF, datagrams arrive on the CPU where the partition started, and that CPU
-/// hands them over to the owner. While the partition moves back, that CPU holds the datagrams
-/// back, up to a limit. At the limit it stops reading its socket, but the move still completes.
+/// With classic BPF, datagrams keep arriving on the CPU that owned the partition at the start, and
+/// that CPU hands them over to the owner. While the partition moves back to that CPU, the CPU holds
+/// the datagrams back, up to a limit. At the limit, the CPU stops reading its socket, but the move
+/// still completes.
 fn move_completes_although_the_hold_back_limit_is_reached() -> Result<()> {
     const DATAGRAMS: u32 = 66_000;
     if datagrams() < 10_000 {
-        // An emulated machine is too slow for this test, and the kernel's release makes no
-        // difference to it.
+        // Skip this test on an emulated machine, which is too slow for it. Such machines run other
+        // kernel versions, but the result does not depend on the kernel version.
         return Ok(());
     }
     let (namespace, objects) = (loopback()?, ObjectSet::without_sockets_object()?);
-    // Keep the capabilities: the socket needs a large buffer for the datagrams that the
-    // receiver does not read.
+    // Keep the capabilities, because they allow a large socket buffer. The buffer must hold the
+    // datagrams that the receiver does not read.
     let config = Way::XdpAndClassic.config(&objects).enabled(false).build()?;
     let open = || Ingest::open(&IngestConfig::new(two_cpus()), &config);
     let ingest = namespace.enter(open)?;
@@ -230,8 +231,8 @@ fn move_completes_although_the_hold_back_limit_is_reached() -> Result<()> {
     for number in 0..DATAGRAMS {
         sender.send_to(&datagram(PARTITION, &number.to_be_bytes()), ("127.0.0.1", PORT))?;
         if number % 100 == 0 {
-            // Four calls take more than 100 datagrams from the socket, unless the limit is
-            // reached. None of them may be handled.
+            // Unless the limit is reached, four calls read more than 100 datagrams from the socket.
+            // None of these datagrams may be handled during the move.
             for _ in 0..4 {
                 ensure!(
                     receivers[0].receive(Duration::ZERO, |_| {})?.handled == 0,

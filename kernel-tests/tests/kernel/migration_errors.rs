@@ -33,11 +33,11 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
     assert!(matches!(refused(0, 100_000), XdpError::UnknownCpu { cpu: 100_000, .. }));
     assert!(ingest.receiver(100_000).is_err());
     assert_eq!(ingest.owner(64), None);
-    // No receiver is in use, so no thread reads the sockets. The partition keeps its owner.
+    // No receiver is in use, so no thread can complete the move. The partition keeps its owner.
     let error = ingest.move_partition(0, second).unwrap_err();
     assert!(matches!(error, XdpError::NotMoved { partition: 0, .. }), "{error}");
     assert_eq!(ingest.owner(0), Some(first));
-    // A move to the owner itself needs no receiver.
+    // A move to the current owner needs no receiver.
     ingest.move_partition(0, first)?;
     let receiver = ingest.receiver(first)?;
     assert!(matches!(ingest.receiver(first), Err(XdpError::ReceiverInUse { .. })));
@@ -46,8 +46,8 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
     Ok(())
 }
 
-/// Until the move completes, the new owner holds back the datagrams that it receives. A second
-/// call completes the move.
+/// Until a move completes, the new owner holds back the datagrams that it receives. After the
+/// timeout, a second call of `move_partition` completes the move.
 fn move_times_out_if_the_old_receiver_is_not_read_and_can_be_retried() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -75,15 +75,15 @@ fn move_times_out_if_the_old_receiver_is_not_read_and_can_be_retried() -> Result
     Ok(())
 }
 
-/// Starts a runtime that ignores the datagrams that it receives.
+/// Starts a runtime whose handlers ignore the datagrams.
 fn start(net: &TestNet) -> Result<ThreadPerCoreRuntime> {
     let (ingest, config) = (IngestConfig::new(two_cpus()), config().partitions(64).build()?);
     let start = || ThreadPerCoreRuntime::with_xdp(&ingest, &config, |_| Box::new(|_| {}));
     Ok(net.receiver.enter(start)?)
 }
 
-/// Receive packet steering (RPS) distributes packets to other CPUs after XDP's queues, so
-/// ingest could not keep the packets in order during a move.
+/// Receive packet steering (RPS) distributes packets to other CPUs after they have left XDP's
+/// queues. Ingest therefore could not keep the packets in order during a move.
 fn move_is_refused_while_receive_packet_steering_is_on() -> Result<()> {
     let net = TestNet::new()?;
     let runtime = start(&net)?;

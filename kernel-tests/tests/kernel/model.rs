@@ -1,5 +1,5 @@
-//! Compares the program in the kernel with the model of the verdict table on generated packets.
-//! Both must give each packet the same verdict, counter and CPU.
+//! Compares the program in the kernel with the model of the verdict table, on generated packets.
+//! For each packet, both must choose the same verdict, counter and CPU.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -22,16 +22,17 @@ tests! {
 }
 
 const PORT: u16 = 9999;
-/// The length of an Ethernet header. The kernel's test run accepts no shorter frame.
+/// The length of an Ethernet header, in bytes. The kernel's test run accepts no shorter frame.
 const ETHERNET: usize = 14;
-/// The burst of the limit. With `INTERVAL`, a bucket gains one packet in 13 days.
+/// The burst of the source limit, in packets.
 const BURST: u32 = 20;
+/// The nanoseconds until a bucket gains one packet: 13 days, so no bucket refills during the test.
 const INTERVAL: u64 = 1 << 50;
-/// The number of packets between two reads of the counters. A read takes longer than running
+/// The number of packets between two reads of the counters. One read takes longer than one run of
 /// the program on a packet.
 const BATCH: usize = 200;
 
-/// Generates a quarter of `datagrams()` packets, and skips the packets that are too short for
+/// Generates a quarter of `datagrams()` packets. Skips the generated packets that are too short for
 /// a test run.
 fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let packets = datagrams() / 4;
@@ -50,16 +51,16 @@ fn kernel_and_model_agree_on_verdict_counter_and_cpu() -> Result<()> {
     let run: u64 = answers.values().sum();
     note(format!("the kernel agrees with the model on {run} packets; by counter: {answers:?}"));
     let reasons = XdpReason::ALL.iter().filter(|reason| reason.layers().contains(&Layer::Xdp));
-    // Add one, because packets without a reason are an answer too.
+    // Add one for the answer without a reason.
     let tried = packets < 10_000 || answers.len() == reasons.count() + 1;
     ensure!(tried, "the packets do not reach every counter: {answers:?}");
     Ok(())
 }
 
-/// Compares one target with the model. Removes the queue of one of the two CPUs, so that the
-/// verdict shows which CPU the program chose. If `guarded` is set, the program has several
-/// ports, lists and limits. Its buckets do not refill during the test, so the time at which a
-/// packet runs does not matter.
+/// Compares one target with the model. The queue of one of the two CPUs is removed, so that the
+/// verdict shows which CPU the program chose. If `guarded` is set, the program has several ports,
+/// lists and limits. Its buckets do not refill during the test, so the result for a packet does not
+/// depend on the time of its run.
 fn compare(
     (target, without, guarded): (&str, usize, bool),
     seed: u64,
@@ -80,7 +81,7 @@ fn compare(
     let loader = load(&net, &config.build()?, cpus)?;
     let program = program_of(&loader)?;
     let mut owners: Vec<_> = (0..64).map(|partition| Some(cpus[partition % 2])).collect();
-    // Keep both queues for the baseline target: its redirect to a CPU without a queue loses the
+    // Keep both queues for the baseline target: on a CPU without a queue, its redirect loses the
     // packet.
     if target != BASELINE {
         bpf::delete_from_map(&program, c"cpu_map", cpus[without])?;
@@ -97,7 +98,7 @@ fn compare(
     }
     let splits = target == "linux-5.18" && kernel::test_run_splits_packets();
     let mut random = Packets::new(seed, PORT);
-    // Runs the program on packets and returns whether the counters changed as in the model.
+    // Runs the program on the packets. Returns whether the counters changed as in the model.
     let run = |frames: &[(u64, Vec<u8>, Answer)]| -> Result<bool> {
         let (before, mut expected) = (loader.stats()?, BTreeMap::new());
         for (number, frame, Answer { verdict, reason }) in frames {
@@ -133,8 +134,9 @@ fn compare(
             batch.push((number, frame.to_vec(), answer));
         }
         if (batch.len() == BATCH || number + 1 == packets) && !run(&batch)? {
-            // Run the packets again one by one to find the packet with the wrong counter. With
-            // limits this is impossible, because the first run emptied the buckets.
+            // Run the packets again one by one to find the packet whose counter is wrong. Do not do
+            // this with limits: the first run took packets from the buckets, so the verdicts would
+            // differ.
             for one in batch.iter().filter(|_| !guarded) {
                 let (number, frame, answer) = one;
                 let what = format!("packet {number} of seed {seed}, in the model {answer:?}");
@@ -152,7 +154,7 @@ fn compare(
     Ok(())
 }
 
-/// Sets the interval of the limit to `INTERVAL`, which is longer than any configuration allows.
+/// Sets the interval of the limit to `INTERVAL`, which is longer than any configuration can set.
 fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     let mut controls = [0; size_of::<abi::laminar_controls>()];
     for (to, port) in controls.chunks_mut(2).zip(ports) {
@@ -167,14 +169,14 @@ fn slow_down(program: &OwnedFd, ports: &[u16]) -> Result<()> {
     bpf::write_map(program, c"laminar.data", &controls)
 }
 
-/// The counters that changed, and by how much.
+/// The counters that differ between `before` and `after`, each with its difference.
 fn moved(before: &XdpStats, after: &XdpStats) -> BTreeMap<XdpReason, u64> {
     let moved = *after - *before;
     let by_reason = XdpReason::ALL.iter().map(|reason| (*reason, moved.get(*reason)));
     by_reason.filter(|(_, by)| *by > 0).collect()
 }
 
-/// The program's counter for a reason of the model.
+/// The counter of the program that belongs to a reason of the model.
 fn counter_of(reason: Reason) -> XdpReason {
     match reason {
         Reason::Invalid => XdpReason::Invalid,

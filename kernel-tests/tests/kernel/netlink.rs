@@ -1,4 +1,4 @@
-//! Attaching over netlink, which the loader uses if the kernel has no bpf_links for XDP.
+//! Attaching over netlink. The loader uses netlink if the kernel has no bpf_links for XDP.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpError, XdpLoader};
@@ -52,7 +52,8 @@ fn netlink_error_has_the_message_of_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// Another process has replaced the loader's program, so the loader must not detach anything.
+/// Another process has replaced the loader's program, so the loader must not detach the new
+/// program.
 fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
     let net = TestNet::new()?;
     let loader = net.receiver.enter(|| -> Result<XdpLoader> {
@@ -75,8 +76,8 @@ fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
 }
 
 /// Creating a link fails with EBUSY, but attaching over netlink works. A netlink attachment
-/// outlives the process, so the loader must remove it and must not mistake it for the program
-/// of another owner.
+/// outlives the process, so the loader must remove the attachment again. It also must not mistake
+/// this attachment for the program of another owner.
 fn netlink_attachment_is_removed_after_a_failed_link() -> Result<()> {
     let net = TestNet::new()?;
     let error = net.receiver.enter(|| -> Result<XdpError> {

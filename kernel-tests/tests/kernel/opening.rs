@@ -30,8 +30,8 @@ tests! {
         port_zero_takes_a_free_port;
 }
 
-/// The port counts as taken even if the other socket allows sharing (SO_REUSEPORT). No program
-/// is attached.
+/// The port counts as taken even if the socket that holds it allows sharing (SO_REUSEPORT). No
+/// program is attached.
 fn taken_port_is_reported_with_its_holder() -> Result<()> {
     for shared in [false, true] {
         let net = TestNet::new()?;
@@ -64,8 +64,8 @@ fn second_ingest_is_refused_and_the_first_keeps_its_program() -> Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files step by step, until opening the sockets is the first step
-/// that fails.
+/// Raises the limit of open files step by step, until the limit is high enough for everything that
+/// happens before the sockets are opened, but too low for the sockets.
 fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
     let (arrivals, folder) = (Arrivals::new()?, TempDir::new()?);
     let namespace = loopback()?;
@@ -87,7 +87,7 @@ fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
     bail!("no limit of open files led to the expected error")
 }
 
-/// The largest receive buffer in bytes that the system grants without CAP_NET_ADMIN.
+/// The largest receive buffer, in bytes, that the kernel grants without CAP_NET_ADMIN.
 fn receive_buffer_limit() -> Result<u32> {
     Ok(fs::read_to_string("/proc/sys/net/core/rmem_max")?.trim().parse()?)
 }
@@ -133,7 +133,7 @@ fn impossible_receive_buffers_are_refused() -> Result<()> {
 }
 
 /// Datagrams that do not fit into the receive buffer are counted as overflowed. Junk is dropped
-/// before the buffer, so it takes no space there.
+/// before it reaches the buffer, so it takes no space there.
 fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
     let net = TestNet::new()?;
     let mut to = IngestConfig::new(two_cpus());
@@ -153,8 +153,8 @@ fn datagrams_beyond_the_receive_buffer_are_counted() -> Result<()> {
     Ok(())
 }
 
-/// With port 0, the kernel chooses a free port, so tests of an application need no fixed port.
-/// Port 0 is allowed only without XDP, which must know the port in advance.
+/// With port 0, the kernel chooses a free port, so an application's tests need no fixed port. XDP
+/// must know the port in advance, so port 0 is allowed only without XDP.
 fn port_zero_takes_a_free_port() -> Result<()> {
     let namespace = loopback()?;
     let config = config().enabled(false).port(0).build()?;

@@ -54,7 +54,7 @@ fn killed_owner_leaves_no_program_and_the_next_one_receives() -> Result<()> {
 }
 
 /// Two kinds of datagrams are lost: those in the killed owner's buffers, and those that arrive
-/// before the next owner starts. All others arrive once and in order.
+/// before the next owner starts. All other datagrams arrive exactly once and in order.
 fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
     let ways = OWNER_WAYS.iter().filter(|way| {
         ["sockets", "classic", "native", "generic"].contains(&way.name) && way.way.is_available()
@@ -65,7 +65,7 @@ fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
         let mut owner = Owner::start(&net, name, &arrivals[0], folder.path(), None)?;
         let (stream, done) = (Mutex::new(Stream::new(&net, &arrivals[1])?), AtomicBool::new(false));
         let received_from = std::thread::scope(|scope| -> Result<Vec<u64>> {
-            // Keeps sending while no process receives.
+            // This thread keeps sending while no process receives.
             let sending = scope.spawn(|| -> Result<()> {
                 while !done.load(Relaxed) {
                     (0..10).try_for_each(|_| stream.lock().unwrap().send_one())?;
@@ -74,7 +74,7 @@ fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
                 Ok(())
             });
             let next = || stream.lock().unwrap().next.clone();
-            // Waits until each sender has sent to each partition again.
+            // Waits until each sender has sent to each partition at least once more.
             let wait_for_a_round = || {
                 let (begin, before) = (Instant::now(), next());
                 while before.iter().zip(next()).any(|(before, now)| now < before + 1) {
@@ -94,7 +94,7 @@ fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
                 done.store(true, Relaxed);
                 let begin = Instant::now();
                 let arrived = |(place, sent)| arrivals[1].seen(place).end == sent;
-                // The sender may not have finished its last ten datagrams.
+                // The sending thread may still have to send the last of its ten datagrams.
                 while !sending.is_finished() || !next().into_iter().enumerate().all(arrived) {
                     let in_time = begin.elapsed() < Duration::from_secs(10);
                     ensure!(in_time, "{name}: not all datagrams arrived");
@@ -125,9 +125,9 @@ fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
     Ok(())
 }
 
-/// Without a bpf_link, the program of a killed process stays attached and keeps steering. A
-/// next owner without XDP still receives everything. A next owner with XDP recognises the
-/// program and replaces it.
+/// Without a bpf_link, the program of a killed process stays attached and keeps steering. If the
+/// next owner does not use XDP, it still receives every datagram. If the next owner uses XDP, it
+/// recognises the program and replaces it.
 fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
     for next in ["native, no links", "native", "generic"] {
         if next == "generic" && steering_modes().len() < 2 {
@@ -157,8 +157,8 @@ fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
     Ok(())
 }
 
-/// The other threads keep running. The datagrams of the dead thread wait. A replacement thread
-/// continues after the datagram that killed the first thread.
+/// One thread dies, and the other threads keep running. The datagrams for the dead thread wait. A
+/// replacement thread continues after the datagram at which the first thread died.
 fn dead_thread_loses_one_datagram_and_a_new_thread_continues() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     [Way::Classic, Way::Xdp(XdpAttachMode::Native), Way::XdpAndClassic]
@@ -174,7 +174,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
         let handled = handled.clone();
         Box::new(move |datagram| {
             if datagram.payload == b"poison" {
-                // Not panic!, because its message would appear between the test results.
+                // Do not use panic!, because its message would appear between the test results.
                 std::panic::resume_unwind(Box::new("poisoned"));
             }
             handled.fetch_add(1u64 << (32 * (partition % 2)), Relaxed);
@@ -194,7 +194,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
         ensure!(in_time, "handled {} even and {} odd", now as u32, now >> 32);
         Ok(())
     };
-    // Send without a pause, so that the thread reads other datagrams together with the poison.
+    // Send without a pause, so that the thread reads other datagrams in one batch with the poison.
     for number in 0..100 {
         send(0, if number == 50 { b"poison" } else { b"even" })?;
     }
@@ -214,9 +214,9 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     Ok(())
 }
 
-/// The datagrams that a dead thread had read from its socket are handled before the next
-/// process takes over. They are handled on the dead thread's CPU, even if a thread on another
-/// CPU hands over.
+/// When a thread dies, some datagrams that it has read from its socket are not yet handled. They
+/// are handled before the next process takes over, and on the dead thread's CPU, even if a thread
+/// on another CPU hands over.
 fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
     let namespace = loopback()?;
     let [first, second] = two_cpus();
@@ -225,7 +225,8 @@ fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
         let handled = handled.clone();
         Box::new(move |datagram| {
             match datagram.payload {
-                // Meanwhile all other datagrams arrive, so the thread reads them in one batch.
+                // While this handler sleeps, all other datagrams arrive, so the thread reads them
+                // in one batch.
                 b"slow" => std::thread::sleep(Duration::from_millis(300)),
                 b"poison" => std::panic::resume_unwind(Box::new("poisoned")),
                 _ => {}
@@ -249,7 +250,7 @@ fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
         let handed_over = testbed::on_cpu(second, || runtime.hand_over(&here))?;
         handed_over.map_err(|failed| failed.1)?;
         let _next = next.join().expect("no panic")?;
-        // The next process uses the same handler, so wait until no datagram can be missing.
+        // The next process also uses this handler. Wait until all datagrams must have been handled.
         wait_until(|| Ok(handled.lock().unwrap().len() >= 21))?;
         Ok(())
     })?;
@@ -258,7 +259,7 @@ fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
     Ok(())
 }
 
-/// While the CPU is offline, the kernel runs its queue and its thread on another CPU.
+/// While a CPU is offline, the kernel runs that CPU's queue and thread on another CPU.
 fn offline_cpu_loses_and_reorders_no_datagram() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     let last = two_cpus()[1];
@@ -275,8 +276,8 @@ fn offline_cpu_loses_and_reorders_no_datagram() -> Result<()> {
     check_thread_returns(last)
 }
 
-/// When a CPU goes offline, the kernel lets its thread run on any CPU. Fails unless the runtime
-/// pins the thread again within 10 seconds after the CPU is back online.
+/// When a CPU goes offline, the kernel allows the CPU's thread to run on any CPU. Fails unless the
+/// runtime pins the thread again within 10 seconds after the CPU is back online.
 fn check_thread_returns(cpu: u32) -> Result<()> {
     let (namespace, seen) = (loopback()?, Arc::new(Mutex::new(None)));
     let handler = |_| -> Handler {

@@ -15,7 +15,7 @@ tests! {
         program_loaded_for_one_port_may_refuse_a_second_port;
 }
 
-/// The verdicts on junk and on a valid datagram.
+/// The verdicts on junk and on a valid datagram, in this order.
 fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
     let junk = bpf::run(program, &frame::udp(port, b"junk"), 1)?;
     let valid = bpf::run(program, &frame::udp(port, &datagram(7, b"hello")), 1)?;
@@ -23,8 +23,8 @@ fn verdicts(program: &std::os::fd::OwnedFd, port: u16) -> Result<(u32, u32)> {
 }
 
 fn sixteen_ports_and_no_others_are_filtered() -> Result<()> {
-    // Each of the last two ports is the other one with its bytes swapped, so a mistake in the
-    // byte order shows.
+    // The bytes of the last two ports are the same in opposite order, so a mistake in the byte
+    // order shows.
     let ports: Vec<u16> = (0..14).map(|i| 1000 + 7 * i).chain([0x0102, 0x0201]).collect();
     for target in targets() {
         let net = TestNet::new()?;
@@ -107,8 +107,8 @@ fn program_loaded_for_one_port_may_refuse_a_second_port() -> Result<()> {
         assert_eq!(verdicts(&program, 1234)?, (DROP, REDIRECT), "{target}");
         assert_eq!(verdicts(&program, 9999)?, (PASS, PASS), "{target}");
         match loader.controls().set_ports(&[1234, 9999]) {
-            // To save time, the objects of these targets check several ports only if several
-            // were configured at loading.
+            // To save time on each packet, the objects of these targets check several ports only if
+            // several ports were configured when the object was loaded.
             Err(error) if ["linux-5.9", "linux-5.18"].contains(target) => {
                 let one_port = matches!(error, XdpError::FeatureOff { feature: "more_ports" });
                 assert!(one_port, "{error}");

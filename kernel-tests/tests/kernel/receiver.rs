@@ -1,5 +1,5 @@
-//! The receiver of one CPU: the CPU on which it reads, the descriptor to poll, and moves of
-//! partitions away from a busy receiver.
+//! The receiver of one CPU: on which CPU it reads, when its descriptor becomes readable, and how
+//! partitions move away from a busy receiver.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -25,8 +25,8 @@ tests! {
         partition_moves_although_its_socket_never_runs_empty;
 }
 
-/// Each socket is connected to its sender, because the kernel records the CPU that processed a
-/// datagram (SO_INCOMING_CPU) only for connected sockets.
+/// Each socket is connected to its sender: only for connected sockets does the kernel record the
+/// CPU that processed a datagram (SO_INCOMING_CPU).
 fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
     for &mode in steering_modes() {
         let net = TestNet::new()?;
@@ -40,8 +40,8 @@ fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
             let partition = (0..).find(|p| owner_of(*p) == cpu).context("a partition")?;
             for round in 0..50u32 {
                 let message = datagram(partition + 2 * round, b"");
-                // Send from the other CPU. Without steering, a veth device's packets would be
-                // processed there.
+                // Send from the other CPU. Without steering, a veth device would process the
+                // packets on that CPU, so the test shows that steering works.
                 let other = two_cpus().into_iter().find(|other| *other != cpu);
                 testbed::on_cpu(other.context("two CPUs")?, || {
                     sender.send_to(&message, TestNet::destination(PORT))
@@ -70,8 +70,8 @@ fn datagrams_are_processed_and_read_on_the_cpu_of_their_owner() -> Result<()> {
     Ok(())
 }
 
-/// The descriptor also becomes readable when a move needs the receiver. Otherwise the move
-/// would wait until the next datagram arrives.
+/// The descriptor also becomes readable when a move of a partition needs this receiver. Otherwise
+/// the move would wait until the next datagram arrives.
 fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;
@@ -101,7 +101,7 @@ fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
         send_four()?;
         wait_until(|| Ok(handled.load(Relaxed) >= 4))?;
         done.store(true, Relaxed);
-        // Wake the threads, so that they see `done` and end.
+        // Send datagrams to wake the threads, so that they see `done` and end.
         send_four()?;
         for thread in serving {
             thread.join().expect("no panic")?;
@@ -112,9 +112,9 @@ fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
     Ok(())
 }
 
-/// Once the old owner has handled as many datagrams as its socket can hold, it has handled all
-/// datagrams that waited when the move began. The move therefore need not wait for an empty
-/// socket.
+/// A move must wait until the old owner has handled the datagrams that waited when the move began.
+/// The old owner has certainly handled them once it has handled as many datagrams as its socket can
+/// hold. The move therefore need not wait for an empty socket.
 fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
     let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
     to.receive_buffer = 4096;
@@ -130,7 +130,8 @@ fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
     std::thread::scope(|scope| -> Result<()> {
         scope.spawn(|| {
             while !done.load(Relaxed) {
-                // Fill the socket again before the receiver reads it.
+                // The handler fills the socket again, so that the receiver never finds the socket
+                // empty.
                 let handled = busy.receive(Duration::ZERO, |_| fill().expect("lo"));
                 was_empty.fetch_or(handled.expect("receive").handled == 0, Relaxed);
             }

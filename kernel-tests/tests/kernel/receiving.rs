@@ -1,4 +1,4 @@
-//! Which datagrams receivers get, and how ingest counts every kind of datagram.
+//! Which datagrams receivers get, and how ingest counts each kind of datagram.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -43,8 +43,8 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
             send(&[&datagram(1, b"four")[..], b"!"].concat())?;
             send(&datagram(1, b"four")[..15])?;
         }
-        // These two datagrams are fragmented. XDP passes the fragments, and the sockets judge
-        // each datagram after reassembly.
+        // The next two datagrams are sent in fragments. XDP passes the fragments to the stack,
+        // which reassembles each datagram. The sockets then validate the datagram.
         send(&datagram(3, &[7; 4000]))?;
         send(&vec![0; 4000])?;
         let received = drain(&mut receivers(&ingest)?)?;
@@ -58,7 +58,7 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
                 assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 61), "{stats:?}");
                 assert_eq!((reasons, stats.overflowed), ((0, 0, 0), None));
             }
-            // XDP gave a reason for each dropped datagram except the fragmented one.
+            // XDP counted each dropped datagram by its reason, except the fragmented datagram.
             Way::XdpAndClassic => {
                 assert_eq!((verdicts.dropped, verdicts.dropped_unsorted), (61, 1), "{stats:?}");
                 assert_eq!(reasons, (20, 20, 20));
@@ -73,7 +73,7 @@ fn junk_is_counted_alike_in_every_mode() -> Result<()> {
     Ok(())
 }
 
-/// For a new reason, `XdpReason::layers` must say whether sockets count it.
+/// When a reason is added, `XdpReason::layers` must say whether the sockets count it.
 fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
     let net = TestNet::new()?;
     let objects = ObjectSet::without_sockets_object()?;
@@ -104,7 +104,8 @@ fn sockets_count_every_reason_of_their_layer_and_no_other() -> Result<()> {
     Ok(())
 }
 
-/// `::` receives both IP versions. Every other address receives only its own version.
+/// The address `::` receives both IP versions. Every other address receives only its own IP
+/// version.
 fn unspecified_address_receives_both_ip_versions() -> Result<()> {
     let unspecified = "::";
     for (address, classic, senders) in [
@@ -170,14 +171,13 @@ fn xdp_judges_and_steers_ipv6() -> Result<()> {
         assert!(all_at_owners(&received), "{mode}");
         let IngestStats { verdicts, accepted, .. } = ingest.stats()?;
         let counted = (verdicts.dropped_short, verdicts.redirected, verdicts.invalid, accepted);
-        // The program also sees the kernel's neighbour discovery packets. It must not count
-        // them.
+        // The program also sees the kernel's neighbour discovery packets, which it must not count.
         assert_eq!(counted, (1, 20, 0, Some(20)), "{mode}: {verdicts:?}");
     }
     Ok(())
 }
 
-/// The kernel gives every socket of the group a copy of a broadcast or multicast datagram, so
+/// The kernel gives a copy of a broadcast or multicast datagram to every socket of the group, so
 /// ingest drops all copies.
 fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
@@ -198,8 +198,8 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
         let own = net.receiver.enter(|| UdpSocket::bind((TestNet::RECEIVER, 0)))?;
         own.set_broadcast(true)?;
         own.send_to(&message, ("192.0.2.255", PORT))?;
-        // The hardware address of these frames is the receiver's, but the IP address is a
-        // broadcast or multicast address.
+        // These frames have the hardware address of the receiver, although their destination IP
+        // address is a broadcast or multicast address.
         for group in [[255; 4], [224, 0, 0, 1]] {
             net.raw_socket()?.send(&udp_to(group, PORT, &message))?;
         }
@@ -217,8 +217,9 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
     Ok(())
 }
 
-/// The kernel may deliver several datagrams of a sender merged into one packet. It chooses the
-/// socket by the first datagram, so ingest must hand the others over to their owners.
+/// The kernel may merge several datagrams of a sender into one packet. It then chooses one socket
+/// for the whole packet by the first datagram, so ingest must hand the other datagrams over to
+/// their owners.
 fn merged_datagrams_reach_the_owners_of_their_partitions() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for way in [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available()) {

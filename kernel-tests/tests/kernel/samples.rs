@@ -1,4 +1,5 @@
-//! Samples of dropped packets, the capture file that holds them, and counters by CPU.
+//! Samples of dropped packets, the capture file that contains the samples, and the counters of each
+//! CPU.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -31,7 +32,7 @@ fn sampling(net: &TestNet, target: &str, one_in: u32) -> Result<(XdpLoader, Owne
     Ok((loader, program))
 }
 
-/// One frame for each reason to drop, with its reason, and frames that are not dropped.
+/// One frame for each reason to drop, with the reason, and some frames that are not dropped.
 fn frames() -> Vec<(Option<XdpReason>, Vec<u8>)> {
     let mut long = datagram(7, &[9; 500]);
     long[0] = b'l';
@@ -77,12 +78,14 @@ fn samples_show_reason_length_and_bytes_of_every_drop() -> Result<()> {
     Ok(())
 }
 
-/// With one in five, the first packet of each reason is sampled, and then every fifth packet.
+/// With a setting of one in five, the program samples the first packet of each reason, and then
+/// every fifth packet of that reason.
 fn samples_show_one_in_n_of_each_reason() -> Result<()> {
     let net = TestNet::new()?;
     let (loader, program) = sampling(&net, "linux-5.9", 5)?;
     let shown = |runs: u32| -> Result<BTreeMap<XdpReason, u32>> {
-        // Run all packets on one CPU, because each CPU counts its packets separately.
+        // Run all packets on one CPU: each CPU counts separately how many packets of a reason it
+        // has seen.
         testbed::on_cpu(online_cpus()[0], || -> Result<()> {
             for _ in 0..runs {
                 bpf::run(&program, &frame::udp(9999, b"junk"), 1)?;

@@ -33,8 +33,8 @@ fn outcome<'a>(loader: &'a XdpLoader, file: &str) -> &'a Outcome {
     &candidates.find(|candidate| candidate.file == file).expect(file).outcome
 }
 
-/// The test forces each object in turn. If the kernel is too old for an object, the error names
-/// the feature that the object needs.
+/// The test forces each object in turn. If the kernel is too old for an object, the error names the
+/// missing kernel feature.
 fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     let net = TestNet::new()?;
     let mut loaded = Vec::new();
@@ -62,8 +62,8 @@ fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     Ok(())
 }
 
-/// Without a manifest, the loader does not know which features the object needs. It therefore
-/// probes nothing, and the kernel refuses the object.
+/// Without a manifest, the loader does not know which kernel features the object needs. It
+/// therefore does not probe any feature, and the kernel refuses the object.
 fn kernel_refuses_a_lone_object_that_is_too_new() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
@@ -93,8 +93,8 @@ fn each_mode_gets_the_best_object_for_it() -> Result<()> {
     Ok(())
 }
 
-/// The loader first probes the features that the single-buffer objects need. With jumbo frames
-/// it also probes multi-buffer support.
+/// The loader first probes the features that the single-buffer objects need. With jumbo frames, the
+/// loader also probes multi-buffer support.
 fn jumbo_frames_make_the_loader_probe_every_feature() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;
@@ -119,7 +119,8 @@ fn jumbo_frames_make_the_loader_probe_every_feature() -> Result<()> {
     Ok(())
 }
 
-/// EINVAL means that the kernel lacks the feature only if it accepts the same probe without
+/// A probe that fails with EINVAL may also fail for another reason than the missing feature. The
+/// loader therefore repeats the probe without the feature: only if that succeeds, the kernel lacks
 /// the feature.
 fn feature_is_unknown_if_the_probe_without_it_fails_too() -> Result<()> {
     const BPF_MAP_CREATE: u32 = 0;
@@ -136,8 +137,8 @@ fn feature_is_unknown_if_the_probe_without_it_fails_too() -> Result<()> {
     Ok(())
 }
 
-/// Without test runs, the loader cannot find out which verdict a redirect to an empty queue
-/// gets. It therefore refuses the objects that depend on this verdict.
+/// The loader uses test runs to find out which verdict the kernel gives a redirect to an empty
+/// queue. Without test runs, it refuses the objects that depend on this verdict.
 fn object_that_needs_an_unproven_feature_is_refused() -> Result<()> {
     const BPF_PROG_TEST_RUN: u32 = 10;
     let net = TestNet::new()?;
@@ -153,8 +154,8 @@ fn object_that_needs_an_unproven_feature_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Changes the first instruction of an object to a read beyond the stack, so that the verifier
-/// refuses the object. Returns the changed bytes of the file.
+/// Replaces the first instruction of an object's program with a read beyond the stack, so that the
+/// verifier refuses the program. Returns the changed bytes of the file.
 fn spoil_program(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(path)?;
     let range = object::File::parse(&bytes[..])?
@@ -162,7 +163,7 @@ fn spoil_program(path: &Path) -> Result<Vec<u8>> {
         .find(|section| section.name().is_ok_and(|name| name.starts_with("xdp")))
         .and_then(|section| section.file_range())
         .context("no section xdp")?;
-    // r0 = *(u64 *)(r10 + 8)
+    // The instruction `r0 = *(u64 *)(r10 + 8)`, which reads beyond the stack.
     let instruction = match ByteOrder::HOST {
         ByteOrder::Bpfel => [0x79, 0xa0, 8, 0, 0, 0, 0, 0],
         ByteOrder::Bpfeb => [0x79, 0x0a, 0, 8, 0, 0, 0, 0],
@@ -191,8 +192,8 @@ fn failed_load_is_reported_and_the_next_object_is_tried() -> Result<()> {
     }
     drop(loader);
 
-    // Without the manifest, no other object can be tried, so the error contains the verifier
-    // log.
+    // Without the manifest, the loader cannot try another object, so the error contains the
+    // verifier log.
     fs::remove_file(set.path(Manifest::FILE_NAME))?;
     let error = set.load_error(&net, &best);
     assert!(matches!(&error, XdpError::NoUsableObject { .. }), "{error}");
@@ -206,7 +207,7 @@ fn forced_target_is_picked_or_refused_by_name() -> Result<()> {
     for &target in targets() {
         assert_eq!(picked(&force(target)?), object_of(target));
     }
-    // The first target does not exist, and the second has no XDP object.
+    // The first target does not exist, and the second target has no XDP object.
     for target in ["linux-2.6", "linux-4.19"] {
         match force(target) {
             Err(XdpError::Config(error)) if error.field() == "force_target" => {

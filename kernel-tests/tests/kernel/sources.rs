@@ -29,7 +29,7 @@ tests! {
         flood_does_not_harm_a_source_within_its_limit;
 }
 
-/// The IPv4 source whose address ends with this byte.
+/// An IPv4 source address that ends with this byte.
 fn ipv4(host: u8) -> IpAddr {
     Ipv4Addr::new(198, 51, 100, host).into()
 }
@@ -67,7 +67,7 @@ impl Running {
     }
 }
 
-/// A limit whose buckets gain one packet per second, which is almost nothing during a test.
+/// A limit whose buckets gain only one packet per second, so they hardly refill during a test.
 fn slow(burst: u32) -> SourceLimit {
     SourceLimit::per_second(1).burst(burst)
 }
@@ -119,7 +119,8 @@ fn deny_list_drops_its_prefixes_on_our_ports_only() -> Result<()> {
     Ok(())
 }
 
-/// Runs the program on valid datagrams from a source. Returns how many it does not drop.
+/// Runs the program on valid datagrams from a source. Returns how many datagrams the program does
+/// not drop.
 fn pass(running: &Running, source: IpAddr, datagrams: u32) -> Result<u32> {
     let mut passed = 0;
     for _ in 0..datagrams {
@@ -134,8 +135,8 @@ fn each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it() -> Resul
         running.loader.controls().set_source_limit(slow(5))?;
         for source in [ipv4(1), ipv6(1), ipv4(2), ipv6(2)] {
             assert_eq!(pass(&running, source, 5)?, 5, "{target}: {source}");
-            // Some of these may pass: on a slow machine they take more than a second, and the
-            // bucket gains one packet per second.
+            // On a slow machine, some of these datagrams may pass: they take more than a second,
+            // and the bucket gains one packet per second.
             assert!(pass(&running, source, 20)? < 20, "{target}: {source}");
         }
         let before = running.loader.stats()?;
@@ -166,13 +167,14 @@ fn allowed_sources_have_no_limit_and_denied_beats_allowed() -> Result<()> {
     Ok(())
 }
 
-/// A source that has exhausted a slow limit can send again as soon as a faster limit is set.
+/// A source has used up its bucket under a slow limit. It can send again as soon as a faster limit
+/// is set.
 fn new_limit_takes_effect_at_once() -> Result<()> {
     let running = Running::new(config().source_limit(slow(1000)))?;
     assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
     let fast = SourceLimit::per_second(10_000_000).burst(1);
     running.loader.controls().set_source_limit(fast)?;
-    // The first datagram may still find an empty bucket.
+    // The first datagram may still find an empty bucket, so ignore its verdict.
     pass(&running, ipv4(1), 1)?;
     std::thread::sleep(Duration::from_millis(1));
     assert_eq!(running.valid_from(ipv4(1))?, REDIRECT);
@@ -183,8 +185,8 @@ fn buckets_refill_over_time() -> Result<()> {
     let limit = SourceLimit::per_second(20).burst(3);
     let running = Running::new(config().source_limit(limit))?;
     assert!(pass(&running, ipv4(1), 1000)? >= 3);
-    // The bucket gains two packets in 110 ms. On a slow machine it may gain more, but it never
-    // holds more than the burst of three.
+    // The bucket gains two packets in 110 ms. On a slow machine more time passes, so the bucket may
+    // gain more, but it never holds more than the burst of three packets.
     std::thread::sleep(Duration::from_millis(110));
     let begin = Instant::now();
     let passed = pass(&running, ipv4(1), 50)?;
@@ -193,16 +195,16 @@ fn buckets_refill_over_time() -> Result<()> {
     Ok(())
 }
 
-/// A full table evicts old sources. A source that is not in the table has a full bucket.
+/// A full table evicts old sources. A source that is not in the table starts with a full bucket.
 fn full_table_of_sources_drops_no_new_source() -> Result<()> {
     let running = Running::new(config().source_limit(slow(2)).max_sources(512u32))?;
     let source = |number: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + number));
     for number in 0..8 * 512 {
         assert_eq!(running.valid_from(source(number))?, REDIRECT, "source {number}");
     }
-    // The table has evicted its first sources, so they have full buckets again.
+    // The table has evicted the sources that came first, so these sources have full buckets again.
     assert_eq!(pass(&running, source(0), 2)?, 2);
-    // The limit still applies to a source that is in the table.
+    // The limit still applies to a source that stays in the table.
     assert!(pass(&running, ipv4(1), 10)? < 10);
     assert!(running.loader.stats()?.dropped_rate > 0);
     Ok(())
@@ -265,8 +267,8 @@ fn objects_without_features_are_not_used_for_lists_and_limits() -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand sources send five times as many packets as their burst allows. One source stays
-/// within its limit, and all its frames arrive.
+/// Ten thousand sources each send five times as many packets as their burst allows. One more source
+/// stays within its limit, and all frames of that source arrive.
 fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     // Use fewer sources on an emulated machine.
     let sources = (datagrams() / 100).clamp(100, 10_000) as u32;
@@ -295,7 +297,8 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
             }
             sent += u64::from(EACH);
         }
-        // The ring of a veth device holds 256 packets. Wait, so that it does not overflow.
+        // The ring of a veth device holds 256 packets. Wait here, so that the ring does not
+        // overflow.
         ensure!(wait_until(|| Ok(loader.stats()?.total() == sent))?, "the veth lost frames");
         let due = loader.stats()?.redirected - received;
         received += rx_cpus.receive(due as usize, &mut seen)? as u64;
@@ -310,8 +313,8 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     ));
     assert_eq!(of_the_one, kept);
     assert_eq!(received, stats.redirected, "a frame that was not dropped is missing");
-    // The sources sent one after the other. Their buckets together therefore gained no more
-    // packets than one bucket gains in the whole time.
+    // The sources sent one after the other. During the whole test, all their buckets together
+    // therefore gained no more packets than a single bucket would have gained.
     let gained = seconds * f64::from(limit.packets_per_second);
     let may = f64::from(sources * limit.burst) + gained;
     let passed = stats.redirected - kept;

@@ -1,5 +1,5 @@
-//! Steering: the kernel processes the packets of each partition on the CPU that owns the
-//! partition. The tests learn the CPU from `RxCpuSockets`.
+//! Steering: the kernel processes the packets of each partition on the CPU that owns the partition.
+//! `RxCpuSockets` shows the tests on which CPU each packet was processed.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,8 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     for &target in targets() {
         let (net, rx_cpus, loader) =
             setup(&cpus, |config| config.partitions(partitions).force_target(target))?;
-        // Move the last partition, so that its keys show whether the modulus is right.
+        // Move the last partition to another CPU. If the modulus is wrong, the keys of that
+        // partition go to a wrong CPU.
         loader.update_cpu_steering(partitions - 1, cpus[0])?;
         let keys: Vec<u32> = (0..3 * partitions).collect();
         let expected = keys.iter().map(|&key| {
@@ -96,8 +97,8 @@ fn number_of_partitions_need_not_be_a_power_of_two() -> Result<()> {
     Ok(())
 }
 
-/// Each burst is processed on the CPU that owned the partition when the burst was sent. No
-/// datagram is lost.
+/// Each burst is processed on the CPU that owned the partition when the burst was sent. No datagram
+/// is lost.
 fn moved_partition_is_processed_on_its_new_cpu() -> Result<()> {
     const BURST: usize = 50;
     let cpus = online_cpus();
@@ -141,7 +142,8 @@ fn moves_to_unknown_cpus_and_partitions_are_refused() -> Result<()> {
 
 /// Most objects must not steer in generic mode. Kernels before 5.15 lose packets that are
 /// redirected to a CPU map with 4-byte values, and an object with such a map cannot tell which
-/// kernel runs it. Multi-buffer programs lose redirected packets on later kernels too.
+/// kernel it runs on. Multi-buffer programs lose redirected packets in generic mode on later
+/// kernels too.
 fn objects_that_cannot_steer_in_generic_mode_filter_there() -> Result<()> {
     for &target in targets().iter().filter(|target| **target != "linux-5.9") {
         let (net, rx_cpus, loader) = setup(&online_cpus(), |config| {
@@ -163,8 +165,8 @@ fn only_filters(net: &TestNet, rx_cpus: &RxCpuSockets, loader: &XdpLoader) -> Re
     Ok(())
 }
 
-/// In each mode, the kernel either refuses an object or delivers every valid packet. A loaded
-/// object either steers or only filters.
+/// In each mode, the kernel either refuses an object or delivers every valid packet. An object that
+/// the kernel accepts either steers or only filters.
 fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     for &target in targets() {
         for mode in [XdpAttachMode::Native, XdpAttachMode::Generic] {
@@ -174,8 +176,8 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
             let loader = match load(&net, &config, &online_cpus()) {
                 Ok(loader) => loader,
                 Err(error) => {
-                    // Before Linux 5.15, the kernel refuses a program whose CPU map has 8-byte
-                    // values in generic mode.
+                    // Before Linux 5.15, the kernel refuses to attach a program in generic mode if
+                    // the CPU map of the program has 8-byte values.
                     let generic = mode == XdpAttachMode::Generic;
                     assert!(generic && !steering_modes().contains(&mode), "{target}: {error}");
                     assert_eq!(target, "linux-5.9");
@@ -195,7 +197,7 @@ fn no_object_loses_valid_packets_in_any_mode() -> Result<()> {
     Ok(())
 }
 
-/// Packets of up to 9000 bytes, which need several buffers, arrive intact on the owner's CPU.
+/// Jumbo packets of up to 9000 bytes, which need several buffers, arrive intact on the owner's CPU.
 /// Junk of the same size is dropped.
 fn jumbo_frames_are_steered_in_native_mode() -> Result<()> {
     const LARGEST: usize = 9000 - 28 - 12;

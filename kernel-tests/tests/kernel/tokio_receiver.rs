@@ -1,5 +1,5 @@
-//! Receivers in tokio tasks. tokio polls descriptors edge-triggered, so it is woken only once
-//! for several datagrams.
+//! Receivers in tokio tasks. tokio polls descriptors edge-triggered, so several datagrams may cause
+//! only one wake-up.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +21,7 @@ tests! {
         tokio_task_that_panicked_is_reported_and_can_be_replaced;
 }
 
-/// The ways without XDP. `Way::Classic` needs no privileges.
+/// The ways that do not use XDP. `Way::Classic` needs no privileges.
 fn socket_ways() -> impl Iterator<Item = Way> {
     [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available())
 }
@@ -30,7 +30,7 @@ fn open(net: &TestNet, way: Way) -> Result<Ingest> {
     way.open(&net.receiver, &IngestConfig::new(two_cpus()), &ObjectSet::new()?)
 }
 
-/// Starts a task for each CPU that records the datagrams that arrive.
+/// Starts one task for each CPU. The tasks record the datagrams that they receive.
 fn start(ingest: &Ingest, arrivals: &Arrivals) -> Result<ReceiverTasks> {
     let handlers = (0..PARTITIONS as u32).map(|p| Mutex::new(arrivals.handler(p)));
     let handlers: Arc<Vec<Mutex<Handler>>> = Arc::new(handlers.collect());
@@ -39,15 +39,15 @@ fn start(ingest: &Ingest, arrivals: &Arrivals) -> Result<ReceiverTasks> {
     })?)
 }
 
-/// tokio is woken once for the queued datagrams, and no later datagram wakes it again. The task
-/// must therefore receive all of them after one wake-up.
+/// All datagrams are in the sockets before the tasks start, so tokio wakes each task only once. A
+/// task must therefore receive all its datagrams after one wake-up.
 fn tokio_handles_all_datagrams_queued_before_it_started() -> Result<()> {
     for way in socket_ways() {
         let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
         let ingest = open(&net, way)?;
         let mut stream = Stream::new(&net, &arrivals)?;
-        // Send several batches for each receiver, but fewer packets than the 256 that the ring of
-        // a veth device holds.
+        // Send several batches for each receiver. The ring of a veth device holds 256 packets, so
+        // send fewer.
         (0..200).try_for_each(|_| stream.send_one())?;
         let tasks = start(&ingest, &arrivals)?;
         stream.wait_for_all().with_context(|| format!("{way:?}"))?;
@@ -57,8 +57,8 @@ fn tokio_handles_all_datagrams_queued_before_it_started() -> Result<()> {
     Ok(())
 }
 
-/// The sender waits until each batch has arrived completely. If a task leaves a datagram in its
-/// socket, the test therefore fails; otherwise the next batch would wake the task.
+/// The sender waits until each batch has arrived completely before it sends the next batch. The
+/// next batch therefore cannot wake a task that left a datagram in its socket, and the test fails.
 fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Result<()> {
     const PARTITION: u32 = 0;
     const MOVES: u64 = 20;
@@ -98,14 +98,14 @@ fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Resu
     Ok(())
 }
 
-/// New tasks continue after the datagram at which the handler panicked. They must do so without
-/// another datagram that wakes them.
+/// New tasks continue after the datagram at which the handler panicked. They must continue even if
+/// no further datagram arrives that would wake them.
 fn tokio_task_that_panicked_is_reported_and_can_be_replaced() -> Result<()> {
     let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
     let ingest = open(&net, Way::Classic)?;
     let sender = net.sending_socket()?;
     let send = |key: u32| sender.send_to(&datagram(key, &[0; 9]), TestNet::destination(PORT));
-    // All these datagrams go to the first CPU and fit into one batch.
+    // All these datagrams belong to the first CPU, and they fit into one batch.
     (0..20).try_for_each(|round| send(2 * round).map(drop))?;
     let tasks = ReceiverTasks::start(&ingest, |_| panic!("the handler panics"))?;
     ensure!(wait_until(|| Ok(tasks.has_failed()))?, "the task is not reported as failed");

@@ -1,4 +1,4 @@
-//! Real datagrams from ordinary sockets: which of them arrive, and how each is counted.
+//! Real datagrams from ordinary sockets: which datagrams arrive, and how each kind is counted.
 
 use anyhow::Result;
 use laminar_xdp::{XdpAttachMode, XdpStats};
@@ -48,8 +48,8 @@ fn check_mixture(mode: XdpAttachMode) -> Result<()> {
         sender.send_to(b"LAMI", TestNet::destination(9999))?;
         sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
         sender.send_to(b"not ours", TestNet::destination(9998))?;
-        // The ring of a veth device holds 256 packets. Receive this round before the next one,
-        // so that the ring does not overflow.
+        // The ring of a veth device holds 256 packets. Receive this round before sending the next
+        // one, so that the ring does not overflow.
         received += rx_cpus.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;
@@ -82,7 +82,7 @@ fn generic_mode_filters_and_counts_exactly() -> Result<()> {
     check_mixture(XdpAttachMode::Generic)
 }
 
-/// The statistics start at zero with each load, and each interface has its own.
+/// The statistics start at zero with each load. Each interface has its own statistics.
 fn statistics_belong_to_one_loader() -> Result<()> {
     let (one, two) = (TestNet::new()?, TestNet::new()?);
     let config = config().build()?;
@@ -109,7 +109,7 @@ fn statistics_are_summed_over_cpus() -> Result<()> {
     Ok(())
 }
 
-/// An object that `ip link` attaches filters port 9999 and passes every valid packet.
+/// If `ip link` attaches an object, the program filters port 9999 and passes every valid packet.
 fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
     for &target in targets() {
         let object = prebuilt().join(object_of(target));
@@ -124,8 +124,9 @@ fn objects_attached_by_ip_link_filter_without_configuration() -> Result<()> {
                     cmd!(shell, "ip link set dev {interface} {mode} obj {object} sec {section}");
                 Ok(ip.quiet().ignore_stderr().run().is_ok())
             })?;
-            // Kernels that lose redirected packets in generic mode refuse programs whose CPU map
-            // has 8-byte values in this mode.
+            // Before Linux 5.15, generic mode loses redirected packets. These kernels therefore
+            // refuse to attach a program in generic mode if the CPU map of the program has 8-byte
+            // values.
             let refused =
                 mode == "xdpgeneric" && target == "linux-5.9" && steering_modes().len() < 2;
             assert_eq!(attached, !refused, "{target} {mode}");

@@ -17,12 +17,12 @@ const RECEIVED: usize = 0;
 const OUT_OF_ORDER: usize = 1;
 const FIRST_WRONG: usize = 2;
 const CPUS: usize = 3;
-/// For each place: the number of its first datagram plus one, or 0 if none has arrived.
+/// For each place: one plus the number in its first datagram, or 0 if no datagram has arrived.
 const FIRST: usize = CPUS + PARTITIONS;
-/// For each place: the number of the next expected datagram.
+/// For each place: the number that its next datagram must have.
 const EXPECTED: usize = FIRST + PARTITIONS * SENDERS;
 
-/// The numbered datagrams that all processes together received.
+/// The numbered datagrams that all processes received, counted together.
 #[derive(Clone, Debug)]
 pub struct Arrivals(Arc<SharedCounters>);
 
@@ -31,7 +31,7 @@ impl Arrivals {
         Ok(Arrivals(Arc::new(SharedCounters::new(EXPECTED + PARTITIONS * SENDERS)?)))
     }
 
-    /// Opens the arrivals that another process created, by their [`Arrivals::path`].
+    /// Opens the arrivals that another process created at this path (see [`Arrivals::path`]).
     pub fn open(path: &str) -> Result<Arrivals> {
         Ok(Arrivals(Arc::new(SharedCounters::open(path)?)))
     }
@@ -53,7 +53,8 @@ impl Arrivals {
 
     fn add(&self, partition: usize, sender: usize, number: u64) {
         let numbers = self.0.numbers();
-        // Loads and stores are enough, because only the partition's owner writes these counters.
+        // Separate loads and stores are enough here, because only the partition's owner writes
+        // these counters.
         let place = partition * SENDERS + sender;
         let (first, expected) = (&numbers[FIRST + place], &numbers[EXPECTED + place]);
         if first.load(Relaxed) == 0 {
@@ -75,7 +76,7 @@ impl Arrivals {
         self.0.numbers()[RECEIVED].load(Relaxed)
     }
 
-    /// The CPUs on which a partition was handled, as a bit mask.
+    /// The CPUs on which the partition's datagrams were handled, as a bit mask.
     pub fn cpus(&self, partition: usize) -> u64 {
         self.0.numbers()[CPUS + partition].load(Relaxed)
     }
@@ -87,8 +88,8 @@ impl Arrivals {
         first.saturating_sub(1)..numbers[EXPECTED + place].load(Relaxed)
     }
 
-    /// Fails unless every datagram arrived once and in order. `sent` is the number of datagrams
-    /// that were sent to each place.
+    /// Fails unless every datagram arrived exactly once and in order. `sent` is the number of
+    /// datagrams that were sent to each place.
     pub fn check(&self, sent: &[u64]) -> Result<()> {
         self.check_order()?;
         let all: u64 = sent.iter().sum();

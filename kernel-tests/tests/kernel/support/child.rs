@@ -1,5 +1,5 @@
-//! Child processes. A test runs the test program again with one of the arguments below, and
-//! later stops or kills that process.
+//! Child processes. To start one, a test runs the test program again with one of the arguments
+//! below. Later the test stops or kills that process.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -15,22 +15,22 @@ use super::objects::ObjectSet;
 use super::ways::OwnerWay;
 use crate::runtime::ThreadPerCoreRuntime;
 
-/// The argument that makes the process attach the XDP program, and hold the attachment until
-/// its standard input ends or it is killed.
+/// The argument that makes the process attach the XDP program. The process keeps the program
+/// attached until its standard input ends or the process is killed.
 pub const HOLD: &str = "--hold-attachment";
 
-/// The argument that makes the process own ingest until it hands over, its standard input ends,
-/// or it is killed. Further arguments: the name of an [`OwnerWay`](super::OwnerWay), the path of
-/// the [`Arrivals`], the path of the socket to which its successor connects, and optionally the
-/// path of its predecessor's socket.
+/// The argument that makes the process own ingest. The process ends when it hands over, when its
+/// standard input ends, or when it is killed. Further arguments: the name of an
+/// [`OwnerWay`](super::OwnerWay), the path of the [`Arrivals`], the path of the socket to which its
+/// successor connects, and optionally the path of its predecessor's socket.
 pub const OWN: &str = "--own-ingest";
 
-/// A partition that the first process moves to the other CPU. Its successors must keep that CPU
-/// as the owner.
+/// A partition that the first process moves to the other CPU. After each hand-over, that CPU must
+/// still own the partition.
 pub const MOVED: u32 = 0;
 
-/// Runs as a child process if the arguments ask for it. Returns `None` if the arguments are for
-/// the test runner.
+/// Runs as a child process if the first argument is one of the above. Returns `None` if the
+/// arguments are for the test runner instead.
 pub fn run_as_child() -> Option<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (first, rest) = arguments.split_first()?;
@@ -93,7 +93,7 @@ fn own(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until standard input has a line or is closed. It is closed when the test ends.
+/// Waits until standard input has a line or is closed. The kernel closes it when the test ends.
 fn wait_for_end_of_input() {
     std::io::stdin().read_line(&mut String::new()).ok();
 }

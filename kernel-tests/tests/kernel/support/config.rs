@@ -1,9 +1,10 @@
-//! The configuration of most tests, and loading with it on the test network.
+//! The configuration that most tests use, and a function that loads with a configuration on the
+//! test network.
 
 use laminar_xdp::{XdpConfig, XdpConfigBuilder, XdpError, XdpLoader};
 use testbed::TestNet;
 
-/// A path where no file exists, so that the loader takes the embedded objects.
+/// A path where no file exists, so that the loader uses the embedded objects.
 pub const EMBEDDED: &str = "/nonexistent/laminar_xdp.o";
 
 /// A configuration for the test network's interface, with the embedded objects.

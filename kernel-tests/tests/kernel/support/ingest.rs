@@ -10,7 +10,7 @@ use super::arrivals::PARTITIONS;
 use super::config::config;
 use super::machine::two_cpus;
 
-/// The default port of `XdpConfig`, which the tests keep.
+/// The default port of `XdpConfig`, which the tests do not change.
 pub const PORT: u16 = 9999;
 
 /// A network namespace with nothing but the loopback interface.
@@ -30,9 +30,9 @@ pub fn open(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpErro
     namespace.enter(|| Ingest::open(&IngestConfig::new(two_cpus()), config))
 }
 
-/// Opens ingest where another ingest was closed, and waits up to five seconds for its port. If
-/// another test starts a child process, the child has copies of all descriptors until it calls
-/// exec. The port can therefore stay in use for a moment.
+/// Opens ingest after another ingest on the same port was closed, and waits up to five seconds
+/// until the port is free. If another test starts a child process, the child has copies of all
+/// descriptors until it calls exec. One of these copies can keep the port in use for a moment.
 pub fn open_again(namespace: &Namespace, config: &XdpConfig) -> Result<Ingest, XdpError> {
     let begin = Instant::now();
     loop {
@@ -53,7 +53,7 @@ pub fn receivers(ingest: &Ingest) -> Result<Vec<Receiver>> {
 /// A received datagram: the CPU of its receiver, its partition, and its payload.
 pub type Received = (u32, u32, Vec<u8>);
 
-/// Receives until ten rounds over all receivers have returned no datagram.
+/// Receives until ten consecutive rounds over all receivers have returned no datagram.
 pub fn drain(receivers: &mut [Receiver]) -> Result<Vec<Received>> {
     let (mut seen, mut idle) = (Vec::new(), 0);
     while idle < 10 {

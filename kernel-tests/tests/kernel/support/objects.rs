@@ -1,4 +1,4 @@
-//! The checked-in objects, and which of them the running kernel must accept.
+//! The checked-in objects, and the list of those objects that the running kernel must accept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use super::machine::online_cpus;
 /// The target that supports the oldest kernels.
 pub const BASELINE: &str = "linux-4.15";
 
-/// The targets whose objects the running kernel must accept, best first. The list comes from
-/// the manifest, so the tests also cover a target that is added later.
+/// The targets whose objects the running kernel must accept, best first. The list comes from the
+/// manifest, so the tests also cover targets that are added to the manifest later.
 pub fn targets() -> &'static [&'static str] {
     static TARGETS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         let accepted = |object: &&ObjectEntry| {
@@ -28,7 +28,7 @@ pub fn targets() -> &'static [&'static str] {
     &TARGETS
 }
 
-/// The subset of [`targets`] whose objects have lists, limits and samples.
+/// The targets of [`targets`] whose objects support lists, limits and samples.
 pub fn targets_with_features() -> impl Iterator<Item = &'static str> {
     let has_features = |object: &&ObjectEntry| object.programs.len() > 1;
     let with_features = xdp_objects().iter().filter(has_features);
@@ -48,13 +48,13 @@ fn xdp_objects() -> &'static [ObjectEntry] {
     &OBJECTS
 }
 
-/// The file of the best object for packets in one buffer on the running kernel.
+/// The file of the best object on the running kernel for packets that fit into one buffer.
 pub fn best() -> String {
     object_of(targets()[0])
 }
 
-/// The file of the best object in generic mode. Before Linux 5.15, this object filters without
-/// steering.
+/// The file of the best object in generic mode. Before Linux 5.15, the best object in this mode
+/// filters without steering.
 pub fn best_in_generic_mode() -> String {
     if kernel::generic_mode_redirects() { best() } else { object_of("linux-5.3") }
 }
@@ -101,7 +101,7 @@ impl ObjectSet {
         Ok(set)
     }
 
-    /// The path of a file in the set. The path of the empty name is the folder of the set.
+    /// The path of a file in the set, or of the set's folder if `name` is empty.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -114,7 +114,8 @@ impl ObjectSet {
         Ok(fs::write(self.path(Manifest::FILE_NAME), text)?)
     }
 
-    /// Loads from the path of a file in the set, or of the folder.
+    /// Loads with the path of a file in the set, or with the path of the set's folder if `name` is
+    /// empty.
     pub fn load(&self, net: &TestNet, name: &str) -> Result<XdpLoader, XdpError> {
         load(net, &config().bpf_object_path(self.path(name)).build()?, &online_cpus())
     }

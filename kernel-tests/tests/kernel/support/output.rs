@@ -7,19 +7,19 @@ use tracing::Level;
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Stores a line that is printed after all tests, so that it does not interrupt the list of
+/// Stores a line. The runner prints it after all tests, so that it does not interrupt the list of
 /// results.
 pub fn note(text: String) {
     NOTES.lock().unwrap().push(text);
 }
 
-/// Takes the lines that [`note`] stored.
+/// Removes and returns the lines that [`note`] stored.
 pub fn take_notes() -> Vec<String> {
     std::mem::take(&mut NOTES.lock().unwrap())
 }
 
-/// Runs `work` on this thread. Returns its result and the warnings that it logged, one per
-/// element. The process must have called [`enable_warnings`].
+/// Runs `work` on this thread. Returns the result of `work` and the warnings that it logged, one
+/// warning per element. The process must have called [`enable_warnings`].
 pub fn capture_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -43,9 +43,9 @@ pub fn capture_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     (result, text.lines().map(String::from).collect())
 }
 
-/// Installs a subscriber for the whole process that discards warnings. `tracing` caches for each
-/// call site whether any subscriber is interested in it. Without a process-wide subscriber, a
-/// call site stays disabled if a thread without a subscriber reaches it first.
+/// Installs a subscriber for the whole process, which discards warnings. `tracing` caches for each
+/// call site whether any subscriber wants its events. Without a process-wide subscriber, a call
+/// site would stay disabled if the first thread that reaches it has no subscriber.
 pub fn enable_warnings() {
     let sink = tracing_subscriber::fmt().with_max_level(Level::WARN);
     let sink = sink.with_writer(io::sink).finish();

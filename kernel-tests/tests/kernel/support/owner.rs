@@ -18,9 +18,9 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Starts an owner in the receiver's namespace and waits until it receives. `way` is the
-    /// name of an [`OwnerWay`](super::OwnerWay), and `folder` is where owners create their
-    /// sockets. If there is a predecessor, the new process takes over from it.
+    /// Starts an owner in the receiver's namespace and waits until the owner receives. `way` is the
+    /// name of an [`OwnerWay`](super::OwnerWay), and `folder` is where owners create their sockets.
+    /// If there is a predecessor, the new process takes over from it.
     pub fn start(
         net: &TestNet,
         way: &str,
@@ -49,8 +49,8 @@ impl Owner {
         Ok(line.trim().into())
     }
 
-    /// Asks the process to end and waits for it. Returns the last line that the process printed
-    /// before `done`. Fails if the process fails.
+    /// Asks the process to end and waits until it has ended. Returns the last line that the process
+    /// printed before the line `done`. Fails if the process fails.
     pub fn end(mut self) -> Result<String> {
         drop(self.process.stdin.take());
         let (mut last, mut line) = (String::new(), self.read_line()?);

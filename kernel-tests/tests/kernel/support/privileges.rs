@@ -1,4 +1,4 @@
-//! The privileges of this process. The runner determines them once, before it starts a thread.
+//! The privileges of this process. The runner determines them once, before it starts any thread.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ pub enum Privileges {
     Root,
     /// Root in another user namespace: may create network namespaces, but not load BPF programs.
     UserNamespace,
-    /// May neither load BPF programs nor create network namespaces. The text is the reason.
+    /// May neither load BPF programs nor create network namespaces. The string is the reason.
     Neither(String),
 }
 
@@ -48,9 +48,9 @@ pub fn acquire_privileges() -> &'static Privileges {
 }
 
 fn is_root() -> bool {
-    // Root in a container may be root in another user namespace, and such a process cannot load
-    // BPF programs. Only the initial user namespace maps every id to itself. A kernel without
-    // user namespaces does not have this file.
+    // Root in a container may be root in another user namespace, and such a process cannot load BPF
+    // programs. Only the initial user namespace maps every id to itself. On a kernel without user
+    // namespaces, the file `uid_map` does not exist.
     let map = fs::read_to_string("/proc/self/uid_map");
     let initial = map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]));
     initial && testbed::missing_privileges().is_none()
@@ -62,12 +62,13 @@ fn enter_user_namespace() -> Result<()> {
     // SAFETY: the call takes no pointer.
     let answer = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
     ensure!(answer == 0, "unshare(CLONE_NEWUSER): {}", io::Error::last_os_error());
-    // Without this, the kernel refuses the `gid_map` of an unprivileged user.
+    // Without this line, the kernel refuses the `gid_map` of an unprivileged user.
     fs::write("/proc/self/setgroups", "deny").context("/proc/self/setgroups")?;
-    // Map the user to root, because only root keeps its capabilities when it executes `ip`.
+    // Map the user to root: when the process executes `ip`, the kernel keeps the capabilities only
+    // for root.
     fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("/proc/self/uid_map")?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("/proc/self/gid_map")?;
-    // Try to create a network namespace: AppArmor can allow the user namespace and still refuse
-    // the operations that need its capabilities.
+    // Try to create a network namespace: AppArmor can allow the user namespace and still refuse the
+    // operations that need the capabilities of that namespace.
     loopback().context("cannot create a network namespace in a user namespace").map(drop)
 }

@@ -1,4 +1,4 @@
-//! Access to the loaded program for test runs on crafted frames.
+//! Access to the loaded program, so that tests can run it on crafted frames.
 
 use std::os::fd::OwnedFd;
 

@@ -1,4 +1,4 @@
-//! The list of tests that each module gives the runner.
+//! The type of a test, and the macro with which each module lists its tests for the runner.
 
 use anyhow::Result;
 
@@ -11,16 +11,16 @@ pub struct Test {
     pub run: fn() -> Result<()>,
 }
 
-/// The privileges that a test needs, and whether it needs the machine for itself.
+/// The privileges that a test needs, and whether the test must run alone on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// The test needs network namespaces, which every user can create in a user namespace. It
-    /// loads BPF programs only if the caller is root.
+    /// The test needs network namespaces, which every user can create in a user namespace. The test
+    /// loads BPF programs only if root runs it.
     Namespaces,
     /// The test needs root, because it loads BPF programs.
     Root,
-    /// The test needs root, and no other test may run at the same time, because it takes a CPU
-    /// offline or blocks it.
+    /// The test needs root, and no other test may run at the same time, because the test takes a
+    /// CPU offline or keeps a CPU busy.
     WholeMachine,
 }
 

@@ -9,17 +9,19 @@ use testbed::frame::datagram;
 
 use super::arrivals::{Arrivals, PARTITIONS, SENDERS};
 
-/// The maximum number of datagrams in flight. The ring of a veth device holds 256 packets.
+/// The maximum number of datagrams that are sent but not yet received. It is lower than the 256
+/// packets that the ring of a veth device holds, so the ring does not overflow.
 const WINDOW: u64 = 200;
 
-/// The number of datagrams that the large tests send: one million, or the value of the
-/// environment variable LAMINAR_XDP_DATAGRAMS. Emulated machines set a smaller number.
+/// The number of datagrams that the large tests send: one million, or the value of the environment
+/// variable LAMINAR_XDP_DATAGRAMS. On emulated machines, which are slow, the variable is set to a
+/// smaller number.
 pub fn datagrams() -> u64 {
     let given = std::env::var("LAMINAR_XDP_DATAGRAMS").ok();
     given.map_or(1_000_000, |number| number.parse().expect("LAMINAR_XDP_DATAGRAMS is a number"))
 }
 
-/// Sends a thousand datagrams. Fails unless each arrives once and in order.
+/// Sends a thousand datagrams. Fails unless each datagram arrives exactly once and in order.
 pub fn send_a_thousand(net: &TestNet, arrivals: &Arrivals) -> Result<()> {
     let mut stream = Stream::new(net, arrivals)?;
     stream.send(1000)?;
@@ -31,7 +33,7 @@ pub fn send_a_thousand(net: &TestNet, arrivals: &Arrivals) -> Result<()> {
 pub struct Stream {
     sockets: Vec<UdpSocket>,
     arrivals: Arrivals,
-    /// For each pair of partition and sender, the number of the next datagram.
+    /// For each pair of partition and sender, the number that its next datagram gets.
     pub next: Vec<u64>,
     pub sent: u64,
 }
@@ -57,13 +59,13 @@ impl Stream {
     /// Sends one datagram without waiting for earlier ones to arrive.
     pub fn send_one(&mut self) -> Result<()> {
         let (sender, partition) = (self.sent as usize % SENDERS, self.sent as usize / SENDERS);
-        // Send consecutive datagrams of a sender to distant partitions.
+        // Consecutive datagrams of one sender go to distant partitions.
         let partition = partition * 37 % PARTITIONS;
         let number = &mut self.next[partition * SENDERS + sender];
         let mut payload = [0; 9];
         payload[0] = sender as u8;
         payload[1..].copy_from_slice(&number.to_be_bytes());
-        // The key is the partition plus a multiple of the number of partitions.
+        // The key modulo the number of partitions is the partition.
         let key = partition as u64 + *number % 1000 * PARTITIONS as u64;
         let datagram = datagram(key as u32, &payload);
         self.sockets[sender].send_to(&datagram, TestNet::destination(9999))?;
@@ -72,8 +74,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends at least `datagrams` datagrams, and keeps sending while `work` runs. Then waits
-    /// until all have arrived.
+    /// Sends at least `datagrams` datagrams, and keeps sending while `work` runs. Then waits until
+    /// all datagrams have arrived.
     pub fn send_while(
         &mut self,
         datagrams: u64,
@@ -95,7 +97,7 @@ impl Stream {
         self.wait(0)
     }
 
-    /// Fails unless every datagram arrived once and in order.
+    /// Fails unless every datagram arrived exactly once and in order.
     pub fn check(&self) -> Result<()> {
         self.arrivals.check(&self.next)
     }

@@ -1,4 +1,4 @@
-//! The configurations ("ways") in which datagrams reach the owner of their partition.
+//! The ways in which datagrams reach the owner of their partition, each with its configuration.
 
 use anyhow::Result;
 use laminar_xdp::{Ingest, IngestConfig, IngestMode, XdpAttachMode, XdpConfigBuilder};
@@ -13,19 +13,21 @@ use super::restrictions::keep_only;
 use super::stream::datagrams;
 use crate::runtime::ThreadPerCoreRuntime;
 
-/// How datagrams reach their owner: what steers packets, and what chooses the socket.
+/// How datagrams reach their owner: what steers the packets, and what chooses the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// A BPF object chooses the socket, without XDP.
+    /// There is no XDP program. A BPF object chooses the socket.
     Sockets,
-    /// Classic BPF chooses the socket, because the process has no capabilities.
+    /// There is no XDP program. Classic BPF chooses the socket, because the process has no
+    /// capabilities.
     Classic,
     /// XDP steers, and a BPF object chooses the socket.
     Xdp(XdpAttachMode),
-    /// XDP steers in native mode, and classic BPF chooses the socket. Kernels before 4.19 allow
-    /// nothing better.
+    /// XDP steers in native mode, and classic BPF chooses the socket. On kernels before 4.19, this
+    /// is the best available way.
     XdpAndClassic,
-    /// XDP filters in generic mode, with an object that does not steer in generic mode.
+    /// XDP only filters: it runs in generic mode, with an object that does not steer in generic
+    /// mode.
     FilterOnly,
 }
 
@@ -35,7 +37,7 @@ pub fn steering_modes() -> &'static [XdpAttachMode] {
     if kernel::generic_mode_redirects() { both } else { &both[..1] }
 }
 
-/// Every way that the kernel and the caller's privileges allow, with the number of datagrams
+/// Every way that the kernel and the caller's privileges allow, each with the number of datagrams
 /// to send.
 pub fn ways() -> Vec<(Way, u64)> {
     let steering = steering_modes().iter().map(|mode| (Way::Xdp(*mode), datagrams()));
@@ -48,7 +50,7 @@ pub fn ways() -> Vec<(Way, u64)> {
 }
 
 impl Way {
-    /// Whether the kernel and the caller's privileges allow this way. Classic BPF is always
+    /// Whether the kernel and the caller's privileges allow this way. `Way::Classic` is always
     /// allowed.
     pub fn is_available(self) -> bool {
         match self {
@@ -69,7 +71,8 @@ impl Way {
         }
     }
 
-    /// Drops the capabilities of the calling thread if this way must run without them.
+    /// Drops the capabilities of the calling thread if this way is for a process without
+    /// capabilities.
     pub fn restrict(self) {
         if self == Way::Classic {
             keep_only(&[]);
@@ -123,8 +126,8 @@ pub struct OwnerWay {
     /// The name that is passed to the child process.
     pub name: &'static str,
     pub way: Way,
-    /// Whether the process can use bpf_links for XDP. If false, it runs as on a kernel before
-    /// 5.9, which has none.
+    /// Whether the process can use bpf_links for XDP. If false, the process behaves as on a kernel
+    /// before 5.9, which has no bpf_links for XDP.
     pub links: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The verdict table, row by row, on crafted frames. The tests run every object on each frame
-//! with the kernel's test run. Only the counter of the row may change.
+//! The verdict table, row by row, on crafted frames. The tests run every object on each frame with
+//! the kernel's test run (`BPF_PROG_TEST_RUN`). Only the counter that the row names may change.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Layer, SourceLimit, SourceLists, XdpReason, XdpVerdict};
@@ -65,7 +65,8 @@ fn number_of(verdict: XdpVerdict) -> u32 {
     }
 }
 
-/// If this test fails for a new reason, add a row, or a frame in `reasons_by_configuration`.
+/// If this test fails for a new reason, add a row to the table, or a frame to
+/// `reasons_by_configuration`.
 fn every_reason_of_xdp_has_a_row() -> Result<()> {
     let mut seen = reasons_by_configuration()?;
     seen.extend(all_rows(9999).into_iter().filter_map(|row| row.reason));
@@ -75,7 +76,8 @@ fn every_reason_of_xdp_has_a_row() -> Result<()> {
     Ok(())
 }
 
-/// Runs packets for the reasons that depend on lists, limits or queues. Returns those reasons.
+/// Runs packets for the reasons that depend on lists, limits or queues. Returns the reasons that
+/// were counted.
 fn reasons_by_configuration() -> Result<Vec<XdpReason>> {
     let net = TestNet::new()?;
     let config = config()
@@ -97,8 +99,8 @@ fn reasons_by_configuration() -> Result<Vec<XdpReason>> {
     Ok(XdpReason::ALL.iter().copied().filter(|reason| stats.get(*reason) > 0).collect())
 }
 
-/// A program can read only the first buffer of a packet through pointers, and some drivers leave
-/// the first buffer empty.
+/// A program can access only the first buffer of a packet through pointers, and some drivers leave
+/// the first buffer empty. The verdict must not depend on where the first buffer ends.
 fn verdict_is_the_same_wherever_a_buffer_ends() -> Result<()> {
     if !kernel::has_multi_buffer() {
         return Ok(()); // the module `selection` tests that this kernel refuses the object

@@ -24,13 +24,13 @@ fn row(what: &'static str, frame: Vec<u8>, verdict: u32, reason: Option<XdpReaso
     Row { what, frame, verdict, reason }
 }
 
-/// Sets one byte.
+/// Returns the frame with one byte changed.
 pub fn changed(mut frame: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     frame[at] = value;
     frame
 }
 
-/// Cuts a frame to a length.
+/// Returns the frame, truncated to a length in bytes.
 pub fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
     frame.truncate(length);
     frame
@@ -45,13 +45,13 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
     let udp_length = |length| frame::with_udp_length(valid(), length);
     let right = (8 + 12 + 5) as u16; // UDP header, our header, "hello"
     vec![
-        // Not UDP to our port.
+        // Frames that are not UDP datagrams to our port.
         row("not IP: ARP", changed(valid(), 13, 0x06), PASS, None),
         row("not UDP: TCP", changed(valid(), IP + 9, 6), PASS, None),
         row("not UDP, and malformed", changed(changed(valid(), IP + 9, 6), IP, 0x41), PASS, None),
         row("another port", other_port(), PASS, None),
         row("another port, UDP length wrong", frame::with_udp_length(other_port(), 3), PASS, None),
-        // Malformed.
+        // Malformed frames.
         row("IP header cut short", cut(valid(), IP + 19), PASS, INVALID),
         row("Ethernet header only", cut(valid(), IP), PASS, INVALID),
         row("IP header length 16", changed(valid(), IP, 0x44), PASS, INVALID),
@@ -100,7 +100,7 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             INVALID,
         ),
         row("flag \"don't fragment\"", changed(valid(), IP + 6, 0x40), REDIRECT, REDIRECTED),
-        // Too short for our header.
+        // Datagrams that are too short for our header.
         row("no payload", frame::udp(port, b""), DROP, SHORT),
         row("11 bytes of payload", frame::udp(port, &datagram(7, b"")[..11]), DROP, SHORT),
         row(
@@ -110,7 +110,7 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             SHORT,
         ),
         row("UDP length 19 in a longer packet", udp_length(19), DROP, SHORT),
-        // Wrong magic, which is checked before the length.
+        // Datagrams with a wrong magic. The program checks the magic before the length.
         row("magic's first byte", changed(valid(), PAYLOAD, b'l'), DROP, MAGIC),
         row("magic's last byte", changed(valid(), PAYLOAD + 3, b'J'), DROP, MAGIC),
         row(
@@ -125,7 +125,7 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             DROP,
             MAGIC,
         ),
-        // Wrong length.
+        // Datagrams with a wrong length in our header.
         row("length one less", changed(valid(), PAYLOAD + 11, 4), DROP, LENGTH),
         row("length one more", changed(valid(), PAYLOAD + 11, 6), DROP, LENGTH),
         row(
@@ -141,7 +141,7 @@ pub fn ipv4_rows(port: u16) -> Vec<Row> {
             LENGTH,
         ),
         row("UDP length one less than sent", udp_length(right - 1), DROP, LENGTH),
-        // Valid.
+        // Valid datagrams.
         row("valid", valid(), REDIRECT, REDIRECTED),
         row("valid, no payload", empty(), REDIRECT, REDIRECTED),
         row("valid, padded to a full frame", frame::padded(empty(), 60), REDIRECT, REDIRECTED),
@@ -163,7 +163,8 @@ pub fn ipv6_rows(port: u16) -> Vec<Row> {
     const ESP: u8 = 50;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
-    // The bytes of each extension without the first, which is the type of the next header.
+    // The bytes of each extension header without its first byte, which is the type of the next
+    // header.
     let (short, long) = (&[0; 7][..], &[&[2][..], &[0; 22]].concat()[..]);
     let authentication = &[&[4][..], &[0; 22]].concat()[..];
     let fragment = |offset: u16, more: bool| {
