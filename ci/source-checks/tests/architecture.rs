@@ -1,5 +1,5 @@
 //! Checks three rules: no module of the loader uses a module of a higher layer, only the loader's
-//! module `sys` may contain unsafe code, and the modules of no crate form a cycle.
+//! module `sys` may contain unsafe code, and no crate has a cycle of modules.
 
 use anyhow::{Context, Result, ensure};
 use source_checks::cycles::cycles;
