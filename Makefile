@@ -4,8 +4,8 @@ CARGO ?= cargo
 PREFIX ?= /usr
 DESTDIR ?=
 
-# Installing packages, creating network namespaces and loading programs need root. Other users
-# run these commands with sudo.
+# Installing packages, creating network namespaces and loading programs need root. Users other than
+# root run these commands with sudo.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 SHARE = $(DESTDIR)$(PREFIX)/share/laminardb
@@ -18,11 +18,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 LAMINARDB = examples/laminardb-ingest/Cargo.toml
 
-# Without this, `make -j` would run several apt or cargo commands at once. They lock each other
-# out.
+# Without this line, `make -j` would run several apt or cargo commands at once, and their locks
+# would block each other.
 .NOTPARALLEL:
 
-# bindgen has to load the libclang of the pinned LLVM.
+# bindgen loads libclang from LIBCLANG_PATH. This has to be the libclang of the pinned LLVM.
 BUILD_TOOLS = LIBCLANG_PATH="$$(llvm-config-19 --libdir)" $(CARGO) run --quiet --locked --package build-tools --
 
 .PHONY: help
@@ -99,7 +99,7 @@ bench: packages-bench ## Compare the performance with alternatives, 7 minutes (r
 matrix: packages-matrix ## Boot kernels under QEMU and run the tests on each; KERNELS="6.17 7.2" selects kernels
 	$(CARGO) run --quiet --locked --package kernel-matrix -- run $(MATRIX) $(KERNELS)
 
-# How long `make fuzz` runs. It starts from the corpus in model/corpus.
+# How many seconds `make fuzz` runs. The fuzzer starts from the corpus in model/corpus.
 SECONDS ?= 60
 FUZZ = $(TARGET)/fuzz
 # -fno-sanitize=alignment: packets are aligned to 2 bytes only, as on a network card, so the
@@ -116,8 +116,8 @@ fuzz: packages-fuzz ## Fuzz the XDP program, compiled for the host, with libFuzz
 	$(FUZZ)/fuzz -max_total_time=$(SECONDS) -max_len=512 -timeout=5 -print_final_stats=1 \
 		-artifact_prefix=$(FUZZ)/ $(FUZZ)/found model/corpus
 
-# The steps that do not fit into the 40 minutes of .ci/run. A failed step does not stop the
-# others.
+# The checks that do not fit into the 40 minutes that .ci/run may take. If one of them fails, the
+# others still run.
 NIGHTLY_FUZZ_SECONDS ?= 3600
 .PHONY: nightly nightly-matrix nightly-fuzz nightly-bench
 nightly: ## Run all kernels of the mirror, an hour of fuzzing and all benchmarks; 2 hours (root)

@@ -1,4 +1,4 @@
-//! The manifest's entry of one object.
+//! The manifest's entry for one object.
 
 use std::fmt;
 
@@ -126,7 +126,8 @@ pub struct MapFacts {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// The number of entries, unless the loader resizes the map.
+    /// The number of entries in the ELF file. The loader resizes some maps before the kernel
+    /// creates them.
     pub max_entries: u32,
 }
 

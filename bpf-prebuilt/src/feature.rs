@@ -7,8 +7,9 @@ use serde::{Serialize, Serializer};
 
 macro_rules! features {
     ($($(#[$doc:meta])* $feature:ident $name:literal $since:literal $what:literal;)*) => {
-        /// A kernel feature that an object can require. The manifest contains the name. A
-        /// loader probes the running kernel for the feature and never relies on `since`.
+        /// A kernel feature that an object can require. The manifest lists features by name. A
+        /// loader probes the running kernel for each feature, and never relies on the release that
+        /// [`Feature::since`] returns.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Feature {
@@ -24,8 +25,9 @@ macro_rules! features {
                 match self { $(Feature::$feature => $name,)* }
             }
 
-            /// The first kernel release with the feature, for example `5.18`. It informs human
-            /// readers; a loader must probe, because distributions backport features.
+            /// The first kernel release with the feature, for example `5.18`. This release informs
+            /// human readers. A loader must probe for the feature, because distributions backport
+            /// features.
             pub fn since(self) -> &'static str {
                 match self { $(Feature::$feature => $since,)* }
             }

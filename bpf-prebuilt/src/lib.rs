@@ -1,9 +1,9 @@
 //! The artifact of laminar-xdp: prebuilt BPF objects, the manifest that describes them, and
 //! the schema of their programs and maps.
 //!
-//! `build-tools` writes manifests and `laminar-xdp` reads them, both through this crate. The
-//! crate needs no kernel and no compiler, and does not access files. `MANIFEST.md`, in the
-//! folder of the objects, describes the manifest and the version rules.
+//! `build-tools` writes manifests and `laminar-xdp` reads them. Both use this crate for that. The
+//! crate needs no kernel and no compiler, and does not access files. `MANIFEST.md`, in the folder
+//! of the objects, describes the manifest and the version rules.
 
 #[allow(missing_docs, non_camel_case_types, dead_code)]
 #[rustfmt::skip]

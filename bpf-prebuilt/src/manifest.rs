@@ -11,11 +11,11 @@ use crate::entry::{ByteOrder, Layer, ObjectEntry};
 pub struct Manifest {
     /// The version of the format: [`Manifest::FORMAT_VERSION`].
     pub format_version: u32,
-    /// The target that works on most kernels. Packages install its object in the machine's
-    /// byte order as [`Manifest::DEFAULT_OBJECT`].
+    /// The XDP target that works on most kernels. Packages install this target's object for the
+    /// machine's byte order under the name [`Manifest::DEFAULT_OBJECT`].
     pub default_target: String,
-    /// SHA-256 over all inputs of the objects and the rest of this manifest. The producer
-    /// compares it to decide whether a build is necessary.
+    /// SHA-256 over all inputs of the objects and over the other fields of this manifest.
+    /// `build-tools` compares it with the current inputs to decide whether a build is necessary.
     pub sources_sha256: String,
     /// The objects, best first in each layer.
     #[serde(rename = "object")]

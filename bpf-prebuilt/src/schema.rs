@@ -82,7 +82,8 @@ pub struct ProgramSchema {
     pub name: &'static CStr,
     /// The program's type.
     pub kind: ProgramKind,
-    /// The section of the ELF file. libbpf derives the program's type from it.
+    /// The program's section in the ELF file. libbpf derives the program's type from the section's
+    /// name.
     pub section: &'static str,
 }
 
@@ -99,8 +100,8 @@ pub struct MapSchema {
     pub value_size: u32,
     /// Entries in the ELF file.
     pub max_entries: u32,
-    /// Whether the number of entries may change before the kernel creates the map: the
-    /// loader sizes the map for the machine, or libbpf rounds a ring buffer up to a page.
+    /// Whether the number of entries may change before the kernel creates the map. The loader sizes
+    /// some maps for the machine, and libbpf rounds ring buffers up to whole pages.
     pub is_resizable: bool,
 }
 
@@ -255,8 +256,8 @@ impl Layout {
     }
 }
 
-/// Returns the key of a reason's counter in the map `stats`. XDP programs use the slot of their
-/// interface ([`abi::laminar_settings`]), and socket programs use slot 0.
+/// Returns the key of a reason's counter in the map `stats`. An XDP program uses the slot that its
+/// interface has ([`abi::laminar_settings::interface_slot`]). A socket program uses slot 0.
 pub const fn stats_key(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * abi::LAMINAR_MAX_REASONS + reason
 }

@@ -9,9 +9,9 @@ use crate::project::Project;
 use crate::set::ArtifactSet;
 use crate::targets::Targets;
 
-/// Builds the artifact again and compares it with the checked-in files. With the pinned compiler
-/// it compares all bytes. With another compiler it compares instructions, global data, maps,
-/// licence and the other fields of the manifest.
+/// Builds the artifact again and compares it with the checked-in files. With the pinned compiler it
+/// compares all bytes. With another compiler it compares only instructions, global data, maps,
+/// licence and the fields of the manifest that do not depend on the compiler.
 pub fn check(project: &Project, targets: &Targets) -> Result<()> {
     let compiler = Compiler::find(project)?;
     let set = ArtifactSet::build(project, targets, &compiler)?;

@@ -17,8 +17,8 @@ pub struct Compiler {
     strip: String,
     /// For example `19.1.7`.
     pub version: String,
-    /// The option with the include folder that contains this machine's `asm/types.h`. It does not
-    /// change the output.
+    /// The option that adds the include folder with this machine's `asm/types.h`. The option does
+    /// not change the output.
     machine_includes: Option<String>,
 }
 
@@ -62,7 +62,8 @@ impl Compiler {
             // Makes paths relative to the checkout. The objects then contain source lines for the
             // verifier's log, but no folder of the build machine.
             "-fdebug-compilation-dir=.".into(),
-            // Only linkers of native code use the address-significance table, so it is left out.
+            // Leaves out the address-significance table, because only linkers of native code use
+            // it.
             "-fno-addrsig".into(),
             "-Wall".into(),
             "-Wextra".into(),

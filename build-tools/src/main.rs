@@ -1,9 +1,10 @@
-//! Builds `bpf-prebuilt/` from `bpf-src/`. `compile` compiles each object, `inspect` reads its
-//! programs and maps, `verify` checks them, and `set` writes the objects and the manifest that
-//! describes them.
+//! Builds `bpf-prebuilt/` from `bpf-src/`. The module `compile` compiles each object, `inspect`
+//! reads the object's programs and maps, `verify` checks these programs and maps, and `set` writes
+//! the objects and their manifest.
 //!
-//! The command `bpf` updates `bpf-prebuilt/` if its sources changed. The command `check` builds
-//! the same objects in a scratch folder and compares them with `bpf-prebuilt/`.
+//! The command `bpf` builds `bpf-prebuilt/` again if `bpf-src/` or another input has changed. The
+//! command `check` builds the same objects in a scratch folder and compares them with
+//! `bpf-prebuilt/`.
 
 mod bindings;
 mod check;

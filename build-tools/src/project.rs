@@ -43,7 +43,7 @@ impl Project {
     }
 
     /// Returns the files in a folder that have one of `extensions`, ordered by name. Leaves out
-    /// folders, and hidden files, because editors create those.
+    /// folders. Also leaves out hidden files, because editors create hidden files.
     pub fn files(&self, folder: &str, extensions: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files = self.shell.read_dir(folder)?;
         files.retain(|path| {

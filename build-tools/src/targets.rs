@@ -103,8 +103,8 @@ impl Target {
         Ok(())
     }
 
-    /// The layout of the object, which decides the programs and maps that it must have. Each
-    /// define that changes them is one property of the layout.
+    /// The layout of this target's object. The layout decides which programs and maps the object
+    /// must have. Each define that changes the programs or maps is one property of the layout.
     pub fn layout(&self) -> Layout {
         let defines = |name: &str| self.defines.iter().any(|define| define == name);
         Layout {

@@ -8,8 +8,8 @@ use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
 /// The sections that an object may have in addition to the sections of its programs. The first
-/// section of an ELF file has no name. `.rodata` and `.data` are maps as well, so the check of the
-/// maps decides whether the object may have them.
+/// section of an ELF file has no name. libbpf creates maps for `.rodata` and `.data`, so the check
+/// of the maps decides whether the object may have these two.
 const SECTIONS: [&str; 13] = [
     "",
     ".strtab",
@@ -48,7 +48,7 @@ pub fn verify(facts: &ElfFacts, target: &Target, byte_order: ByteOrder) -> Resul
     for section in [".BTF", ".BTF.ext"] {
         ensure!(facts.sections.iter().any(|s| s == section), "it has no section {section}");
     }
-    // Any other section contains DWARF, or data for which libbpf would create a map.
+    // Any other section would contain DWARF, or data for which libbpf would create a map.
     let of_program = |name: &str| {
         let name = name.strip_prefix(".rel").unwrap_or(name);
         programs.iter().any(|(_, section)| *section == name)
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_wrong_property_is_reported() {
-        /// A word of the error, and a change that causes the error.
+        /// A text in the expected error, and the change to an object's facts that causes the error.
         type Spoil = (&'static str, fn(&mut ElfFacts));
         let spoil: [Spoil; 16] = [
             ("programs", |f| f.programs[0].name = "other".into()),

@@ -1,6 +1,6 @@
 //! Replaces generated sections of documents.
 //!
-//! A generated section is enclosed by two comments that name the command which writes it:
+//! A generated section is enclosed by two comments. Both name the command that writes the section:
 //!
 //! ```text
 //! <!-- written by `make matrix`: begin -->
@@ -41,7 +41,7 @@ impl Section {
         fs::write(root.join(self.document), text).context(self.document)
     }
 
-    /// Returns whether the document in the repository at `root` already has this content.
+    /// Returns whether the section already has this content in the repository at `root`.
     ///
     /// # Errors
     /// If the document cannot be read, or lacks one of the two comments.

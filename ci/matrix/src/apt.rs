@@ -1,7 +1,8 @@
 //! Runs apt with a private configuration, for one architecture and some suites.
 //!
-//! It uses the mirrors of the system, and checks signatures with Debian's keyring. It does not
-//! change the apt configuration, the package lists or the installed packages of the system.
+//! apt fetches from the mirrors that the system uses, and checks signatures with Debian's keyring.
+//! The apt configuration, the package lists and the installed packages of the system stay
+//! unchanged.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,8 +43,8 @@ pub struct Package {
     depends: String,
 }
 
-/// An error, or the context of an error, which says what the mirror does not have. The text is
-/// one line and does not name the mirror, because it may become a part of the documentation.
+/// An error, or the context of another error, that says what the mirror does not have. The text may
+/// become a part of the documentation, so the text is one line and does not name the mirror.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -85,15 +86,16 @@ impl Apt {
                 self.architecture
             );
         }
-        // apt names the files of the package lists after the mirror and the suite. After a
-        // change of these, the files for the new sources do not exist yet.
+        // apt names the files of the package lists after the mirror and the suite. If the mirror or
+        // a suite has changed, the files for the new sources do not exist yet, so they must be
+        // fetched.
         let file = self.folder.join("debian.sources");
         if fs::read_to_string(&file).ok().as_ref() != Some(&sources) {
             self.forget_lists()?;
             fs::write(file, sources)?;
         }
-        // apt reads the installed packages from this file. It is empty, so that the resolved
-        // dependencies do not depend on the packages of this system.
+        // apt reads from this file which packages are installed. The file is empty, so that apt
+        // includes dependencies even if they are installed on this system.
         fs::write(self.folder.join("status"), "")?;
         let (folder, architecture) = (self.folder.display(), self.architecture);
         let configuration = format!(
@@ -128,13 +130,14 @@ impl Apt {
     }
 
     fn command<'a>(&self, command: Cmd<'a>) -> Cmd<'a> {
-        // apt reads the file of this option after the system's configuration, so the file
-        // overrides the system. A file named by APT_CONFIG would be read before it.
+        // apt reads the file of this option after the system's configuration, so the file's
+        // settings win. apt would read a file named by APT_CONFIG before the system's
+        // configuration, so the system's settings would win.
         command.arg("--config-file").arg(self.folder.join("apt.conf")).quiet()
     }
 
-    /// Fetches the package lists if they are old. A failure is only a warning, because the old
-    /// lists may suffice.
+    /// Fetches the package lists if they are missing or old. If that fails, this function only
+    /// prints a warning, because the old lists may suffice.
     fn update(&mut self) -> Result<()> {
         let stamp = self.folder.join(STAMP);
         let age = fs::metadata(&stamp).ok().and_then(|stamp| stamp.modified().ok()?.elapsed().ok());
@@ -159,8 +162,8 @@ impl Apt {
         Ok(())
     }
 
-    /// Whether this process tried to fetch the package lists. If so, another attempt would not
-    /// get newer ones.
+    /// Whether this process tried to fetch the package lists. If so, another attempt would not get
+    /// newer lists.
     pub fn is_updated(&self) -> bool {
         self.is_updated
     }
@@ -173,7 +176,7 @@ impl Apt {
         }
     }
 
-    /// Returns the names of the packages that match a regular expression.
+    /// Returns the packages whose names match a regular expression.
     ///
     /// # Errors
     /// If no package matches and the package lists could not be updated.
@@ -276,7 +279,7 @@ fn parse_stanzas(stanzas: &str) -> impl Iterator<Item = Package> {
     packages.filter(|package| !package.sha256.is_empty())
 }
 
-/// Returns the two mirrors that the system uses: of Debian, and of Debian's security updates.
+/// Returns the system's mirror of Debian and its mirror of Debian's security updates.
 fn mirrors(shell: &Shell) -> Result<(String, String)> {
     let uris = cmd!(shell, "apt-get update --print-uris").quiet().ignore_stderr().read()?;
     let mirror_of = |line: &'_ str| {
@@ -291,7 +294,8 @@ fn mirrors(shell: &Shell) -> Result<(String, String)> {
     Ok((main, security))
 }
 
-/// Returns the numbers in a version. Comparing these lists orders versions of kernel packages.
+/// Returns the numbers in a version, in order. Of two versions of a kernel package, the newer one
+/// has the greater list.
 pub fn version_numbers(version: &str) -> Vec<u64> {
     let digits = version.split(|c: char| !c.is_ascii_digit());
     digits.filter_map(|digits| digits.parse().ok()).collect()

@@ -5,7 +5,7 @@
 //!
 //! - A kernel in the range executed the object with exactly these bytes.
 //! - `kernels.toml` exempts the range, and says why no kernel of the range can be booted.
-//! - The last run recorded a gap: the mirror did not have a kernel that the run wanted.
+//! - The last run recorded a gap: the mirror lacked a kernel that the run should have booted.
 
 use std::fmt;
 use std::fs;
@@ -59,7 +59,7 @@ impl Claims {
         Ok(ranges.filter(|range| range.from >= since).collect())
     }
 
-    /// Returns the kernels that executed an object with exactly the bytes of the manifest.
+    /// Returns the kernels that executed `object` with exactly the bytes that the manifest lists.
     pub fn kernels<'a>(
         &'a self,
         object: &'a ObjectEntry,
@@ -102,9 +102,10 @@ impl Claims {
 
     /// Returns the gap that explains why this object was not executed in this range.
     ///
-    /// A gap does not count if the objects changed after it was recorded, because it says
-    /// nothing about the new objects. A gap does not count in a range for which `kernels.toml`
-    /// lists a stable kernel, because the mirror must have stable kernels.
+    /// A gap counts only while the objects are the same as when it was recorded. For changed
+    /// objects, a new run has to show which kernels are missing. A gap never counts in a range for
+    /// which `kernels.toml` lists a stable kernel: the mirror always has stable kernels, so a gap
+    /// cannot explain why no kernel of that range executed the object.
     fn gap(&self, object: &ObjectEntry, range: &Range) -> Option<&ExecutedGap> {
         let has_stable = self.stable.iter().any(|stable| {
             stable.architecture.byte_order() == object.byte_order && range.contains(stable.series)
@@ -143,7 +144,7 @@ impl Claims {
         Ok(problems)
     }
 
-    /// Describes each claim that only a gap excuses.
+    /// Describes each claim that holds only because of a gap.
     pub fn excused(&self) -> Result<Vec<String>> {
         let mut excused = Vec::new();
         for object in &self.manifest.objects {

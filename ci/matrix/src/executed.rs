@@ -11,7 +11,7 @@ use crate::release::Release;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Executed {
-    /// Kernels that the last complete run wanted and the mirror did not have.
+    /// Kernels that the last complete run should have booted, but that the mirror did not have.
     #[serde(rename = "gap", default)]
     pub gaps: Vec<ExecutedGap>,
     /// The kernels, oldest first.
@@ -19,7 +19,7 @@ pub struct Executed {
     pub kernels: Vec<ExecutedKernel>,
 }
 
-/// A kernel that a run wanted and the mirror did not have.
+/// A kernel that a run should have booted, but that the mirror did not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecutedGap {
@@ -93,8 +93,8 @@ impl Executed {
         self.kernels.sort_by_key(|kernel| (kernel.release(), kernel.name.clone()));
     }
 
-    /// Removes the kernels that executed no object of `manifest`. A kernel whose series left the
-    /// mirror therefore stays until the objects change.
+    /// Removes the kernels that executed none of the objects in `manifest`. A kernel whose series
+    /// has left the mirror therefore stays recorded until all objects have changed.
     pub fn remove_outdated(&mut self, manifest: &Manifest) {
         let is_current = |executed: &ExecutedObject| {
             manifest.objects.iter().any(|object| object.sha256 == executed.sha256)
@@ -104,7 +104,8 @@ impl Executed {
 }
 
 impl ExecutedKernel {
-    /// The kernel's release. It cannot fail, because [`Executed::parse`] checked the version.
+    /// The kernel's release. This function cannot fail, because [`Executed::parse`] checked the
+    /// version.
     pub fn release(&self) -> Release {
         Release::of_version(&self.version).expect("a version with a release")
     }

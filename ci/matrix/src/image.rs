@@ -13,19 +13,21 @@ use object::{Endianness, FileKind};
 use crate::kernels::Architecture;
 use crate::userland::Userland;
 
-/// The beginning of the last line that `/init` prints. The exit code of the tests follows it.
+/// The beginning of the last line that `/init` prints. The exit code of the tests follows on the
+/// same line.
 pub const END: &str = "kernel-matrix: end of tests, exit code";
-/// A separator line on the console. The output of `selection` follows the first one, the output
-/// of `selection --json` the second one, and the tests the third one.
+/// A separator line on the console. `/init` prints this line three times: before the output of
+/// `selection`, before the output of `selection --json`, and before the tests.
 pub const SELECTION: &str = "kernel-matrix: selection";
 
-/// Returns the folder of the checkout. The image contains the objects under the same path,
-/// because that path is compiled into the tests.
+/// Returns the folder of the checkout on this machine. The image contains the objects at the same
+/// path, because the path is compiled into the tests.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ci/matrix is in a checkout")
 }
 
-/// Writes the image for one kernel to the file `to`. `veth` is the kernel's module for veth.
+/// Writes the image for one kernel to the file `to`. `veth` is the file of that kernel's veth
+/// module.
 pub fn build(
     architecture: Architecture,
     userland: &Userland,
@@ -63,9 +65,9 @@ pub fn build(
     image.write(to)
 }
 
-/// Returns the script `/init`, which the kernel starts. Its output goes to the console. Panics
-/// and kernel warnings could interrupt the result lines of the tests, so the script prints them
-/// after the tests.
+/// Returns the script `/init`, which the kernel starts. The script's output goes to the console.
+/// Panics of the tests and kernel warnings could interrupt the result lines of the tests, so the
+/// script prints panics and warnings only after the tests.
 fn init(module: &str) -> String {
     let checkout = checkout().display();
     format!(
@@ -124,8 +126,8 @@ impl Image {
         }
     }
 
-    /// Adds a program as `/bin/<name>`, with its ELF interpreter and all libraries that it needs
-    /// directly or indirectly. `root` is the folder that contains the libraries.
+    /// Adds a program as `/bin/<name>`, with its ELF interpreter and all libraries that the program
+    /// needs directly or indirectly. `root` is the folder that contains the libraries.
     fn program(&mut self, root: &Path, name: &str, file: &Path) -> Result<()> {
         let content = fs::read(file).with_context(|| file.display().to_string())?;
         let (mut libraries, interpreter) = needs(&content)?;

@@ -21,7 +21,7 @@ pub struct Kernels {
     pub unexecuted: Vec<Unexecuted>,
 }
 
-/// A series of a stable suite. The run fails if the suite does not have it.
+/// A series of a stable suite. The run fails if the suite does not have the series.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stable {
@@ -58,8 +58,8 @@ pub enum Architecture {
     S390x,
 }
 
-/// The matrix's name for a kernel: the series, such as `6.12`, and the architecture unless it is
-/// amd64, such as `6.12-s390x`.
+/// The matrix's name for a kernel. For amd64 it is only the series, such as `6.12`. For another
+/// architecture, the architecture follows, as in `6.12-s390x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelName {
     pub series: Release,
@@ -80,7 +80,8 @@ impl Kernels {
         Ok(kernels)
     }
 
-    /// Returns every suite that this file names for kernels, with the kernels' architecture.
+    /// Returns every suite from which `kernels.toml` takes kernels, with the architecture of those
+    /// kernels.
     pub fn suites(&self) -> BTreeSet<(Architecture, &str)> {
         let stable = self.stable.iter().map(|stable| (stable.architecture, &*stable.suite));
         let backports = self.backports.iter().map(|source| (source.architecture, &*source.suite));

@@ -47,8 +47,8 @@ pub fn boot(
     };
     let ended = loop {
         let left = TIMEOUT.saturating_sub(started.elapsed());
-        // Only the end marker shows that the tests ended. QEMU's exit code does not depend on
-        // them.
+        // Only the end marker shows that the tests ended. QEMU's exit code does not depend on the
+        // tests.
         let Ok(line) = lines.recv_timeout(left) else { break false };
         append(&format!("{line}\n"))?;
         on_line(&line);
@@ -57,8 +57,8 @@ pub fn boot(
         }
     };
     let took = started.elapsed();
-    // If a test hangs, the console ends with its name and without a line feed. The reader sends
-    // this line only after QEMU has ended.
+    // If a test hangs, the console ends with the name of that test, without a line feed. The reader
+    // thread sends such an unfinished line only after QEMU has ended.
     drop(qemu);
     reader.join().ok();
     for line in lines.try_iter() {
@@ -105,8 +105,8 @@ fn start(architecture: Architecture, kernel: &Path, image: &Path, errors: &Path)
     // `--pdeathsig` lets the host's kernel kill QEMU when this process ends for any reason.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", program]);
-    // The CI machines have /dev/kvm, but these kernels do not run under KVM there. With more
-    // than one TCG thread the kernels occasionally panic.
+    // The CI machines have /dev/kvm, but these kernels do not run under KVM there. QEMU therefore
+    // emulates the CPUs (TCG). With more than one TCG thread, the kernels occasionally panic.
     qemu.args(["-M", machine, "-cpu", "max", "-accel", "tcg,thread=single", "-m", "768"]);
     qemu.args(["-smp", "2", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
     qemu.args([
@@ -125,7 +125,7 @@ struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // `kill` fails if the process has already ended. That is no error here.
+        // `kill` fails if the process has already ended. The failure is no error here.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -40,8 +40,8 @@ impl Mirror {
         Ok(packages)
     }
 
-    /// Drops the package lists that an earlier process fetched, so that the next query fetches
-    /// them again. Returns whether there were such lists.
+    /// Drops the package lists that an earlier process fetched, so that the next query fetches them
+    /// again. Returns whether it dropped any lists.
     pub fn update_old_lists(&self) -> Result<bool> {
         let mut opened = self.opened.borrow_mut();
         let before = opened.len();
@@ -56,7 +56,8 @@ impl Mirror {
 impl Index for Mirror {
     fn images(&self, architecture: Architecture, suite: &str) -> Result<Vec<Image>> {
         let apt = &self.packages(architecture, suite)?.apt;
-        // Metapackages such as linux-image-6.12-cloud-amd64 have fewer than three numbers.
+        // The pattern requires three numbers, to exclude metapackages such as
+        // linux-image-6.12-cloud-amd64.
         let flavour = architecture.flavour();
         let names = apt.search(&format!(r"^linux-image-[0-9]+\.[0-9]+\.[0-9]+[^ ]*-{flavour}$"))?;
         let images = apt.show(&names)?;

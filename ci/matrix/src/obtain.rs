@@ -26,10 +26,11 @@ pub struct KernelFiles {
 }
 
 /// Downloads everything that a selection needs. If something is missing or a download fails, the
-/// cause may be outdated package lists, so this function updates them and tries once more.
+/// cause may be outdated package lists, so this function updates the lists and tries once more.
 ///
 /// # Errors
-/// If a kernel is missing that must not be missing ([`Kernel::may_be_missing`]).
+/// If a kernel is missing whose [`Kernel::may_be_missing`] is false, or for any cause other than a
+/// missing package, such as a full disk.
 pub fn obtain(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<Obtained> {
     let first = attempt(mirror, kernels, selection);
     if first.as_ref().is_ok_and(|obtained| obtained.gaps.is_empty())
@@ -82,8 +83,9 @@ fn attempt(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<
     Ok(obtained)
 }
 
-/// Converts an error to a gap, if the mirror lacks a package and `kernel` may be missing.
-/// Returns `None` for other errors, such as a full disk; they fail the run.
+/// Converts an error to a gap if the error says that the mirror lacks a package, and if `kernel`
+/// may be missing. Otherwise returns `None`, and the error fails the run. An example is a full
+/// disk.
 fn gap_of(kernel: &Kernel, error: &Error) -> Option<Gap> {
     let Unavailable(reason) = error.downcast_ref().filter(|_| kernel.may_be_missing)?;
     Some(Gap {

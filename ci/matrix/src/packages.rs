@@ -94,7 +94,7 @@ fn keep_files(folder: &Path, prefixes: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Finds a file whose name begins with `prefix` in a package's folder or below it.
+/// Finds a file whose name begins with `prefix`, in `folder` or in a folder below.
 pub fn find_file(folder: &Path, prefix: &str) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -11,12 +11,13 @@ use crate::image::checkout;
 use crate::report::{Run, upstream};
 use crate::resolve::Gap;
 
-/// Records the kernels of `runs`, on which every check passed. Keeps the records of other
-/// kernels.
+/// Records the kernels of `runs`. Every check must have passed on each of these kernels. Keeps the
+/// records of other kernels.
 ///
-/// `gaps` are the gaps of a complete run. `None` keeps the recorded gaps, because a run of named
-/// kernels does not look for the others. `manifest` has to be read before the images are built:
-/// if the objects changed during the run, the run did not execute them.
+/// `gaps` are the gaps of a complete run. A run of named kernels looks for no other kernels, so it
+/// passes `None`, which keeps the recorded gaps. The caller has to read `manifest` before it builds
+/// the images. If the manifest differs at the end of the run, the objects changed in between, and
+/// the run did not execute the new objects.
 pub fn write(runs: &[Run], gaps: Option<&[Gap]>, manifest: &Manifest) -> Result<()> {
     ensure!(
         read_manifest()? == *manifest,
@@ -129,8 +130,8 @@ mod tests {
         assert_eq!(executed.kernels[1].package, "linux-image-7.3.4 7.3.4-1");
         assert_eq!(executed.gaps[0].objects_sha256, objects_digest(&manifest));
 
-        // A later complete run without gaps removes the gaps, but keeps the series that left the
-        // mirror.
+        // A later complete run without gaps removes the gaps, but keeps the kernels whose series
+        // have left the mirror.
         update(&mut executed, &[run("7.4", "7.4.1")], Some(&[]), &manifest).unwrap();
         let names: Vec<_> = executed.kernels.iter().map(|kernel| &*kernel.name).collect();
         assert_eq!((names, executed.gaps.len()), (vec!["6.18", "7.3", "7.4"], 0));

@@ -39,7 +39,8 @@ pub struct Outcome {
 /// Reads the results of a complete console into `outcome`.
 ///
 /// # Errors
-/// If the run failed. The error contains the reason, and `outcome` contains the checks anyway.
+/// If the run failed. The error contains the reason. Even then, `outcome` contains the results of
+/// the checks.
 pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     for line in console.lines() {
         if let Some((name, passed)) = check(line) {
@@ -54,7 +55,8 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     let failed: Vec<_> = outcome.checks.iter().filter(|(_, passed)| !**passed).collect();
     if !failed.is_empty() {
         let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
-        // The harness lists the failures twice: with their output, and by name.
+        // The harness lists the failures twice. The first list, which is used here, contains their
+        // output; the second contains only names.
         let details = console.split("\nfailures:\n").nth(1).unwrap_or_default();
         anyhow::bail!("failed: {}\n{}", names.join(", "), indented(details));
     }

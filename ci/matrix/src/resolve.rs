@@ -1,8 +1,8 @@
 //! Finds the packages of the kernels that a run boots.
 //!
-//! A stable suite must have its series; otherwise the run fails. A backports suite can lose a
-//! series, or lose the modules of a series while it still lists the image. A kernel that is
-//! missing for such a reason becomes a [`Gap`].
+//! If a stable suite lacks its series, the run fails. A backports suite can lose a whole series, or
+//! lose the modules of a series while it still lists the image. In both cases the missing kernel
+//! becomes a [`Gap`], and the run continues.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,11 +49,11 @@ pub struct Kernel {
     pub suite: String,
     /// The image's package comes first.
     pub packages: Vec<Package>,
-    /// Whether the kernel becomes a gap if it cannot be downloaded. Otherwise the run fails.
+    /// If this is true, a failed download of the kernel becomes a gap. If not, it fails the run.
     pub may_be_missing: bool,
 }
 
-/// A kernel that the matrix wants and the mirror does not have.
+/// A kernel that the run should boot, but that the mirror does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// A series, or a rank in a backports suite such as `newest of trixie-backports`.
@@ -72,7 +72,7 @@ pub struct Resolved {
 /// Finds the kernels of a selection.
 ///
 /// # Errors
-/// If a stable suite has no kernel of its series, or no suite has a series that was named.
+/// If a stable suite has no kernel of its series, or if no suite has a named series.
 pub fn resolve(index: &impl Index, kernels: &Kernels, selection: &Selection) -> Result<Resolved> {
     let mut resolved = Resolved::default();
     if let Selection::Named(names) = selection {
@@ -91,8 +91,8 @@ pub fn resolve(index: &impl Index, kernels: &Kernels, selection: &Selection) -> 
     }
     if *selection == Selection::All {
         for (architecture, suite) in kernels.suites() {
-            // If the suite cannot be listed, the loops above have already returned an error or
-            // added a gap.
+            // The loops above have listed the same suites. If they failed to list one, they have
+            // already returned an error or added a gap.
             let Ok(images) = index.images(architecture, suite) else { continue };
             for (series, image) in by_series(images) {
                 resolved.add(KernelName { series, architecture }, suite, image);
@@ -116,9 +116,9 @@ fn find_stable(index: &impl Index, stable: &Stable) -> Result<Kernel> {
     Ok(image.into_kernel(stable.name(), suite, false))
 }
 
-/// Finds a named kernel. If `kernels.toml` lists the series as stable, this function takes it
-/// from the listed suite, so that a series is the same kernel in every run. Otherwise it takes
-/// the newest image of all suites.
+/// Finds a named kernel. If `kernels.toml` lists the series as stable, this function takes the
+/// kernel from the suite listed there, so that a series means the same kernel in every run. For
+/// another series it takes the newest image of all suites.
 fn find_named(index: &impl Index, kernels: &Kernels, name: KernelName) -> Result<Kernel> {
     if let Some(stable) = kernels.stable.iter().find(|stable| stable.name() == name) {
         return find_stable(index, stable);
@@ -191,8 +191,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Adds a kernel that may be missing, or a gap if it cannot be booted. Returns whether it can
-    /// be booted.
+    /// Adds a kernel without which the run can continue. If the kernel cannot be booted, adds a gap
+    /// instead. Returns whether the kernel can be booted.
     fn add(&mut self, name: KernelName, suite: &str, image: Image) -> bool {
         let is_bootable = image.is_bootable();
         if self.has(name) {
@@ -221,8 +221,9 @@ impl Image {
         self.missing.is_empty()
     }
 
-    /// Returns a sort key; the image with the highest rank is used. A bootable image outranks a
-    /// newer image that cannot be booted, because mirrors lose packages.
+    /// Returns a sort key. Of several images of a series, the run boots the one with the highest
+    /// key. A bootable image outranks a newer image that cannot be booted, because a mirror can
+    /// lose some of an image's packages.
     fn rank(&self) -> (bool, Vec<u64>) {
         (self.is_bootable(), version_numbers(&self.package.version))
     }
@@ -232,7 +233,7 @@ impl Image {
     }
 }
 
-/// Returns the image with the highest rank of each series.
+/// Returns, for each series, the image with the highest rank.
 fn by_series(mut images: Vec<Image>) -> BTreeMap<Release, Image> {
     images.sort_by_key(Image::rank);
     images.into_iter().map(|image| (image.release, image)).collect()

@@ -20,8 +20,8 @@ use crate::report::{Outcome, Run};
 use crate::resolve::{Gap, Kernel, Selection};
 use crate::{image, machine, record, report};
 
-/// The number of virtual machines that run at the same time. Each keeps one CPU of the host busy,
-/// because it is emulated.
+/// The number of virtual machines that run at the same time. Each machine keeps one CPU of the host
+/// busy, because one thread emulates it.
 const PARALLEL_MACHINES: usize = 2;
 
 /// A kernel that is ready to boot.
@@ -134,7 +134,7 @@ fn build(obtained: Obtained, results: &Path) -> Result<Vec<Bootable>> {
 }
 
 /// Boots all kernels, [`PARALLEL_MACHINES`] at a time. Starts with the kernels for s390x, because
-/// their emulation is slowest.
+/// emulating s390x is slowest.
 fn boot_all(kernels: &[Bootable], results: &Path) -> Vec<Run> {
     let mut order: Vec<usize> = (0..kernels.len()).collect();
     order.sort_by_key(|&i| kernels[i].kernel.name.architecture == Architecture::Amd64);

@@ -1,5 +1,5 @@
-//! The programs inside a virtual machine: the tests, compiled for its architecture, and the
-//! commands that the tests and `/init` call.
+//! The programs inside a virtual machine: the tests, compiled for the machine's architecture, and
+//! the commands that the tests and `/init` call.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ pub struct UserlandPackages {
     root: PathBuf,
     busybox: PathBuf,
     ip: PathBuf,
-    /// A Rust compiler that compiles for the architecture; `None` uses the installed Rust.
+    /// A Rust compiler for the architecture; `None` if the installed Rust is used.
     compiler: Option<PathBuf>,
 }
 
@@ -41,7 +41,8 @@ impl UserlandPackages {
     ) -> Result<UserlandPackages> {
         let packages = mirror.packages(architecture, &kernels.userland_suite)?;
         match architecture {
-            // The tests are linked with this machine's own libraries.
+            // For amd64, the tests are compiled by this machine's Rust and linked with its
+            // libraries.
             Architecture::Amd64 => {
                 ensure!(
                     cfg!(target_arch = "x86_64"),
@@ -81,7 +82,7 @@ impl UserlandPackages {
 }
 
 /// Runs cargo and returns the executable `name` that it built. The build uses optimisations,
-/// because emulation is slow.
+/// because the emulated machine is slow.
 fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let flags = ["--quiet", "--locked", "--release", "--package", "kernel-tests"];
@@ -95,15 +96,15 @@ fn cargo(shell: &Shell, name: &str, command: &[&str], target: &[&str]) -> Result
 }
 
 /// Unpacks Debian's Rust compiler with a standard library for another architecture, because the
-/// rustup of this machine may not have that library. Returns a script that starts the compiler
-/// with the C library of its own suite.
+/// rustup of this machine may not have that library. Returns a script that runs this compiler on
+/// the C library of the same Debian suite, not on this machine's.
 fn rust(mirror: &Mirror, suite: &str, architecture: Architecture) -> Result<PathBuf> {
     let here = mirror.packages(Architecture::Amd64, suite)?;
     let there = mirror.packages(architecture, suite)?;
     let (rustc, library) = (here.apt.find("rustc")?, there.apt.find("libstd-rust-dev")?);
     if rustc.version != library.version {
-        // In a suite under development, the architectures may have different versions for a
-        // while.
+        // In a suite under development, two architectures may have different versions of a package
+        // for a while.
         bail!(Unavailable(format!(
             "{suite} has rustc {}, but version {} of its standard library for {architecture}",
             rustc.version, library.version
@@ -114,8 +115,8 @@ fn rust(mirror: &Mirror, suite: &str, architecture: Architecture) -> Result<Path
     let root = here.unpack_together(&compiler)?;
     let triple = format!("usr/lib/rustlib/{architecture}-unknown-linux-gnu");
     let library = there.unpack(&library, &[])?.join(&triple);
-    // Write both files in every run: they contain the path of the cache, which may have moved
-    // since the compiler was unpacked.
+    // Write the link and the script in every run. Both contain the path of the cache, and the cache
+    // may have moved since the compiler was unpacked.
     let (link, script) = (root.join(&triple), root.join("rustc-here"));
     fs::remove_file(&link).ok();
     std::os::unix::fs::symlink(library, link)?;
@@ -145,7 +146,8 @@ fn cross_environment(compiler: &Path, root: &Path) -> Result<Shell> {
     shell.set_var("PKG_CONFIG_ALLOW_CROSS", "1");
     shell.set_var("PKG_CONFIG_LIBDIR", pkg_config);
     shell.set_var("PKG_CONFIG_SYSROOT_DIR", root);
-    // If two compilers shared a target folder, cargo would rebuild everything at each change.
+    // If two compilers shared a target folder, cargo would rebuild everything at each switch
+    // between the compilers.
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     shell.set_var("CARGO_TARGET_DIR", format!("{target}/matrix/s390x"));
     Ok(shell)

@@ -1,5 +1,5 @@
 //! The listing of the loader's public API: a text with one line for each item. The listing is
-//! checked in, so a commit that changes the API also changes that file.
+//! checked in, so a commit that changes the API also changes the listing.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,13 @@ const HEADER: &str = "\
 # automatic traits except Send and Sync.
 ";
 
-/// Traits that the listing leaves out: the compiler implements them, and they do not help users
-/// of a type.
+/// Traits that the listing leaves out, because the compiler implements them automatically and they
+/// do not help users of a type.
 const UNLISTED_TRAITS: [&str; 6] =
     ["Freeze", "RefUnwindSafe", "StructuralPartialEq", "Unpin", "UnsafeUnpin", "UnwindSafe"];
 
-/// Fails unless this machine has Linux and [`RUST_VERSION`]. Otherwise its listing would differ
-/// from the checked-in one without a change of the API.
+/// Fails unless this machine runs Linux and has Rust [`RUST_VERSION`]. On other machines the
+/// listing would differ from the checked-in file even if the API has not changed.
 pub fn check_machine() -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "needs Linux: other platforms have no XDP");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -50,8 +50,8 @@ pub fn listing(workspace: &Workspace) -> Result<String> {
     let loader = public_api(workspace, "laminar-xdp")?;
     let prebuilt = public_api(workspace, "laminar-xdp-prebuilt")?;
     let mut lines = lines_of(&loader);
-    // The loader re-exports some types of laminar-xdp-prebuilt. Only these are part of the
-    // loader's public API.
+    // The loader re-exports some types of laminar-xdp-prebuilt. Only the re-exported types are part
+    // of the loader's public API.
     let exported: Vec<String> = lines
         .iter()
         .filter_map(|line| line.strip_prefix("pub use laminar_xdp::"))
@@ -82,7 +82,8 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Returns the lines that only one of the texts has: `-` for `old`, `+` for `new`.
+/// Returns the lines that only one of the two texts contains: after `-` the lines of `old`, after
+/// `+` the lines of `new`.
 fn difference(old: &str, new: &str) -> String {
     let only = |text: &str, other: &str, sign: char| -> Vec<String> {
         let lines = text.lines().filter(|line| !other.lines().any(|other| other == *line));
@@ -100,17 +101,19 @@ fn public_api(workspace: &Workspace, package: &str) -> Result<PublicApi> {
 }
 
 fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
-    // This command needs its own target folder: it sets RUSTC_BOOTSTRAP, on which build scripts
-    // depend, so in a shared folder cargo would rebuild their crates at each change.
+    // This command sets RUSTC_BOOTSTRAP, and some build scripts depend on that variable. If this
+    // command shared a target folder with other builds, cargo would rebuild the crates of these
+    // scripts at each switch between this command and another build.
     let folder = target.join("public-api");
     let mut command = cargo();
     command.args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"]);
     command.args(["--package", package]).arg("--target-dir").arg(&folder);
     command.args(["--", "-Zunstable-options", "--output-format=json", "--cap-lints=allow"]);
-    // JSON output is unstable. This variable enables it in the stable compiler.
+    // The JSON output is an unstable feature. RUSTC_BOOTSTRAP enables unstable features in the
+    // stable compiler.
     command.env("RUSTC_BOOTSTRAP", "1");
-    // The caller may have set these for its own build. They can change the API, or the folder to
-    // which rustdoc writes the JSON.
+    // The caller may have set these variables for its own build. They can change the API, or the
+    // folder to which rustdoc writes the JSON.
     for variable in [
         "RUSTFLAGS",
         "RUSTDOCFLAGS",
@@ -125,8 +128,9 @@ fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
     Ok(folder.join("doc").join(package.replace('-', "_")).with_extension("json"))
 }
 
-/// Returns a line for each item, except the items that [`HEADER`] excludes. Moving a method to
-/// another `impl` block of the same type does not change the lines.
+/// Returns a line for each item, except the items that [`HEADER`] excludes. The methods of adjacent
+/// `impl` blocks are sorted together, so moving a method from one such block to another does not
+/// change the lines.
 fn lines_of(api: &PublicApi) -> Vec<String> {
     let shown: HashMap<_, _> = api.items().map(|item| (item.id(), item.to_string())).collect();
     let mut lines = Vec::new();
@@ -149,7 +153,7 @@ fn lines_of(api: &PublicApi) -> Vec<String> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// The kind of `impl` block that a line begins.
+/// The kind of `impl` block that a line begins; `None` if it begins no `impl` block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ImplBlock {
     None,
@@ -176,7 +180,7 @@ fn is_unlisted(line: &str) -> bool {
 }
 
 /// Whether a line declares the type `path` of laminar-xdp-prebuilt, a member of that type, or a
-/// trait implementation for it.
+/// trait implementation for that type.
 fn is_about(line: &str, path: &str) -> bool {
     let subject = match line.split_once(" for ") {
         Some((implementation, subject)) if implementation.starts_with("impl") => subject,

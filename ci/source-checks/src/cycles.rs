@@ -1,13 +1,13 @@
-//! Finds cycles: modules of one folder that need each other, directly or through other modules.
-//! A module includes the modules in its own folder. References to items that a folder's `mod.rs`
-//! defines do not count.
+//! Finds cycles: modules of one folder that need each other, directly or through other modules. A
+//! module counts together with all modules in its own folder. References to items that a folder's
+//! `mod.rs` defines do not count.
 
 use std::collections::BTreeMap;
 
 use crate::modules::{Crate, Reference};
 
-/// For each module of a folder, the modules of the same folder that it needs, with one example
-/// of a reference.
+/// For each module of one folder: the modules of that folder that it needs. Each needed module
+/// comes with one reference as an example.
 type Needs = BTreeMap<String, BTreeMap<String, Reference>>;
 
 /// Describes each cycle, with a file and line for each step.
@@ -25,8 +25,8 @@ pub fn cycles(crate_: &Crate) -> Vec<String> {
     folders.iter().flat_map(|(folder, needs)| cycles_of(folder, needs)).collect()
 }
 
-/// Describes the cycles of one folder: for each module, the shortest cycle that contains it.
-/// Reports each cycle once.
+/// Describes the cycles of one folder. Searches a shortest cycle through each module. If the search
+/// finds the same cycle for several modules, the cycle is described only once.
 fn cycles_of(folder: &[String], needs: &Needs) -> Vec<String> {
     let mut found: Vec<Vec<&str>> = Vec::new();
     for start in needs.keys() {

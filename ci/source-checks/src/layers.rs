@@ -12,8 +12,9 @@ pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
         without_layer.map(|module| format!("the module {module} has no layer")).collect();
     for reference in crate_.references() {
         let Some(from) = reference.from.first() else { continue };
-        // A reference violates the rule if either the module in the written path or the module
-        // that defines the item is higher. They differ for re-exports.
+        // A reference violates the rule if the top-level module in the written path is higher, or
+        // if the one that defines the item is higher. For a re-exported item, these are two
+        // different modules.
         let [written, leads_to] = [&reference.path, &reference.to].map(|path| path.first());
         for to in [written, leads_to] {
             let to = to.map(String::as_str).filter(|to| crate_.top_modules().any(|it| it == *to));
@@ -28,7 +29,7 @@ pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
             }
         }
     }
-    // A line that names several items of a module is one violation.
+    // If one line names several items of a module, report the violation only once.
     violations.dedup();
     violations
 }

@@ -1,5 +1,5 @@
-//! Rules for the source code of this repository. The tests of this crate apply them, and
-//! name the file and the line of each violation.
+//! Rules for the source code of this repository. The tests of this crate apply the rules, and name
+//! the file and the line of each violation.
 //!
 //! | module | content |
 //! |---|---|

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Returns the attributes in the source files below `folder` that name a lint. Each has the form
-/// `file: attribute`, with the file relative to `folder`.
+/// Returns the attributes in the source files below `folder` that name a lint. Each result has the
+/// form `file: attribute`. The file is relative to `folder`.
 pub fn attributes(folder: &Path, lint: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in source_files(folder)? {

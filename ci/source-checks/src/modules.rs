@@ -22,7 +22,7 @@ pub struct Crate {
 #[derive(Default)]
 struct Module {
     file: PathBuf,
-    /// The names that `use` declarations bind in this module, with the paths as written.
+    /// The names that `use` declarations bind in this module, each with the path as written.
     names: BTreeMap<String, Vec<String>>,
     /// Every path in this module that may name an item of another module, as written.
     paths: Vec<Located>,
@@ -35,7 +35,7 @@ pub struct Reference {
     pub from: ModulePath,
     /// The written path, relative to the crate's root.
     pub path: Vec<String>,
-    /// The module that defines the named item. Re-exports are followed.
+    /// The module that defines the named item, even if the written path leads through a re-export.
     pub to: ModulePath,
     file: PathBuf,
     line: usize,
@@ -138,8 +138,8 @@ impl Crate {
         Ok(())
     }
 
-    /// Converts a path that is written in `module` to a path from the root; `None` if it names an
-    /// item of another crate.
+    /// Converts a path that is written in `module` to a path from the root; `None` if the path
+    /// names an item of another crate.
     fn absolute(&self, module: &ModulePath, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let child = || [&module[..], std::slice::from_ref(first)].concat();
@@ -149,9 +149,9 @@ impl Crate {
             "super" => module.split_last()?.1.to_vec(),
             _ if self.modules.contains_key(&child()) => child(),
             name => {
-                // The first name may be bound by a `use` declaration. `use name;` and
-                // `use name::name;` bind the name with which their own path begins, so it is the
-                // name of another crate.
+                // A `use` declaration may bind the first name. If the path of that declaration
+                // begins with the same name, as in `use name;` and `use name::name;`, the name is
+                // another crate.
                 let bound = self.modules.get(module)?.names.get(name)?;
                 if bound.first() == Some(first) {
                     return None;
@@ -182,8 +182,8 @@ impl Crate {
             let bound = self.modules.get(&module).and_then(|module| module.names.get(segment));
             let bound = bound.and_then(|path| self.absolute(&module, path));
             return match bound {
-                // The depth is limited, because `use` declarations can refer to each other in a
-                // cycle.
+                // `use` declarations can refer to each other in a cycle, so the recursion is
+                // limited.
                 Some(bound) if depth < 16 => {
                     self.resolve(&[&bound[..], &path[at + 1..]].concat(), depth + 1)
                 }

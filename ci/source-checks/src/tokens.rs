@@ -1,13 +1,14 @@
 //! Reads one source file as tokens, and finds the modules that it declares, the names that its
-//! `use` declarations bind, and the paths that name items of the crate. Because it reads tokens,
-//! it also finds paths inside macros.
+//! `use` declarations bind, and the paths that name items of the crate. Because this module reads
+//! tokens and not parsed items, it also finds paths inside macros.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The content of one module, without the content of the modules that it declares.
+/// The declarations and paths of one module. A module declared inside it in braces has a [`Source`]
+/// of its own.
 #[derive(Debug, Default)]
 pub struct Source {
-    /// The modules that the module declares.
+    /// The modules that this module declares.
     pub modules: Vec<Declaration>,
     /// The `use` declarations.
     pub uses: Vec<Use>,
@@ -87,7 +88,8 @@ impl Source {
         }
     }
 
-    /// Reads `name;` or `name { .. }`. Returns the tokens after it.
+    /// Reads a module declaration after its `mod`: `name;` or `name { .. }`. Returns the tokens
+    /// after the declaration.
     fn read_module<'a>(
         &mut self,
         tokens: &'a [TokenTree],
@@ -105,8 +107,8 @@ impl Source {
         rest
     }
 
-    /// Reads the tree of a `use` declaration. `before` are the parts of the path outside of the
-    /// current braces.
+    /// Reads the tree of a `use` declaration. `before` contains the parts of the path that precede
+    /// the enclosing braces, outermost first.
     fn read_use(&mut self, before: &[Located], tree: &[TokenTree]) {
         let (path, rest) = read_path(&[], tree);
         let mut before = before.to_vec();
@@ -141,8 +143,8 @@ impl Source {
     }
 }
 
-/// Reads a path such as `a::b::c`. `first` contains its first token if that was already read,
-/// and is empty otherwise. Returns the path and the tokens after it.
+/// Reads a path such as `a::b::c`. `first` contains the path's first token if the caller has
+/// already read it, and is empty otherwise. Returns the path and the tokens after it.
 fn read_path<'a>(first: &[TokenTree], mut tokens: &'a [TokenTree]) -> (Located, &'a [TokenTree]) {
     let line = first.iter().chain(tokens).next().map_or(0, |token| token.span().start().line);
     let mut segments: Vec<String> = first.iter().map(ToString::to_string).collect();
@@ -162,7 +164,8 @@ fn read_path<'a>(first: &[TokenTree], mut tokens: &'a [TokenTree]) -> (Located, 
     (Located { segments, line }, tokens)
 }
 
-/// Returns the value of the attribute content `path = ".."`; `None` for other attributes.
+/// Returns the value of an attribute `path = ".."`, given the tokens inside its brackets; `None`
+/// for other attributes.
 fn value_of_path(attribute: TokenStream) -> Option<String> {
     let tokens: Vec<TokenTree> = attribute.into_iter().collect();
     match &tokens[..] {

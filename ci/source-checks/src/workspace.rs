@@ -41,8 +41,9 @@ pub struct Target {
 }
 
 impl Workspace {
-    /// Runs `cargo metadata` for the workspace of the current folder. In this crate's tests, the
-    /// current folder is the crate's own. Needs no network.
+    /// Runs `cargo metadata` for the workspace that contains the current folder. Cargo runs this
+    /// crate's tests in the crate's folder, so the tests read this repository's workspace. Needs no
+    /// network.
     pub fn read() -> Result<Workspace> {
         let output = cargo()
             .args(["metadata", "--no-deps", "--format-version=1"])
@@ -54,7 +55,7 @@ impl Workspace {
     }
 }
 
-/// Returns a command for the cargo that runs this program.
+/// Returns a command for the cargo that started this program, or for the cargo in PATH.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

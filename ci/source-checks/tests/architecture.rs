@@ -1,5 +1,5 @@
-//! Checks the layers of the loader, that only its module `sys` has unsafe code, and that no
-//! crate has a cycle of modules.
+//! Checks three rules: no module of the loader uses a module of a higher layer, only the loader's
+//! module `sys` may contain unsafe code, and no crate has a cycle of modules.
 
 use anyhow::{Context, Result, ensure};
 use source_checks::cycles::cycles;
@@ -11,7 +11,7 @@ use source_checks::workspace::Workspace;
 /// The top-level modules of the loader, from the highest layer to the lowest. A module may use
 /// the modules of its own layer and of lower layers.
 const LOADER_LAYERS: &[&[&str]] = &[
-    // On platforms without XDP, `unsupported` replaces all modules from here down to `sys`.
+    // On platforms without XDP, `unsupported` replaces all modules from `inspect` down to `sys`.
     &["inspect", "unsupported"],
     &["ingest"],
     &["xdp"],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use source_checks::workspace::Workspace;
 
-/// Cargo and clippy check the Rust version only of packages that declare one.
+/// Cargo and clippy check the Rust version of a package only if the package declares one.
 #[test]
 fn every_package_declares_the_same_rust_version() -> Result<()> {
     let packages = Workspace::read()?.packages;

@@ -1,5 +1,6 @@
-//! Checks that the checked-in listing of the loader's public API is current. The listing requires
-//! one version of Rust. With another version the test is ignored, and its output says why.
+//! Checks that the checked-in listing of the loader's public API is current. Only Rust
+//! `api::RUST_VERSION` on Linux can generate the listing. Elsewhere the test is ignored, and the
+//! test's output gives the reason.
 
 use std::process::ExitCode;
 

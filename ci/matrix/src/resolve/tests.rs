@@ -2,7 +2,8 @@ use anyhow::{Context, Result};
 
 use super::*;
 
-/// A mirror in memory. If a suite has no entry, its package list cannot be fetched.
+/// A mirror in memory. A suite without an entry behaves like a suite whose package list cannot be
+/// fetched.
 #[derive(Clone)]
 struct FakeIndex(BTreeMap<(Architecture, &'static str), Vec<Image>>);
 
@@ -25,7 +26,7 @@ impl FakeIndex {
         self.suite(suite).retain(|image| image.release.to_string() != series);
     }
 
-    /// Removes the modules of a series, and leaves its images.
+    /// Removes the modules of a series, and leaves the images of that series.
     fn remove_modules(&mut self, suite: &str, series: &str) {
         let images = self.suite(suite).iter_mut();
         for image in images.filter(|image| image.release.to_string() == series) {
@@ -105,7 +106,7 @@ fn a_backports_series_that_left_is_replaced_by_the_next_older_series() {
     let mut index = index();
     index.remove("trixie-backports", "7.3");
     let resolved = resolve_from(&index, Selection::Default).unwrap();
-    // 7.0 is older than 7.2 and newer than 6.18, but cannot be booted.
+    // 7.0 is newer than 6.18, but cannot be booted, so 6.18 is the second kernel.
     assert_eq!(names(&resolved), ["5.10", "6.1", "6.12", "7.2", "6.18", "6.12-s390x"]);
     assert_eq!(
         gaps(&resolved),
@@ -192,7 +193,7 @@ fn every_series_of_the_mirror_can_be_named() {
     let resolved = named(&index, &["6.17", "6.12-s390x", "6.17", "5.10"]).unwrap();
     assert_eq!(names(&resolved), ["6.17", "6.12-s390x", "5.10"]);
     assert!(resolved.kernels.iter().all(|kernel| !kernel.may_be_missing));
-    // bullseye-security has 6.1 too, but kernels.toml takes it from bookworm-security.
+    // bullseye-security also has 6.1, but kernels.toml lists 6.1 for bookworm-security.
     assert_eq!(named(&index, &["6.1"]).unwrap().kernels[0].suite, "bookworm-security");
 }
 
