@@ -277,8 +277,8 @@ impl Ingest {
         Ok(stats)
     }
 
-    /// Reads the counters of XDP and of the sockets' filters for each CPU, with bytes.
-    /// Counters that are 0 are left out. With classic BPF the filters count nothing.
+    /// Reads the counters of XDP and of the sockets' filters for each CPU, in packets and in
+    /// bytes. Counters that are 0 are left out. With classic BPF the filters count nothing.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel does not answer.

@@ -49,9 +49,9 @@ struct Inventory {
 /// program. No interface can have this name.
 const NO_XDP: &str = "/";
 
-/// How many descriptors follow for the loaded socket programs (first constant) and for an XDP
-/// program (second constant).
+/// How many descriptors are sent for the loaded socket programs.
 const SOCKET_PROGRAM_DESCRIPTORS: usize = 5;
+/// How many descriptors are sent for an XDP program.
 const XDP_DESCRIPTORS: usize = 5;
 
 struct XdpInventory {
