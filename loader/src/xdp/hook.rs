@@ -9,8 +9,8 @@ use crate::config::XdpAttachMode;
 use crate::ids::InterfaceIndex;
 use crate::sys::{bpf, xdp_attach};
 
-/// The netlink flag of a mode. Every mode except generic maps to native. No other mode gets here:
-/// the configuration refuses offload, and the caller has replaced auto with native or generic.
+/// The netlink flag of a mode. Only native and generic get here: the configuration refuses
+/// offload, and the caller has replaced auto with native or generic.
 pub fn mode_flag(mode: XdpAttachMode) -> u32 {
     match mode {
         XdpAttachMode::Generic => libbpf::XDP_FLAGS_SKB_MODE,

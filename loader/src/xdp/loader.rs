@@ -252,8 +252,9 @@ impl XdpLoader {
         self.interface.steers()
     }
 
-    /// Whether the kernel detaches the program from [`XdpConfig::interface`] when the
-    /// process ends (with a bpf_link, Linux 5.9). If false, the program stays attached.
+    /// Whether the kernel detaches the program from [`XdpConfig::interface`] when the process
+    /// ends. True if a bpf_link holds the program, which needs Linux 5.9. If false, the program
+    /// stays attached after the process has ended.
     pub fn detaches_on_exit(&self) -> bool {
         self.interface.detaches_on_exit()
     }

@@ -167,9 +167,9 @@ impl Ingest {
     ///
     /// Some properties stay as the running process has them, even if this configuration differs:
     /// the sizes of the receive buffers and of the CPU queues, the XDP mode, and whether XDP
-    /// steers. The running program and its port stay under two conditions: none of this process's
-    /// objects can replace the program, and this configuration has no limits, lists, samples or
-    /// further ports.
+    /// steers. The running program and its port stay if both conditions hold: none of this
+    /// process's objects can replace the program, and this configuration has no limits, lists,
+    /// samples or further ports.
     ///
     /// This configuration decides whether XDP is used at all. If only the running process uses
     /// XDP, its program is detached, its counters end, and datagrams in its CPU queues may be
