@@ -82,8 +82,8 @@ impl Refusal<'_> {
                 AttachError::Final,
                 format!("{name} was removed meanwhile; `ip link` lists the interfaces"),
             ),
-            // EOPNOTSUPP with another text means that the driver refuses its present settings. A
-            // later arm handles that.
+            // EOPNOTSUPP with another text means that the driver refuses its present settings. The
+            // arms below handle that.
             Some(libc::EOPNOTSUPP)
                 if message.is_empty() || message.contains("does not support XDP") =>
             {
