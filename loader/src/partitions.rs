@@ -24,7 +24,7 @@ impl Partitions {
     /// `None`.
     pub fn new(wanted: Option<u32>, cpus: &[u32]) -> Result<Partitions, XdpError> {
         check_cpus(cpus)?;
-        // The check above allows fewer than 65,536 CPUs.
+        // `check_cpus` allows fewer than 65,536 CPUs, so the number fits into 32 bits.
         let count = partition_count(wanted, cpus.len() as u32)?;
         Ok(Partitions { cpus: cpus.to_vec(), count })
     }
@@ -42,7 +42,7 @@ impl Partitions {
         &self.cpus
     }
 
-    /// The CPUs with their positions.
+    /// The CPUs with their positions in the list of CPUs.
     pub fn indexed_cpus(&self) -> impl Iterator<Item = (CpuIndex, CpuId)> + '_ {
         (0..).map(CpuIndex::new).zip(self.cpus.iter().copied().map(CpuId::new))
     }
@@ -72,7 +72,7 @@ impl Partitions {
         position.map(|position| CpuIndex::new(position as u16)).ok_or_else(unknown)
     }
 
-    /// The number of slots that a map keyed by CPU id needs.
+    /// The number of slots that a map needs if CPU ids are its keys.
     pub fn cpu_slots(&self) -> u32 {
         self.cpus.iter().max().map_or(1, |highest| highest + 1)
     }
@@ -80,8 +80,8 @@ impl Partitions {
     /// Creates the queue of each CPU.
     pub fn create_queues(&self, cpu_map: &Map, queue_size: u32) -> Result<(), XdpError> {
         let mut value = queue_size.to_ne_bytes().to_vec();
-        // The second half of an 8-byte value is the descriptor of a program that runs on the
-        // other CPU. 0 means no program.
+        // The second half of an 8-byte value is the descriptor of a program that runs on the CPU
+        // of this queue. 0 means no program.
         value.resize(cpu_map.value_size(), 0);
         self.cpus.iter().try_for_each(|cpu| {
             cpu_map.update(*cpu, &value).map_err(|error| {
@@ -91,9 +91,10 @@ impl Partitions {
         })
     }
 
-    /// Writes the entry of each partition. A partition that has an owner in the table keeps it,
-    /// because sockets may already use this table; the others get their initial owner. Without
-    /// queues XDP passes valid packets, and only the sockets use the owners.
+    /// Writes the entry of each partition. A partition that already has an owner in the table
+    /// keeps that owner, because sockets may use the table already. The other partitions get
+    /// their initial owner. Without queues, XDP passes valid packets, and only the sockets use
+    /// the owners.
     pub fn fill_table(&self, table: &Map, with_queues: bool) -> Result<(), XdpError> {
         self.all().try_for_each(|partition| {
             let socket = match read_socket(table, partition)? {
@@ -109,8 +110,8 @@ impl Partitions {
 /// One partition's entry in the table, `struct laminar_owner`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The CPU to whose queue XDP redirects the partition's packets. If `None`, XDP passes
-    /// them.
+    /// The CPU to whose queue XDP redirects the partition's packets. If `None`, XDP passes these
+    /// packets.
     pub queue: Option<CpuId>,
     /// The CPU whose socket receives the datagrams. Exception: if the kernel processes a
     /// datagram on the CPU of `queue`, that CPU's socket receives it.
@@ -124,7 +125,7 @@ fn read_socket(table: &Map, partition: Partition) -> Result<Option<CpuId>, XdpEr
         XdpError::kernel(format!("read the owner of partition {partition}"), error)
     })?;
     let socket = entry.get(offset..offset + 2).and_then(|bytes| bytes.try_into().ok());
-    // The table holds id + 1, so that 0 means "none".
+    // The table stores the CPU's id plus 1, so that 0 means "no CPU".
     let id = socket.and_then(|bytes| u32::from(u16::from_ne_bytes(bytes)).checked_sub(1));
     Ok(id.map(CpuId::new))
 }

@@ -1,7 +1,7 @@
 //! The same public API for platforms without XDP. Programs compile, and every call that opens or
 //! loads something returns [`XdpError::UnsupportedPlatform`].
 //!
-//! No value of these types can exist, so the methods cannot be called.
+//! No value of the types in this module can exist, so their methods cannot be called.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,8 +25,8 @@ fn unsupported<T>() -> Result<T, XdpError> {
     Err(XdpError::UnsupportedPlatform { platform: std::env::consts::OS })
 }
 
-/// Declares types that no value can have, and their methods. The receiver of a method is written
-/// with its type (`self: &Self`), so that one rule covers all kinds of receivers.
+/// Declares types that no value can have, and their methods. A method's receiver is written with
+/// its type (`self: &Self`), so that one macro rule covers all kinds of receivers.
 macro_rules! impossible {
     ($(
         $(#[$of_type:meta])*
@@ -91,7 +91,8 @@ impossible! {
         fn program_id(self: &Self) -> Result<u32, XdpError>;
     }
 
-    /// What can be changed while the program runs.
+    /// Changes the filters of the running program, and reads samples of the packets that it
+    /// drops.
     XdpControls {
         fn ports(self: &Self) -> Result<Vec<u16>, XdpError>;
         fn set_ports(self: &Self, ports: &[u16]) -> Result<(), XdpError>;

@@ -12,34 +12,37 @@ use crate::ingest::sockets::classic_bpf;
 use crate::object::{LoadedXdp, redirect_program};
 use crate::sys::{bpf, socket, thread};
 
-/// The EtherType for local experiments (IEEE 802), which no other program listens for.
+/// An EtherType that IEEE 802 reserves for local experiments. No other program listens for it.
 const ETHER_TYPE: u16 = 0x88b5;
-/// The shortest Ethernet frame, without its checksum.
+/// The length in bytes of the shortest Ethernet frame, without its checksum.
 const FRAME: usize = 60;
 const HEADER: usize = 14;
 
-/// How long to wait for a CPU's queue if the kernel cannot report that it is drained. A
-/// queue holds some thousand packets, which a CPU processes in milliseconds.
+/// How long to wait until a CPU has drained its queue, if the kernel cannot report that the queue
+/// is drained. A queue holds some thousand packets, and a CPU processes that many within
+/// milliseconds.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(200);
 /// How long to wait for one marker frame before sending another.
 const RESEND_AFTER: Duration = Duration::from_millis(20);
-/// How long to send markers in all. A queue that takes longer is stuck.
+/// How long to keep sending marker frames in all. A queue that is not drained by then is stuck.
 const MARKER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until every program that was running has ended. The packets that it redirected are
-/// then in their queues.
+/// Waits until every BPF program that is running now, on any CPU, has ended. By then the packets
+/// that these programs redirected are in their queues.
 pub fn running_programs() {
     if thread::wait_for_running_programs().is_err() {
-        // The kernel refuses membarrier(2) if CPUs run without a tick (`nohz_full`). One poll
-        // of a network card, with its programs, takes some milliseconds.
+        // The kernel refuses membarrier(2) if CPUs run without a tick (`nohz_full`). Sleeping is
+        // enough then: the kernel runs the programs while it polls a network card, and one poll
+        // takes some milliseconds.
         std::thread::sleep(QUEUE_PATIENCE);
     }
 }
 
-/// Waits until a CPU has processed the packets in its queue. Returns false if that takes
-/// longer than `MARKER_PATIENCE`.
+/// Waits until a CPU has processed the packets that are in its queue now. Returns false if that
+/// takes longer than `MARKER_PATIENCE`.
 pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
-    // The CPU may reorder within one batch, so the marker is sent twice.
+    // The CPU may reorder packets within one batch, so the first marker may overtake packets. The
+    // second marker is sent after the first has arrived, so it is in a later batch.
     match send_marker(loaded, cpu).and_then(|()| send_marker(loaded, cpu)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => false,
@@ -52,9 +55,9 @@ pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
     }
 }
 
-/// Puts a marker frame at the end of the queue and waits until the CPU has taken it out:
-/// a packet socket then receives it. Needs Linux 5.18 and CAP_NET_RAW. The frame belongs to
-/// the loopback interface and reaches no network.
+/// Puts a marker frame at the end of the CPU's queue, and waits until a packet socket receives
+/// the frame: the CPU has then taken the frame out of the queue. Needs Linux 5.18 and
+/// CAP_NET_RAW. The frame belongs to the loopback interface, so it reaches no network.
 fn send_marker(loaded: &LoadedXdp, cpu: CpuId) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -70,7 +73,7 @@ fn send_marker(loaded: &LoadedXdp, cpu: CpuId) -> io::Result<()> {
     let program = redirect_program(&loaded.cpu_map, cpu, loaded.multi_buffer)?;
     let deadline = Instant::now() + MARKER_PATIENCE;
     while Instant::now() < deadline {
-        // Sent repeatedly, because a full queue drops the frame.
+        // The frame is sent repeatedly, because a full queue drops it.
         if !bpf::run_live(program.as_fd(), &frame)? {
             return Err(io::ErrorKind::Unsupported.into());
         }

@@ -26,7 +26,7 @@ pub struct Mailboxes {
 }
 
 impl Mailboxes {
-    /// A mailbox for each CPU. Each watches the CPU's socket.
+    /// Makes a mailbox for each CPU. Each mailbox watches the socket of its CPU.
     pub fn new(sockets: &[Arc<UdpSocket>]) -> Result<Mailboxes, XdpError> {
         let boxes = sockets.iter().map(|socket| Mailbox::new(socket)).collect::<io::Result<_>>();
         let boxes = boxes.map_err(|error| XdpError::TooManySockets {
@@ -59,36 +59,38 @@ impl Mailboxes {
         self.handed_on.load(Ordering::Relaxed)
     }
 
-    /// How many of [`Mailboxes::handed_on`] were handed on by a CPU that is not the first
-    /// owner of their partition.
+    /// How many of the datagrams in [`Mailboxes::handed_on`] came from the receiver of a CPU that
+    /// is not the first owner of the datagram's partition.
     pub fn misplaced(&self) -> u64 {
         self.misplaced.load(Ordering::Relaxed)
     }
 
-    /// How many of [`Mailboxes::handed_on`] were dropped because the mailbox was full.
+    /// How many of the datagrams in [`Mailboxes::handed_on`] were dropped because the receiving
+    /// mailbox was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// One CPU's mailbox. It outlives the CPU's receiver, so that the next receiver gets the
-/// datagrams that are left in it.
+/// One CPU's mailbox. The mailbox outlives the CPU's receiver, so that the CPU's next receiver
+/// gets the datagrams that are left in the mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
     in_use: AtomicBool,
-    /// Whether `mail` may hold datagrams. Saves taking the lock on each call of a receiver.
+    /// Whether `mail` may hold datagrams. If false, a receiver need not lock `mail`.
     has_mail: AtomicBool,
     mail: Mutex<Vec<OwnedDatagram>>,
-    /// The number of requests so far to drain the socket.
+    /// How many requests to drain the socket were made so far. This is the latest request's
+    /// number.
     requested: AtomicU64,
-    /// The number of the last of these requests that the receiver has met.
+    /// The number of the latest request that the receiver has met.
     drained: Mutex<u64>,
     met: Condvar,
-    /// Whether `wake_fd` is signalled: saves a system call for each further wake-up.
+    /// Whether `wake_fd` is signalled. If it is, a further wake-up needs no system call.
     is_woken: AtomicBool,
     wake_fd: EventFd,
-    /// Watches `wake_fd` and the socket. It exists from the start, so that a receiver needs no
-    /// further descriptor.
+    /// Watches `wake_fd` and the socket. The poller is made with the mailbox, so that taking a
+    /// receiver opens no further descriptor.
     poller: Poller,
 }
 
@@ -110,9 +112,9 @@ impl Mailbox {
         })
     }
 
-    /// Makes the caller the mailbox's receiver; false if another receiver holds it. If an
-    /// earlier receiver left mail or drain requests, this wakes the new receiver, because it
-    /// may wait for the descriptor before it looks for them.
+    /// Claims the mailbox for a new receiver. Returns false if another receiver holds the
+    /// mailbox. If an earlier receiver left mail or an unmet drain request, this wakes the new
+    /// receiver: the new receiver may wait for its descriptor before it looks for work.
     pub fn claim(&self) -> bool {
         if self.in_use.swap(true, Ordering::AcqRel) {
             return false;
@@ -123,8 +125,8 @@ impl Mailbox {
         true
     }
 
-    /// Ends the receiver's claim. Puts back the datagrams that it took and did not handle,
-    /// ahead of newer mail.
+    /// Ends the receiver's claim. Puts the datagrams that the receiver took but did not handle
+    /// back into the mailbox, ahead of newer mail.
     pub fn release(&self, mut unhandled: Vec<OwnedDatagram>) {
         let mut mail = lock(&self.mail);
         unhandled.append(&mut mail);
@@ -170,7 +172,7 @@ impl Mailbox {
         }
     }
 
-    /// Watches the socket and the mailbox's wake-ups for the receiver.
+    /// The poller that watches the socket and the mailbox's wake-ups for the receiver.
     pub fn poller(&self) -> &Poller {
         &self.poller
     }
@@ -179,9 +181,10 @@ impl Mailbox {
         self.is_woken.load(Ordering::Acquire)
     }
 
-    /// Ends the wake-up. Call it before looking for work. The order of the two lines matters:
-    /// if `wake` runs between them, the caller finds the work, or the descriptor becomes
-    /// readable once more.
+    /// Ends the wake-up. Call this before looking for work. The descriptor must be cleared before
+    /// the flag: if `wake` runs between the two lines, the caller finds the work, or the
+    /// descriptor becomes readable once more. In the other order, the flag could stay set after
+    /// the descriptor is cleared, and later wake-ups would be lost.
     pub fn clear_wake(&self) {
         self.wake_fd.clear();
         self.is_woken.swap(false, Ordering::AcqRel);
@@ -192,14 +195,15 @@ impl Mailbox {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Reports that the datagrams that waited in the socket at that request are handled.
+    /// Reports that all datagrams that waited in the socket at the time of this request are
+    /// handled.
     pub fn meet_drain_request(&self, request: u64) {
         *lock(&self.drained) = request;
         self.met.notify_all();
     }
 
-    /// Asks the receiver to handle all datagrams that wait in its socket now, and waits until
-    /// it has. Returns false if that takes longer than `patience`.
+    /// Asks the receiver to handle all datagrams that wait in its socket now, and waits until the
+    /// receiver has done so. Returns false if that takes longer than `patience`.
     pub fn drain(&self, patience: Duration) -> bool {
         let request = self.requested.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();

@@ -26,16 +26,16 @@ use crate::xdp::RunningProgram;
 const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Ingest {
-    /// Moves a partition to another of the configured CPUs, and returns when that CPU owns
-    /// it. Traffic continues meanwhile: no datagram is lost, and no sender's datagrams are
-    /// reordered.
+    /// Moves a partition to another of the configured CPUs, and returns when that CPU owns the
+    /// partition. Traffic continues during the move: no datagram is lost, and no sender's
+    /// datagrams are reordered.
     ///
-    /// The new owner holds back the datagrams that it gets until the former owner has handled
-    /// those in its CPU's queue and in its socket. With Linux 5.18 and CAP_NET_RAW the call
-    /// can check that the queue is drained; otherwise it waits 200 ms. The call blocks for
-    /// some tens of milliseconds, and for at most about 10 seconds. Other threads must run
-    /// the receivers of both CPUs during the call; they handle other partitions meanwhile.
-    /// Concurrent moves are serialized.
+    /// The new owner holds back the partition's datagrams until the former owner has handled
+    /// those in its own CPU queue and socket. With Linux 5.18 and CAP_NET_RAW the call can check
+    /// that the former owner's queue is drained; otherwise the call waits 200 ms. The call blocks
+    /// for some tens of milliseconds, and for at most about 10 seconds. During the call, other
+    /// threads must run the receivers of both CPUs. These receivers continue to handle other
+    /// partitions. Concurrent moves are serialized.
     ///
     /// The order is kept for packets from the interface that carries XDP. During a move, the
     /// datagrams of senders on this machine or behind another interface may be reordered,
@@ -46,10 +46,10 @@ impl Ingest {
     /// [`XdpError::UnknownPartition`], [`XdpError::UnknownCpu`].
     /// [`XdpError::MoveInProgress`] while the partition moves to another CPU,
     /// [`XdpError::HandOverInProgress`] while another process takes over.
-    /// [`XdpError::NotMoved`] if order could not be kept (XDP steers, and a CPU is offline
-    /// or receive packet steering is on), or if the former owner does not handle its waiting
-    /// datagrams within seconds. If the move has started by then, the new owner holds back the
-    /// datagrams that it gets until the same call is repeated and succeeds.
+    /// [`XdpError::NotMoved`] if the order could not be kept (if XDP steers and either a CPU is
+    /// offline or receive packet steering is on), or if the former owner does not handle its
+    /// waiting datagrams within seconds. If the move had started before this error, the new owner
+    /// holds back the partition's datagrams until the same call is repeated and succeeds.
     /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
         let partition = self.partitions.partition(partition)?;
@@ -91,8 +91,9 @@ impl<'a> Migration<'a> {
             Some(table) => self.redirect_in_kernel(table)?,
             None => self.redirect_in_receivers()?,
         }
-        // Called twice: since Linux 6.18 a CPU may put a datagram into a socket for another
-        // CPU, whose own processing has ended already.
+        // Called twice. Since Linux 6.18 a CPU may leave its datagram to another CPU, which then
+        // puts it into the socket. That other CPU may start after the first call began, so only
+        // the second call waits for it.
         drain::running_programs();
         drain::running_programs();
         self.drain_socket(self.from)?;
@@ -120,9 +121,10 @@ impl<'a> Migration<'a> {
         Ok(())
     }
 
-    /// Classic BPF always selects the socket of the partition's first owner, and that CPU's
-    /// receiver hands the datagrams on. Nothing changes in the kernel, but the datagrams that
-    /// the first owner is handing to the old owner must arrive before the move completes.
+    /// Classic BPF always selects the socket of the partition's first owner. The receiver of that
+    /// CPU hands the datagrams on, so a move changes nothing in the kernel. The first owner's
+    /// socket is drained, because the datagrams that the first owner is handing to the old owner
+    /// must arrive before the move completes.
     fn redirect_in_receivers(&mut self) -> Result<(), XdpError> {
         self.reach(Step::Announced);
         let start = self.ingest.partitions.initial_owner(self.partition);

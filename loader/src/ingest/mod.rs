@@ -1,5 +1,5 @@
-//! Delivers the datagrams of each partition to the CPU that owns it: through one socket for
-//! each CPU, and through XDP before them if the kernel and the interface support it.
+//! Delivers the datagrams of each partition to the CPU that owns it. Each CPU has one socket. If
+//! the kernel and the interface support XDP, packets pass through XDP before the sockets.
 
 mod datagram;
 mod drain;
@@ -35,10 +35,10 @@ pub use receiver::Receiver;
 ///
 /// Each CPU's thread takes its [`Receiver`]. Every partition has an owner at all times. No
 /// datagram is lost or duplicated, and the datagrams of one sender and partition keep their
-/// order. Both also hold while a partition moves ([`Ingest::move_partition`]) and while a
-/// new process takes over ([`Ingest::take_over`]). Datagrams of different senders have no
-/// order. If XDP steers, a sender's whole and fragmented datagrams have no order either: XDP
-/// passes fragments to the stack, so they bypass the CPU queues.
+/// order. These guarantees also hold while a partition moves ([`Ingest::move_partition`]) and
+/// while a new process takes over ([`Ingest::take_over`]). Datagrams of different senders have no
+/// order. If XDP steers, a sender's fragmented datagrams have no order relative to its whole
+/// datagrams: XDP passes fragments to the stack, so they bypass the CPU queues.
 /// `docs/order-and-guarantees.md` in the repository lists the exceptions.
 ///
 /// Dropping the ingest detaches XDP. The port is free once the receivers are dropped as
@@ -97,7 +97,8 @@ struct Parts {
 impl Drop for Ingest {
     fn drop(&mut self) {
         let mut stage = lock(&self.stage);
-        // Detaching affects this process's own program alone, so that has to be attached.
+        // Detaching removes only this process's own program. If an offer was withdrawn, another
+        // process may have replaced that program since, so it is attached again first.
         stage.check_serving().ok();
         // An offer that outlives the ingest must not attach its programs again.
         *stage = Stage::Closed;
@@ -112,11 +113,11 @@ impl Ingest {
     /// then holds the reason. One warning is logged, unless the configuration disables XDP.
     /// If [`XdpConfig::fallback_on_error`] is false, a failure of XDP is an error instead.
     ///
-    /// With CAP_BPF and Linux 4.19 or later, eBPF programs from the same set of objects
-    /// select and filter sockets. Otherwise classic BPF programs do, which cannot count by
-    /// reason. XDP needs the capabilities that [`XdpLoader::load_and_attach`] names; sockets
-    /// alone need none. Acts in the network namespace of the calling thread. Blocks for some
-    /// tens of milliseconds.
+    /// With CAP_BPF and Linux 4.19 or later, eBPF programs from the same set of objects select
+    /// the sockets and filter their datagrams. Otherwise classic BPF programs do this, but they
+    /// cannot count by reason. XDP needs the capabilities that [`XdpLoader::load_and_attach`]
+    /// names; sockets alone need none. Acts in the network namespace of the calling thread.
+    /// Blocks for some tens of milliseconds.
     ///
     /// # Errors
     /// [`XdpError::Config`] for a value out of range, [`XdpError::PortTaken`],
@@ -182,8 +183,9 @@ impl Ingest {
         Ok(Ingest { xdp, mode, sockets, ownership, mailboxes, partitions, stage, terms })
     }
 
-    /// Warns that the sockets' filters do not count reasons. Does not warn if the warning
-    /// about XDP has said so already, or if the process lacks the capability to change it.
+    /// Warns that the sockets' filters do not count reasons. Stays silent if the warning about
+    /// XDP already said so, or if the process lacks the capability to load eBPF programs, because
+    /// then only classic BPF is possible.
     fn warn_of_classic_bpf(&self) {
         let is_warned = match &self.mode {
             IngestMode::Sockets(error) => !matches!(error, XdpError::Disabled),
@@ -196,8 +198,8 @@ impl Ingest {
         }
     }
 
-    /// Takes the receiver of one CPU. After that receiver is dropped, the next call returns a
-    /// new one, which gets the datagrams that the former one did not handle.
+    /// Takes the receiver of one CPU. After that receiver is dropped, the next call returns a new
+    /// receiver. The new receiver gets the datagrams that the former one did not handle.
     ///
     /// # Errors
     /// [`XdpError::UnknownCpu`] if [`IngestConfig::cpus`] does not contain the CPU,
@@ -226,14 +228,13 @@ impl Ingest {
         self.xdp.as_ref().map(XdpLoader::selection)
     }
 
-    /// Why classic BPF selects the sockets; `None` if a loaded eBPF program does, which
-    /// counts by reason.
+    /// Why classic BPF selects the sockets. `None` if a loaded eBPF program selects them; only
+    /// then are datagrams counted by reason.
     ///
-    /// With classic BPF, the datagrams of a partition that has moved still arrive at the
-    /// socket of the partition's first owner. The receiver of that CPU hands them on, so they
-    /// wait while that CPU has no receiver. The classic program is not replaced at a move,
-    /// because the kernel frees a replaced program while packets still run through it (Linux
-    /// 6.18 crashed).
+    /// With classic BPF, the datagrams of a partition that has moved still arrive at the socket
+    /// of the partition's first owner. The receiver of that CPU hands them on, so they wait while
+    /// that CPU has no receiver. A move does not replace the classic program: the kernel frees a
+    /// replaced classic program while packets still run through it, and Linux 6.18 crashed.
     pub fn classic_bpf_reason(&self) -> Option<&str> {
         self.sockets.classic_bpf_reason()
     }
@@ -276,8 +277,8 @@ impl Ingest {
         Ok(stats)
     }
 
-    /// Reads the counters of XDP and of the sockets' filters for each CPU, with bytes.
-    /// Counters that are 0 are left out. With classic BPF the filters count nothing.
+    /// Reads the counters of XDP and of the sockets' filters for each CPU, in packets and in
+    /// bytes. Counters that are 0 are left out. With classic BPF the filters count nothing.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] and [`XdpError::Socket`] if the kernel does not answer.

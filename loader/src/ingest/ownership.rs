@@ -1,6 +1,6 @@
-//! Which CPU owns each partition, and which step a move has reached. Receivers read it for
-//! each datagram. `migration` changes it step by step together with the table in the kernel,
-//! so that the two agree.
+//! Which CPU owns each partition, and which step a move has reached. Receivers read this state
+//! for each datagram. During a move, `migration` changes this state and the table in the kernel
+//! together, step by step, so that the two agree.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use crate::ids::{CpuIndex, Partition};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionState {
     Owned(CpuIndex),
-    /// The partition is moving. The receiver of `from` still handles its datagrams; the
-    /// receiver of `to` holds back those that it gets.
+    /// The partition is moving. The receiver of `from` still handles the partition's datagrams.
+    /// The receiver of `to` holds back the datagrams that it gets.
     Moving {
         from: CpuIndex,
         to: CpuIndex,
@@ -19,7 +19,7 @@ pub enum PartitionState {
     },
 }
 
-/// The last step that a move has reached. Repeating a failed move continues after it.
+/// The last step that a move has reached. Repeating a failed move continues after this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Receivers know of the move. Nothing has changed in the kernel.
@@ -33,19 +33,20 @@ pub enum Step {
 /// What one CPU's receiver does with a partition's datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It handles them.
+    /// The receiver handles them.
     Owner,
-    /// It holds them back until the present owner has handled all earlier ones.
+    /// The receiver holds them back until the present owner has handled all earlier datagrams.
     NextOwner,
-    /// It hands them on to the receiver of this CPU.
+    /// The receiver hands them on to the receiver of the given CPU.
     Other(CpuIndex),
 }
 
 /// The state of every partition. [`Ownership::role`] is one atomic load.
 #[derive(Debug)]
 pub struct Ownership {
-    /// Bits 0 to 15: the present owner. Bits 16 to 31: the next owner during a move,
-    /// otherwise the present one again. Bits 32 and up: the step of the move, 0 without one.
+    /// Bits 0 to 15: the present owner. Bits 16 to 31: during a move the next owner, otherwise
+    /// the present owner as well. Bits 32 and up: the step of the move, or 0 if the partition is
+    /// not moving.
     states: Vec<AtomicU64>,
 }
 

@@ -23,15 +23,15 @@ use crate::report::{Datagram, Received, XdpError};
 use crate::sys::datagrams::Batch;
 use crate::sys::thread;
 
-/// Receives each datagram of the partitions that one CPU owns exactly once. The datagrams of
-/// one sender and partition keep the order in which the kernel received them, even while
-/// partitions move.
+/// Receives the datagrams of the partitions that one CPU owns, each datagram exactly once. The
+/// datagrams of one sender and partition keep the order in which the kernel received them, even
+/// while partitions move.
 ///
-/// Each CPU has at most one receiver at a time ([`crate::Ingest::receiver`]). Run it on a
-/// thread that is bound to that CPU. If a panic of the handler drops the receiver, only the
-/// datagram of that call is lost. Otherwise dropping a receiver loses nothing: the next
-/// receiver of that CPU gets the datagrams that were not handled, and new datagrams wait in
-/// the socket until its buffer is full.
+/// Each CPU has at most one receiver at a time ([`crate::Ingest::receiver`]). Run the receiver on
+/// a thread that is bound to that CPU. If the handler panics and the panic drops the receiver,
+/// only the datagram that the handler was given is lost. Otherwise dropping a receiver loses
+/// nothing: the CPU's next receiver gets the datagrams that were not handled, and new datagrams
+/// wait in the socket until its buffer is full.
 ///
 /// ```no_run
 /// # use laminar_xdp::{Ingest, XdpError};
@@ -67,11 +67,11 @@ impl Receiver {
     /// The most datagrams that one call of [`Receiver::receive`] reads from the socket.
     pub const BATCH: usize = Batch::SIZE;
 
-    /// The number of held datagrams at which the receiver stops reading its socket until a
-    /// move completes. A receiver holds the datagrams of partitions that are moving to it.
-    /// It may hold more than this number: the content of one receive buffer in addition, and
-    /// up to this number of datagrams from other receivers. This many datagrams of the
-    /// greatest length that fits into an Ethernet frame take about 100 MB.
+    /// The number of held datagrams at which the receiver stops reading its socket until a move
+    /// completes. A receiver holds the datagrams of partitions that are moving to its CPU. The
+    /// receiver may hold more than this number: in addition, the content of one receive buffer,
+    /// and up to `MAX_HELD` datagrams from other receivers. `MAX_HELD` datagrams of the greatest
+    /// length that fits into an Ethernet frame take about 100 MB.
     pub const MAX_HELD: usize = MAX_MAIL;
 
     /// Fails with [`XdpError::ReceiverInUse`] if the CPU has a receiver.
@@ -92,7 +92,8 @@ impl Receiver {
             socket,
             ownership,
             mailboxes,
-            // A former receiver may have been dropped while it did not watch the socket.
+            // A former receiver may have been dropped while the poller did not watch the socket.
+            // With false, `watch_socket` below enables watching in any case.
             watches_socket: false,
             batch: Batch::new(),
             next: 0,
@@ -128,14 +129,14 @@ impl Receiver {
             .map_err(|error| XdpError::kernel(format!("bind a thread to CPU {}", self.cpu), error))
     }
 
-    /// Calls `handle` for each waiting datagram, for at most [`Receiver::BATCH`] from the
-    /// socket. If none waits, blocks until a datagram arrives, another receiver or a move
-    /// wakes this receiver, or the timeout ends. The timeout is rounded up to whole
-    /// milliseconds; zero never blocks.
+    /// Calls `handle` for each waiting datagram. Reads at most [`Receiver::BATCH`] datagrams from
+    /// the socket. If no datagram waits, blocks until one arrives, another receiver or a move
+    /// wakes this receiver, or the timeout ends. The timeout is rounded up to whole milliseconds;
+    /// a timeout of zero never blocks.
     ///
-    /// The call may return early with nothing handled, so call it in a loop. A caller
-    /// that waits for the receiver's descriptor itself ([`AsFd`]) calls this with a zero
-    /// timeout until [`Received::drained`] is true, and only then waits again.
+    /// The call may return early with nothing handled, so call it in a loop. A caller that waits
+    /// for the receiver's descriptor ([`AsFd`]) instead calls this with a zero timeout until
+    /// [`Received::drained`] is true, and only then waits again.
     ///
     /// # Errors
     /// [`XdpError::Socket`] if the socket cannot be read.
@@ -162,17 +163,17 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Handles the datagrams that an earlier receiver of this CPU left or that other
-    /// receivers handed on, without reading the socket. Returns their number. This is the
-    /// last step before [`crate::Ingest::hand_over`]. Never blocks.
+    /// Handles the datagrams that an earlier receiver of this CPU left or that other receivers
+    /// handed on, without reading the socket. Returns the number of datagrams handled. Call this
+    /// on each receiver before [`crate::Ingest::hand_over`]. Never blocks.
     pub fn drain(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> usize {
         let request = self.mailbox().drain_request();
         self.handle_mail(request, &mut handle) + self.handle_batch(&mut handle)
     }
 
-    /// Handles first the mail, then the datagrams in the socket. The drain request is read
-    /// before both: a later request covers datagrams that arrive after these reads, so this
-    /// call cannot meet it.
+    /// Handles first the mail, then the datagrams in the socket. The number of the drain request
+    /// is read before both: a request that is made later covers datagrams that arrive after these
+    /// reads, so this call cannot meet that request.
     fn handle_available(
         &mut self,
         handle: &mut impl FnMut(Datagram<'_>),
@@ -225,10 +226,11 @@ impl Receiver {
         handle: &mut impl FnMut(Datagram<'_>),
     ) -> Result<Received, XdpError> {
         if self.is_paused(request) {
-            // There is nothing to do until a move ends, and its end wakes the receiver.
+            // There is nothing to do until a move ends. The end of the move wakes the receiver.
             return Ok(Received { handled: 0, drained: true });
         }
-        // If the caller caught a panic of the handler, a part of the last batch is left.
+        // If the handler panicked and the caller caught the panic, a part of the last batch is
+        // left. That part is handled before the socket is read again.
         if self.next >= self.batch.len() {
             self.next = 0;
             match self.batch.receive(self.socket.as_fd()) {
@@ -272,8 +274,8 @@ impl Receiver {
         handled
     }
 
-    /// Handles a datagram, holds it, or hands it on. Returns the number of datagrams
-    /// handled, including held ones that it released.
+    /// Handles a datagram, holds it, or hands it on. Returns the number of datagrams handled,
+    /// including held datagrams that this call released.
     fn dispatch(
         &mut self,
         datagram: OwnedDatagram,
@@ -281,7 +283,8 @@ impl Receiver {
     ) -> usize {
         let partition = datagram.partition;
         match self.ownership.role(partition, self.index) {
-            // The move has just completed: the held datagrams are older.
+            // The move has just completed. The held datagrams are older than this one and come
+            // first.
             Role::Owner if self.held.contains(partition) => {
                 self.held.push(datagram);
                 return self.release_held(partition, handle);
@@ -302,8 +305,8 @@ impl Receiver {
         }
     }
 
-    /// Whether too many datagrams are held to read more. False while a drain request is open:
-    /// the move that would release the held datagrams may wait for that request.
+    /// Whether the receiver holds too many datagrams to read more. False while a drain request is
+    /// not met: the move that would release the held datagrams may wait for that request.
     fn is_paused(&self, request: u64) -> bool {
         self.held.len() >= Self::MAX_HELD && self.drain.is_met(request)
     }
@@ -333,8 +336,8 @@ impl Receiver {
 }
 
 /// The receiver's descriptor is readable when [`Receiver::receive`] has something to do:
-/// datagrams wait in the socket, other receivers handed some on, or a move needs this
-/// receiver. Wait for the descriptor with poll, epoll or an async runtime; do not read it.
+/// datagrams wait in the socket, other receivers handed on datagrams to this one, or a move needs
+/// this receiver. Wait for the descriptor with poll, epoll or an async runtime; do not read it.
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.mailbox().poller().as_fd()

@@ -82,7 +82,8 @@ impl Refusal<'_> {
                 AttachError::Final,
                 format!("{name} was removed meanwhile; `ip link` lists the interfaces"),
             ),
-            // EOPNOTSUPP with another text is about the driver's present settings.
+            // EOPNOTSUPP with another text means that the driver refuses its present settings. The
+            // arms below handle that.
             Some(libc::EOPNOTSUPP)
                 if message.is_empty() || message.contains("does not support XDP") =>
             {
@@ -123,8 +124,8 @@ pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
          which process); end it, or wait until it has detached",
         OwnerLock::name(interface.index)
     );
-    // Another object may still work: if the kernel has bpf_links, it may have refused only
-    // this object, and netlink was only needed to explain that.
+    // Another object may still work. If the kernel has bpf_links, it may have refused only this
+    // object. Only netlink could have explained that refusal, and netlink needs the lock.
     AttachError::ThisObject(XdpError::Attach {
         interface: interface.name.clone(),
         mode,
@@ -134,8 +135,8 @@ pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
     })
 }
 
-/// The largest MTU at which a packet fits into one buffer differs between drivers. 1500 works
-/// with all drivers.
+/// Advice if a packet does not fit into one buffer of the driver. The largest MTU at which it
+/// fits differs between drivers. An MTU of 1500 works with all drivers.
 fn mtu_advice(interface: &str) -> String {
     format!(
         "lower the MTU of {interface} (of a veth: of its peer) until a packet fits into one \

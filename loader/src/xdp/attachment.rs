@@ -73,10 +73,12 @@ impl Attachment {
             return Err(refused(error, None));
         }
         // Creating a bpf_link returns only an errno; netlink also returns the kernel's text.
-        // EINVAL means that the kernel has no XDP links, or that the driver refuses. Trying
-        // netlink attaches the program in the first case, and explains the error in the second.
+        // EINVAL means that the kernel has no bpf_links for XDP, or that the driver refuses the
+        // program. Netlink is tried next: in the first case it attaches the program, in the
+        // second it explains the error.
         let no_links = error.raw_os_error() == Some(libc::EINVAL);
-        // Locked before attaching, so that no other process removes the program as a leftover.
+        // The interface is locked before the program is attached, so that no other process takes
+        // the program for a leftover and removes it.
         let Some(lock) = OwnerLock::acquire(interface.index) else {
             return Err(match occupant(interface)? {
                 None if no_links => locked(interface, mode),
@@ -94,8 +96,9 @@ impl Attachment {
         });
         match result {
             Ok(attachment) if no_links => Ok(attachment),
-            // The cause of the error has gone meanwhile. The program is detached again, because
-            // on this kernel it should be held by a link, which ends with the process.
+            // Netlink attached the program, so the cause of the link's error has gone meanwhile.
+            // The program is detached again: this kernel has bpf_links, so a link should hold the
+            // program. A link ends with its process.
             Ok(attachment) => {
                 drop(attachment);
                 Err(refused(error, None))
@@ -105,9 +108,9 @@ impl Attachment {
         }
     }
 
-    /// Makes an attachment from the one of another process that offers to hand over. Until
-    /// [`Attachment::take_ownership`], dropping it or its replacement leaves `former`, the
-    /// program of that process, attached.
+    /// Makes an attachment from the hold of another process that offers to hand over. `former` is
+    /// that process's program. Until [`Attachment::take_ownership`], dropping this attachment
+    /// leaves `former` attached, and so does dropping its replacement ([`Attachment::replaced`]).
     pub fn provisional(
         interface: Interface,
         mode: XdpAttachMode,
@@ -117,13 +120,13 @@ impl Attachment {
         Attachment { interface, mode, hold: Some(hold), former: Some(former) }
     }
 
-    /// Makes this process the owner: dropping the attachment detaches from now on.
+    /// Makes this process the owner. From now on, dropping the attachment detaches the program.
     pub fn take_ownership(&mut self) {
         self.former = None;
     }
 
-    /// Replaces the program in one step. The returned attachment holds the new program
-    /// and is provisional if this one is.
+    /// Replaces the program in one step. The returned attachment holds the new program. It is
+    /// provisional if this attachment is provisional.
     pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachError> {
         let replace = || -> io::Result<Hold> {
             match &self.hold {
@@ -195,7 +198,7 @@ impl Attachment {
     pub fn detach(&mut self) -> io::Result<()> {
         match &self.hold {
             None => {}
-            // Closing the descriptor would also detach, but later.
+            // Closing the link's descriptor would detach the program as well, but later.
             Some(Hold::Link(link)) => drop(xdp_attach::detach_link(link.as_fd())),
             Some(Hold::Netlink { program, .. }) => {
                 let (result, output) = libbpf_print::capture(|| {
@@ -234,8 +237,8 @@ impl Drop for Attachment {
     }
 }
 
-/// Attaches a program again that another process has replaced. It holds its own descriptors,
-/// so it does not borrow the attachment.
+/// Attaches a program again that another process has replaced. This handle holds its own
+/// descriptors, so it does not borrow the attachment.
 #[derive(Debug)]
 pub struct Reinstatement {
     interface: Interface,
@@ -245,8 +248,8 @@ pub struct Reinstatement {
 }
 
 impl Reinstatement {
-    /// Replaces the attached program if it is one of this library. Does nothing if the right
-    /// program is attached already.
+    /// Puts this handle's program in place of another program of this library. Does nothing if
+    /// this handle's program is attached already.
     pub fn run(&self) -> io::Result<()> {
         let (result, output) = libbpf_print::capture(|| self.try_run());
         result.inspect_err(|_| tracing::debug!(output, "attaching a program again"))
@@ -264,7 +267,7 @@ impl Reinstatement {
                 match occupant.and_then(Occupant::into_our_program) {
                     Some(other) => {
                         let answer = hook::exchange(index, self.mode, &other, self.program.as_fd());
-                        // The process that was refused may have done the same meanwhile.
+                        // The refused process may have attached this program again meanwhile.
                         if hook::is_attached(index, &self.program)? { Ok(()) } else { answer }
                     }
                     None => Ok(()),

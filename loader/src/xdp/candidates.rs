@@ -24,8 +24,8 @@ pub struct Candidates<'a> {
     pub partitions: &'a Partitions,
     pub interface: &'a Interface,
     pub shared: SharedMaps<'a>,
-    /// The program of another process that the new program is to replace. The search then
-    /// keeps its mode and its maps, which hold the owners and queues already.
+    /// The program of another process that the new program is to replace. If set, the search
+    /// keeps that program's mode and maps. The maps already hold the owners and the queues.
     pub running: Option<&'a RunningProgram>,
 }
 
@@ -90,7 +90,7 @@ impl Candidates<'_> {
         if let Some(running) = running {
             return Ok((running, selection));
         }
-        // If one mode is configured, its first error is that of the best object, which tells
+        // If one mode is configured, the first error comes from the best object. That error tells
         // more than the whole selection.
         let one_mode = self.config.attach_mode != XdpAttachMode::Auto && self.running.is_none();
         match errors.into_iter().next() {
@@ -201,22 +201,24 @@ impl Candidates<'_> {
     /// Why the object only filters in this mode; `None` if it can steer.
     fn no_steering(&self, mode: XdpAttachMode, loaded: &LoadedXdp) -> Option<String> {
         let reason = match mode {
-            // Seen on 6.18: this driver handles a frame in its generic path if the frame does
-            // not fit into one page, or if the thread that writes it may sleep. That path does
-            // not set the length of the Ethernet header, so IP drops the packet after the CPU
-            // map.
+            // Seen on 6.18: this driver handles a frame in its generic path if the frame does not
+            // fit into one page, or if the thread that writes the frame may sleep. The generic
+            // path does not set the length of the packet's Ethernet header, so IP drops the
+            // packet after the CPU map.
             XdpAttachMode::Native if self.interface.driver.as_deref() == Some("tun") => {
                 "the driver of taps loses packets that are redirected in native mode"
             }
             XdpAttachMode::Native => return None,
-            // Since Linux 6.9 (from its history; seen on 6.18) generic mode gives a multi-buffer
-            // program a copy of the packet that lacks the length of the Ethernet header, too.
+            // Since Linux 6.9 (from the kernel's history; seen on 6.18), generic mode gives a
+            // multi-buffer program a copy of the packet. That copy lacks the length of the
+            // Ethernet header as well.
             _ if loaded.multi_buffer => {
                 "Linux from 6.9 on loses what multi-buffer programs redirect in generic mode"
             }
-            // Before Linux 5.15 generic mode loses every packet that a program redirects to a
-            // CPU map. Linux 5.9 to 5.14 refuse to attach a program whose CPU map has 8-byte
-            // values in that mode. They accept one with 4-byte values, and lose its packets.
+            // In generic mode, Linux before 5.15 loses every packet that a program redirects to a
+            // CPU map. In that mode Linux 5.9 to 5.14 refuse a program whose CPU map has 8-byte
+            // values, but accept a program whose CPU map has 4-byte values, and then lose its
+            // packets.
             _ if loaded.cpu_map.value_size() <= 4 => {
                 "Linux before 5.15 loses what is redirected in generic mode, and this object \
                  cannot tell on which Linux it runs"
@@ -260,10 +262,10 @@ impl Candidate {
     }
 }
 
-/// The properties for which an interface can refuse an object in this mode: multi-buffer, and
-/// in generic mode 8-byte values in the CPU map. After an interface has refused an object, the
-/// search skips objects with equal properties, because each attempt may restart the queues of
-/// a network card.
+/// Returns the properties for which an interface can refuse an object in this mode: whether the
+/// object is multi-buffer, and in generic mode whether its CPU map has 8-byte values. After an
+/// interface has refused an object, the search skips objects with equal properties, because each
+/// attempt may restart the queues of a network card.
 fn attach_traits(mode: XdpAttachMode, loaded: &LoadedXdp) -> (bool, bool) {
     let generic = mode == XdpAttachMode::Generic;
     (loaded.multi_buffer, generic && loaded.cpu_map.value_size() > 4)

@@ -20,7 +20,7 @@ use crate::sys::thread::monotonic_now;
 ///
 /// A change takes effect from the next packet on. Each change is atomic, so there is no moment
 /// without a limit or a list. There is one exception: if a change moves a port to another
-/// position in the list of ports, packets to it may pass unfiltered for nanoseconds.
+/// position in the list of ports, packets to that port may pass unfiltered for nanoseconds.
 ///
 /// The changes are lost when the program is replaced. A process that takes over
 /// ([`crate::Ingest::take_over`]) starts with its own configuration and with full token
@@ -88,19 +88,18 @@ impl XdpControls {
     ///
     /// # Errors
     /// [`XdpError::ForeignProgram`] if an earlier process loaded the program and this process
-    /// could not replace it. All other methods also return this error then.
+    /// could not replace it. In this case all other methods return the same error.
     pub fn ports(&self) -> Result<Vec<u16>, XdpError> {
         Ok(self.own()?.current().ports.clone())
     }
 
-    /// Replaces the list of ports that are filtered and steered. It must have 1 to 16 ports.
-    /// [`crate::Ingest`] still receives only on the port with which it was opened.
+    /// Replaces the list of ports that are filtered and steered. The new list must have 1 to 16
+    /// ports. [`crate::Ingest`] still receives only on the port with which it was opened.
     ///
     /// # Errors
-    /// [`XdpError::Config`] for port 0, a duplicate or too many ports.
-    /// [`XdpError::FeatureOff`] for more than one port if the program was loaded for one port:
-    /// such a program checks only the first port, which is faster. [`XdpError::Kernel`] if the
-    /// kernel refuses.
+    /// [`XdpError::Config`] for port 0, a duplicate or too many ports. [`XdpError::FeatureOff`]
+    /// for more than one port if the program was loaded for a single port: to be faster, such a
+    /// program checks only the first port. [`XdpError::Kernel`] if the kernel refuses.
     pub fn set_ports(&self, ports: &[u16]) -> Result<(), XdpError> {
         self.change_ports(|_| Ok(ports.to_vec()))
     }
@@ -129,9 +128,9 @@ impl XdpControls {
         })
     }
 
-    /// Replaces the limit of each source. A token bucket stores the time that it needs to be
-    /// full again. At another rate the same time means another number of packets, but never
-    /// more than a full bucket.
+    /// Replaces the limit of each source. A source's token bucket stores the time until it is
+    /// full again. After a change of the rate, the same time stands for another number of
+    /// packets, but never for more than a full bucket.
     ///
     /// # Errors
     /// [`XdpError::Config`] for a limit out of range, [`XdpError::FeatureOff`] if no limit
@@ -142,7 +141,7 @@ impl XdpControls {
         own.change(|values| values.limit = Some(limit))
     }
 
-    /// Drops every packet from a prefix to the filtered ports.
+    /// Drops every packet that a source in this prefix sends to a filtered port.
     ///
     /// # Errors
     /// [`XdpError::FeatureOff`] if no lists were configured at loading,
@@ -179,8 +178,8 @@ impl XdpControls {
         self.remove(&ALLOW, prefix)
     }
 
-    /// Sets the sampling rate: the program samples one in `one_in` dropped packets, counted
-    /// for each reason and CPU. With 0 it samples none.
+    /// Sets the sampling rate: for each reason and CPU, the program samples one in `one_in`
+    /// dropped packets. With 0 the program samples no packets.
     ///
     /// # Errors
     /// [`XdpError::FeatureOff`] if no samples were configured at loading,
@@ -194,8 +193,8 @@ impl XdpControls {
     /// or the timeout ends. The result is empty if no sample arrived. With a timeout of zero
     /// this does not wait for samples.
     ///
-    /// Each sample is returned once. Concurrent callers are serialized. About 1,600
-    /// samples can wait. While so many wait, dropped packets are counted but not sampled.
+    /// Each sample is returned once. Concurrent callers are serialized. About 1,600 samples can
+    /// wait. While that many samples wait, dropped packets are counted but not sampled.
     ///
     /// # Errors
     /// [`XdpError::FeatureOff`] if no samples were configured at loading,

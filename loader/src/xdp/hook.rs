@@ -9,8 +9,8 @@ use crate::config::XdpAttachMode;
 use crate::ids::InterfaceIndex;
 use crate::sys::{bpf, xdp_attach};
 
-/// The netlink flag of a mode. Every mode except generic maps to native: the configuration
-/// refuses offload, and auto is replaced by a real mode before.
+/// The netlink flag of a mode. Only native and generic get here: the configuration refuses
+/// offload, and the caller has replaced auto with native or generic.
 pub fn mode_flag(mode: XdpAttachMode) -> u32 {
     match mode {
         XdpAttachMode::Generic => libbpf::XDP_FLAGS_SKB_MODE,
@@ -33,7 +33,9 @@ pub fn exchange(
 ) -> io::Result<()> {
     let flags = mode_flag(mode);
     match xdp_attach::attach(index, program, flags, Some(current.as_fd())) {
-        // Before Linux 5.7 the kernel cannot compare programs, so this compares them first.
+        // Before Linux 5.7 the kernel cannot check that `current` is attached, and answers
+        // EINVAL. This process then checks that itself, and replaces the program without the
+        // kernel's check.
         Err(error)
             if error.raw_os_error() == Some(libc::EINVAL) && is_attached(index, current)? =>
         {
@@ -51,7 +53,8 @@ pub fn remove(index: InterfaceIndex, program: &OwnedFd, mode: XdpAttachMode) -> 
         return Ok(()); // another process removed or replaced it
     }
     match error.raw_os_error() {
-        // Before Linux 5.7 the kernel cannot compare programs. They were compared above.
+        // Before Linux 5.7 the kernel cannot check which program it detaches. `is_attached`
+        // checked that above.
         Some(libc::EINVAL) => xdp_attach::detach(index, None, flags),
         _ => Err(error),
     }

@@ -27,8 +27,8 @@ impl Interface {
         Ok(Interface { name: name.into(), index, driver: netdev::driver(&c_name) })
     }
 
-    /// Whether receive packet steering (RPS) moves the interface's packets to other CPUs.
-    /// False if /sys does not show this network namespace.
+    /// Whether receive packet steering (RPS) moves the interface's packets to other CPUs. Also
+    /// false if /sys shows another network namespace than the interface's.
     pub fn has_receive_packet_steering(&self) -> bool {
         let folder = format!("/sys/class/net/{}", self.name);
         let index = fs::read_to_string(format!("{folder}/ifindex")).unwrap_or_default();

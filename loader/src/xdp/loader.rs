@@ -62,8 +62,8 @@ impl XdpLoader {
     /// attaching. Needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Acts in the
     /// network namespace of the calling thread.
     ///
-    /// The loader never replaces a program that another owner attached. Before Linux 5.9 a
-    /// killed process leaves its program attached: if the program is one of this library, the
+    /// The loader never replaces a program that another owner attached. Before Linux 5.9 a killed
+    /// process leaves its program attached. If this library attached that leftover program, the
     /// loader removes it and logs one warning.
     ///
     /// # Errors
@@ -78,8 +78,8 @@ impl XdpLoader {
         Self::load(config, partitions, artifact, &mut KernelFeatures::default(), &[])
     }
 
-    /// Loads and attaches a program. The caller provides the partitions, the probe results and
-    /// the maps that it shares with socket programs.
+    /// Loads and attaches a program. The caller provides the partitions, the results of probing
+    /// the kernel, and the maps that the program shares with the socket programs.
     pub(crate) fn load(
         config: &XdpConfig,
         partitions: Arc<Partitions>,
@@ -156,7 +156,7 @@ impl XdpLoader {
         XdpLoader { interface: XdpInterface { program, selection }, controls, partitions }
     }
 
-    /// Ends a take-over: dropping the loader detaches from now on.
+    /// Ends a take-over. From now on, dropping the loader detaches the program.
     pub(crate) fn take_ownership(&mut self) {
         self.interface.program.attachment.take_ownership();
     }
@@ -180,8 +180,8 @@ impl XdpLoader {
         Ok(XdpStats::of(&packets))
     }
 
-    /// Reads the counters for each interface and CPU, with bytes. Counters that are 0 are
-    /// left out. Never blocks.
+    /// Reads the counters of each interface and CPU, in packets and in bytes. Counters that are 0
+    /// are left out. Never blocks.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
@@ -246,20 +246,20 @@ impl XdpLoader {
         self.interface.mode()
     }
 
-    /// Whether the program on [`XdpConfig::interface`] redirects valid packets to CPU queues.
-    /// If false, it only drops junk.
+    /// Whether the program on [`XdpConfig::interface`] redirects valid packets to CPU queues. If
+    /// false, the program only drops junk.
     pub fn steers(&self) -> bool {
         self.interface.steers()
     }
 
-    /// Whether the kernel detaches the program from [`XdpConfig::interface`] when the
-    /// process ends (with a bpf_link, Linux 5.9). If false, the program stays attached.
+    /// Whether the kernel detaches the program from [`XdpConfig::interface`] when the process
+    /// ends. True if a bpf_link holds the program, which needs Linux 5.9. If false, the program
+    /// stays attached after the process has ended.
     pub fn detaches_on_exit(&self) -> bool {
         self.interface.detaches_on_exit()
     }
 
-    /// The kernel's id of the program on [`XdpConfig::interface`], as `bpftool prog show
-    /// id` takes it.
+    /// The kernel's id of the program on [`XdpConfig::interface`], for `bpftool prog show id`.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.
@@ -289,7 +289,8 @@ impl XdpInterface {
         self.program.mode()
     }
 
-    /// Whether the program redirects valid packets to CPU queues. If false, it only drops junk.
+    /// Whether the program redirects valid packets to CPU queues. If false, the program only
+    /// drops junk.
     pub fn steers(&self) -> bool {
         self.program.steers
     }
@@ -299,13 +300,14 @@ impl XdpInterface {
         &self.selection
     }
 
-    /// Whether the kernel detaches the program when the process ends (with a bpf_link, Linux
-    /// 5.9). If false, the program stays attached.
+    /// Whether the kernel detaches the program when the process ends. True if a bpf_link holds
+    /// the program, which needs Linux 5.9. If false, the program stays attached after the process
+    /// has ended.
     pub fn detaches_on_exit(&self) -> bool {
         self.program.attachment.detaches_on_exit()
     }
 
-    /// The kernel's id of the program, as `bpftool prog show id` takes it.
+    /// The kernel's id of the program, for `bpftool prog show id`.
     ///
     /// # Errors
     /// [`XdpError::Kernel`] if the kernel does not answer.

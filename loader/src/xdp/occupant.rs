@@ -17,7 +17,7 @@ pub struct Occupant {
     #[cfg_attr(not(feature = "inspect"), expect(dead_code, reason = "only tools ask for it"))]
     pub mode: XdpAttachMode,
     pub identity: ProgramIdentity,
-    /// `None` if this process may not open the program (CAP_SYS_ADMIN).
+    /// `None` if this process cannot open the program. Opening it needs CAP_SYS_ADMIN.
     program: Option<OwnedFd>,
 }
 
@@ -27,7 +27,7 @@ impl Occupant {
         Ok(Self::find_all(interface)?.into_iter().next())
     }
 
-    /// The programs on the interface. The kernel allows one in each mode.
+    /// The programs on the interface. The kernel allows one program in each mode.
     pub fn find_all(interface: &Interface) -> Result<Vec<Occupant>, XdpError> {
         let attached = xdp_attach::attached_programs(interface.index).map_err(|error| {
             let action = format!("ask which XDP program {} carries", interface.name);
@@ -44,7 +44,8 @@ impl Occupant {
         Occupant { mode, identity: ProgramIdentity { id, name, tag }, program }
     }
 
-    /// The descriptor of the program, if it has a name of this library's programs.
+    /// The program's descriptor. `None` if the program's name is not one of this library's, or if
+    /// this process cannot open the program.
     pub fn into_our_program(self) -> Option<OwnedFd> {
         let ours = self.has_our_name();
         self.program.filter(|_| ours)
@@ -67,12 +68,13 @@ impl Occupant {
     }
 }
 
-/// Fails if a program is on the interface. If this library attached it in a process that was
-/// killed, removes it instead: without a bpf_link a program outlives its process.
+/// Fails if a program is on the interface. Exception: if this library attached that program in a
+/// process that has ended, removes the program. Without a bpf_link a program outlives its
+/// process.
 pub fn make_free(interface: &Interface) -> Result<(), XdpError> {
     let Some(occupant) = Occupant::find(interface)? else { return Ok(()) };
-    // A living owner holds the lock, so acquiring it proves that the owner has ended. It stays
-    // locked until the program is removed.
+    // A living owner holds the lock, so acquiring the lock proves that the owner has ended. This
+    // process keeps the lock until the program is removed.
     let lock = OwnerLock::acquire(interface.index);
     if lock.is_some()
         && let Some(program) = &occupant.program
@@ -90,8 +92,8 @@ pub fn make_free(interface: &Interface) -> Result<(), XdpError> {
 /// cannot be removed.
 fn remove_in_any_mode(interface: &Interface, program: &OwnedFd) -> bool {
     let modes = [XdpAttachMode::Native, XdpAttachMode::Generic];
-    // Before Linux 5.7 (from its history) detaching in the wrong mode succeeds without effect,
-    // so this checks the interface afterwards.
+    // Before Linux 5.7 (from the kernel's history), detaching in the wrong mode succeeds without
+    // effect. Therefore this checks afterwards that the program is gone from the interface.
     let is_removed = |mode| {
         hook::remove(interface.index, program, mode).is_ok()
             && hook::is_attached(interface.index, program).is_ok_and(|attached| !attached)

@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use crate::ids::InterfaceIndex;
 
-/// The lock is the name of an abstract Unix socket, which only one socket of a network
-/// namespace can have. Any process there can take the name. That is safe: this library then
-/// removes no leftover program, and attaches none without a bpf_link.
+/// The lock is the name of an abstract Unix socket. In a network namespace only one socket can
+/// have this name. Any process in the namespace can take the name. That does no harm: while
+/// another process has the name, this library removes no leftover program, and attaches no
+/// program without a bpf_link.
 #[derive(Debug)]
 pub struct OwnerLock {
     socket: UnixDatagram,
 }
 
 impl OwnerLock {
-    /// Locks an interface of this thread's network namespace; `None` if another process
-    /// holds the lock. A process that checks for a leftover program holds it for a moment, so
-    /// this retries for 100 ms.
+    /// Locks an interface of this thread's network namespace; `None` if another process holds the
+    /// lock. A process that checks for a leftover program holds the lock for a moment, so this
+    /// retries for 100 ms.
     pub fn acquire(interface: InterfaceIndex) -> Option<OwnerLock> {
         let address = SocketAddr::from_abstract_name(OwnerLock::name(interface)).ok()?;
         (0..10).find_map(|_| match UnixDatagram::bind_addr(&address) {

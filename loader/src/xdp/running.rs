@@ -12,7 +12,8 @@ pub struct RunningProgram {
     // Dropped first: the maps must outlive the program on the interface.
     pub attachment: Attachment,
     pub loaded: LoadedXdp,
-    /// Whether the program redirects valid packets to CPU queues. If false, it only drops junk.
+    /// Whether the program redirects valid packets to CPU queues. If false, the program only
+    /// drops junk.
     pub steers: bool,
 }
 

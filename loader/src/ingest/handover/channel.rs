@@ -2,8 +2,8 @@
 //! deadlines. Nothing is assumed about the other process: it may send anything, and it may
 //! stop answering.
 //!
-//! A message is its length in bytes as a 4-byte big-endian number, followed by UTF-8 text of
-//! that length.
+//! A message is UTF-8 text. The stream carries the length of the text in bytes as a 4-byte
+//! big-endian number, then the text.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ use crate::sys::socket::peer_user;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest message in bytes. The longest valid one lists 65,536 owners of 5 digits each.
 const MAX_MESSAGE: u32 = 1 << 20;
-/// The most characters of the other process's text that an error quotes.
+/// An error quotes at most this many characters of the other process's text.
 const MAX_QUOTED: usize = 400;
 /// The start of a message that refuses the hand-over; the reason follows.
 const REFUSED: &str = "refused: ";
@@ -123,8 +123,9 @@ impl Channel<'_> {
         Ok(())
     }
 
-    /// Repeats an interrupted operation until the deadline. Tries at least once, even after
-    /// the deadline: this process may have been suspended while the answer arrived.
+    /// Repeats an operation that was interrupted or timed out, until the deadline. Tries at least
+    /// once, even after the deadline: this process may have been suspended past the deadline
+    /// while the answer arrived in time.
     fn retry<T>(
         &self,
         deadline: Instant,
@@ -158,8 +159,8 @@ impl Channel<'_> {
     /// Refuses with an error as the reason.
     pub fn refuse_for(&self, error: &XdpError) {
         match error {
-            // Without "the hand-over failed: ", because the other process puts these words
-            // before the reason itself.
+            // The problem is sent without "the hand-over failed: ", because the other process
+            // puts these words before the reason that it receives.
             XdpError::HandOver { problem, source: None } => self.refuse(problem),
             error => self.refuse(error.with_causes()),
         }
@@ -171,15 +172,15 @@ impl Channel<'_> {
         self.0.shutdown(Shutdown::Both).ok();
     }
 
-    /// Fails if the other process has closed the stream or refused. Call it before a change
-    /// that the other process would have to undo.
+    /// Fails if the other process has closed the stream or refused the hand-over. Call this
+    /// before a change that the other process would have to undo.
     pub fn check_open(&self) -> Result<(), XdpError> {
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         match SockRef::from(self.0).recv_with_flags(&mut byte, flags) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(failed_to("read from the other process")(error)),
-            // The other process has nothing to send at this time but a refusal.
+            // At this time the other process may send only a refusal.
             Ok(_) => self.receive().and_then(|text| {
                 Err(XdpError::hand_over(format!("the other process sent {text:?} too early")))
             }),

@@ -9,10 +9,11 @@
 //! new: mine                           it starts to read the sockets
 //! ```
 //!
-//! Instead of any of these, each process may send "refused" and a reason.
+//! Instead of any of these messages, a process may send "refused" and a reason.
 //!
-//! Until the new process sends "mine", the old one can continue, even if the new one dies:
-//! both processes hold all descriptors, and the programs of both use the same tables.
+//! Until the new process sends "mine", the old process can continue to receive, even if the new
+//! process dies: both processes hold all descriptors, and the programs of both use the same
+//! tables.
 
 mod channel;
 mod state;
@@ -46,8 +47,9 @@ pub enum Stage {
     Serving,
     /// Another process prepares to take over. No partition moves.
     Offered,
-    /// An offer was withdrawn, and this process's programs were attached again. A process
-    /// that was refused while it was stopped or slow may have replaced them once more since.
+    /// An offer was withdrawn, and this process's programs were attached again. A refused process
+    /// that was stopped or slow may have attached its own programs after that, so this stage
+    /// keeps the handles to attach this process's programs once more.
     Withdrawn(OwnPrograms),
     /// This process has ended its ingest.
     Closed,
@@ -64,10 +66,10 @@ pub fn terms(address: IpAddr, port: u16, partitions: &Partitions) -> String {
 }
 
 /// A process that is ready to take over ([`Ingest::offer`]). Dropping the offer ends the
-/// hand-over: this process's programs are attached again, the other process is refused, and
-/// this process's ingest continues. Dropping it may block for up to 30 seconds if the other
-/// process does not read. Before Linux 5.9, drop it in the network namespace of the ingest.
-/// The port stays in use as long as the offer exists.
+/// hand-over: this process's programs are attached again, the other process is refused, and this
+/// process's ingest continues. Dropping the offer may block for up to 30 seconds if the other
+/// process does not read the stream. Before Linux 5.9, drop the offer in the network namespace of
+/// the ingest. The port stays in use as long as the offer exists.
 #[derive(Debug)]
 #[must_use = "dropping the offer refuses the other process"]
 pub struct Offer<'a> {
@@ -78,8 +80,8 @@ pub struct Offer<'a> {
     is_accepted: bool,
 }
 
-/// This process's programs, and the handles to attach them again. The other process may have
-/// replaced them with its own.
+/// Handles to attach this process's programs again, in case the other process has replaced them
+/// with its own programs.
 #[derive(Debug)]
 pub struct OwnPrograms {
     sockets: Arc<SocketGroup>,
@@ -118,14 +120,14 @@ impl Drop for Offer<'_> {
             return;
         }
         let mut stage = lock(&self.stage);
-        // A closed ingest has detached its programs, and must not attach them again.
+        // If the ingest was closed meanwhile, its programs are detached and must stay detached.
         if let (Stage::Offered, Some(programs)) = (&*stage, self.programs.take()) {
             programs.put_back();
             *stage = Stage::Withdrawn(programs);
         }
         drop(stage);
-        // Refused last: the other process attaches this process's program too when it reads
-        // the refusal, and the two would race.
+        // The refusal is sent last: when the other process reads it, that process attaches this
+        // process's program again as well, and the two attempts would race.
         self.channel.refuse("the offer was withdrawn");
     }
 }
@@ -156,31 +158,34 @@ impl Ingest {
     /// Takes over from a running process, which calls [`Ingest::offer`] and
     /// [`Ingest::hand_over`] with the other end of the stream.
     ///
-    /// This process receives the running process's sockets with all datagrams that wait in
-    /// them, its owners, its counters, and its attachment to the interface. The program of
-    /// this process replaces the running program in one step. No datagram is lost or
-    /// reordered. Both processes must be configured for the same port, address, partitions
-    /// and CPUs, and be built with objects of the same ABI version. The running process must
-    /// belong to root or to this process's user.
+    /// This process receives the sockets of the running process with all datagrams that wait in
+    /// them, the owners of the partitions, the counters, and the attachment to the interface.
+    /// This process's XDP program replaces the running program in one step. No datagram is lost
+    /// or reordered. Both processes must be configured for the same port, address, partitions and
+    /// CPUs, and be built with objects of the same ABI version. The running process must belong
+    /// to root or to this process's user.
     ///
-    /// Some properties are kept even if this configuration differs: the sizes of the receive
-    /// buffers and CPU queues, XDP's mode, and whether XDP steers. If none of this process's
-    /// objects can replace the running program, and this configuration has no limits, lists,
-    /// samples or further ports, the running program and its port stay.
+    /// Some properties stay as the running process has them, even if this configuration differs:
+    /// the sizes of the receive buffers and of the CPU queues, the XDP mode, and whether XDP
+    /// steers. The running program and its port stay if both conditions hold: none of this
+    /// process's objects can replace the program, and this configuration has no limits, lists,
+    /// samples or further ports.
     ///
-    /// This configuration decides whether XDP is used at all. If only the running process
-    /// uses XDP, its program is detached, its counters end, and datagrams in its CPU queues
-    /// may be reordered. If only this process uses XDP, it attaches as [`Ingest::open`] does,
-    /// before the running process has handed over; many network cards lose packets for a
-    /// moment then.
+    /// This configuration decides whether XDP is used at all. If only the running process uses
+    /// XDP, its program is detached, its counters end, and datagrams in its CPU queues may be
+    /// reordered. If only this process uses XDP, it attaches its program as [`Ingest::open`]
+    /// does, before the running process has handed over. Many network cards lose packets for a
+    /// moment when a program is attached.
     ///
-    /// Blocks until the other process has answered, at most 30 seconds for each step.
+    /// Blocks until the running process has handed over. Each step of that process may take at
+    /// most 30 seconds.
     ///
     /// # Errors
-    /// [`XdpError::HandOver`] if the processes are configured differently or one of them
-    /// fails; otherwise the errors of [`Ingest::open`]. There is no fallback: if this
-    /// process's objects cannot be trusted or cannot replace the running ones, it does not
-    /// take over. After an error the running process continues, and the stream is shut down.
+    /// [`XdpError::HandOver`] if the processes are configured differently or one of them fails;
+    /// otherwise the errors of [`Ingest::open`]. There is no fallback: this process does not take
+    /// over if its objects cannot be trusted, or if they cannot replace the running ones and the
+    /// exception above does not apply. After an error the running process continues, and the
+    /// stream is shut down.
     pub fn take_over(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -207,10 +212,10 @@ impl Ingest {
         Ok(ingest)
     }
 
-    /// Receives the state and attaches this process's programs. Dropping the result attaches
-    /// the running process's XDP program again; the running process restores its socket
-    /// programs itself when it drops its offer. The second value is the running process's XDP
-    /// program if this process does not use XDP.
+    /// Receives the state and attaches this process's programs. Dropping the result attaches the
+    /// running process's XDP program again; the running process restores its socket programs
+    /// itself when it drops its offer. The second value is the running process's XDP program. It
+    /// is `Some` only if this process does not use XDP.
     fn prepare(
         config: &IngestConfig,
         xdp_config: &XdpConfig,
@@ -227,7 +232,8 @@ impl Ingest {
         let partitions = Arc::new(partitions);
         let mut features = KernelFeatures::default();
         let selector = selector::take_over(&partitions, &artifact, &mut features, loaded_sockets);
-        // This process may have been stopped since, and the other one may serve again.
+        // This process may have been stopped for a while. If the other process has withdrawn its
+        // offer meanwhile, it serves again, and its programs must not be replaced.
         channel.check_open()?;
         let group = SocketGroup::open(sockets, selector, &partitions, Some(drops_before))?;
         let mut unused = None;
@@ -261,13 +267,13 @@ impl Ingest {
     }
 
     /// Sends the state of this ingest to a process that calls [`Ingest::take_over`], and waits
-    /// until that process is ready, at most 30 seconds for each of its steps. This ingest
-    /// continues to work during the call and until [`Ingest::hand_over`], except that no
-    /// partition moves.
+    /// until that process is ready. Each step of that process, such as loading its programs, may
+    /// take at most 30 seconds. During this call and until [`Ingest::hand_over`], this ingest
+    /// continues to work, except that no partition moves.
     ///
-    /// Next, stop every receiver's thread, call [`crate::Receiver::drain`] on each
-    /// receiver, drop the receivers, and call [`Ingest::hand_over`]. The new process then
-    /// receives the datagrams that wait in the sockets. Until that call, dropping the offer
+    /// Next, stop every receiver's thread, call [`crate::Receiver::drain`] on each receiver, drop
+    /// the receivers, and call [`Ingest::hand_over`]. The new process then receives the datagrams
+    /// that wait in the sockets. Until the call of [`Ingest::hand_over`], dropping the offer
     /// withdraws it.
     ///
     /// # Errors
@@ -318,13 +324,13 @@ impl Ingest {
         Ok(OwnPrograms { sockets, partitions, xdp })
     }
 
-    /// Lets the other process start to receive, and waits until it has, at most 30 seconds.
-    /// The ingest of this process ends without detaching XDP, and the sockets stay open in the
-    /// other process.
+    /// Lets the other process start to receive, and waits at most 30 seconds until that process
+    /// confirms that it starts. The ingest of this process ends without detaching XDP, and the
+    /// sockets stay open in the other process.
     ///
     /// # Errors
-    /// [`HandOverError`] holds the ingest and the error: a receiver is in use, a mailbox
-    /// holds datagrams that no receiver has handled, or the other process has failed. To
+    /// Fails if a receiver is in use, if a mailbox holds datagrams that no receiver has handled,
+    /// or if the other process has failed. [`HandOverError`] holds the ingest and the reason. To
     /// continue in this process, take the receivers again.
     pub fn hand_over(mut self, offer: Offer<'_>) -> Result<(), HandOverError> {
         match self.try_hand_over(offer) {
@@ -337,14 +343,15 @@ impl Ingest {
         if !Arc::ptr_eq(&offer.stage, &self.stage) {
             return Err(XdpError::hand_over("the offer belongs to another ingest"));
         }
-        // All receivers are checked before any mailbox: a receiver in use may still hand on a
-        // datagram to another receiver's mailbox.
+        // All receivers are checked before any mailbox: a receiver that is in use may still hand
+        // on a datagram to a mailbox that was already found empty.
         self.check_mailboxes("is in use", |mailbox| !mailbox.is_in_use())?;
         self.check_mailboxes("left datagrams unhandled", Mailbox::is_empty)?;
         let channel = &offer.channel;
         let answer = channel.send("yours").and_then(|()| channel.expect("mine"));
-        // Exactly one process may receive. The other process starts once it has sent "mine", so
-        // after an error this looks for a "mine" that arrived before the stream was closed.
+        // Exactly one process may receive. The other process starts once it has sent "mine".
+        // After an error this process therefore closes the stream, and then looks for a "mine"
+        // that arrived before.
         let answer = answer.or_else(|error| {
             channel.close();
             channel.expect("mine").map_err(|_| error)

@@ -1,5 +1,5 @@
-//! The state that one process hands over to the other: its sockets with all datagrams that
-//! wait in them, its tables, and its attachment to the interface.
+//! The state that one process hands over to the other: the sockets with all datagrams that wait
+//! in them, the tables, and the attachment to the interface.
 //!
 //! The state is sent as a message of words separated by spaces, in the order of
 //! [`Inventory`]'s fields, followed by descriptors in the order in which [`send`] collects
@@ -26,32 +26,32 @@ use crate::xdp::{Attachment, Hold, Interface, OwnerLock, RunningProgram};
 /// The state that this process received.
 pub struct State {
     pub sockets: Vec<Arc<UdpSocket>>,
-    /// For each socket, the kernel's count of drops at the time when counting started.
+    /// For each socket, the kernel's count of drops when the other process started counting.
     pub drops_before: Vec<u32>,
     /// The owner of each partition.
     pub owners: Vec<CpuIndex>,
     pub loaded_sockets: Option<LoadedSockets>,
-    /// The XDP program of the other process. The attachment is provisional: dropping it
-    /// leaves the program attached.
+    /// The XDP program of the other process. Its attachment is provisional: dropping the
+    /// attachment leaves the program attached.
     pub xdp: Option<RunningProgram>,
 }
 
 /// What the old process announces before it sends the descriptors.
 struct Inventory {
-    /// One count for each socket. The message holds the number of sockets before them.
+    /// One count of drops for each socket. In the message, the number of sockets comes first.
     drops_before: Vec<u32>,
     has_loaded_sockets: bool,
     xdp: Option<XdpInventory>,
     owners: Vec<CpuIndex>,
 }
 
-/// The word that replaces an interface's name if the process has no XDP program. No interface
-/// can have this name.
+/// The word that the message has in place of an interface's name if the process has no XDP
+/// program. No interface can have this name.
 const NO_XDP: &str = "/";
 
-/// The numbers of descriptors that belong to the loaded socket programs, and to an XDP
-/// program.
+/// How many descriptors are sent for the loaded socket programs.
 const SOCKET_PROGRAM_DESCRIPTORS: usize = 5;
+/// How many descriptors are sent for an XDP program.
 const XDP_DESCRIPTORS: usize = 5;
 
 struct XdpInventory {

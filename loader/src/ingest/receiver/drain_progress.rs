@@ -1,7 +1,7 @@
-//! Meeting requests to drain a socket.
+//! Decides when a receiver has met a request to drain its socket.
 
-/// The least bytes of a socket's buffer that one datagram takes. The kernel's bookkeeping
-/// alone takes more.
+/// One datagram takes at least this many bytes of a socket's buffer. The kernel's bookkeeping for
+/// the datagram alone takes more.
 const MIN_FOOTPRINT: usize = 512;
 
 /// Decides when the latest request to drain a socket is met.
@@ -19,15 +19,16 @@ impl DrainProgress {
     /// `receive_buffer` is the buffer's size in bytes as requested with `SO_RCVBUF`; `batch` is
     /// the most datagrams that one read takes.
     pub fn new(receive_buffer: usize, batch: usize) -> DrainProgress {
-        // The kernel grants twice the requested size, and since Linux 6.18 a little more for
-        // each NUMA node.
+        // The kernel grants twice the requested size, and since Linux 6.18 a little more for each
+        // NUMA node. The factor of 4 leaves room for both.
         let capacity = (receive_buffer / MIN_FOOTPRINT).saturating_mul(4).saturating_add(4);
         DrainProgress { request: 0, read: 0, is_met: true, limit: capacity.saturating_add(batch) }
     }
 
-    /// Records a read after a request. Returns whether this read meets the request. It does
-    /// if the socket was found empty, or if more datagrams were read since the request than
-    /// the socket can hold: then all that waited at the request are handled.
+    /// Records a read after a request. Returns true for the first read that meets the request. A
+    /// read meets the request if it found the socket empty, or if more datagrams were read since
+    /// the request than the socket can hold. In both cases all datagrams that waited at the time
+    /// of the request are handled.
     pub fn meets(&mut self, request: u64, read: usize, is_empty: bool) -> bool {
         if self.request != request {
             *self = DrainProgress { request, read: 0, is_met: false, limit: self.limit };

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::ids::Partition;
 use crate::ingest::datagram::OwnedDatagram;
 
-/// The datagrams of each partition that is moving here, in the order of their arrival.
-/// Only a few partitions move at a time, so a list is searched faster than a map.
+/// The datagrams of each partition that is moving to this receiver, in the order of their
+/// arrival. Only a few partitions move at a time, so searching a list is faster than a map.
 #[derive(Default)]
 pub struct Held(Vec<(Partition, VecDeque<OwnedDatagram>)>);
 
@@ -46,7 +46,8 @@ impl Held {
         self.0.iter().map(|(partition, _)| *partition).collect()
     }
 
-    /// Takes all datagrams, partition by partition, in the order of their arrival.
+    /// Takes all datagrams, one partition after another. Each partition's datagrams keep the
+    /// order of their arrival.
     pub fn take_all(&mut self) -> impl Iterator<Item = OwnedDatagram> {
         std::mem::take(&mut self.0).into_iter().flat_map(|(_, datagrams)| datagrams)
     }

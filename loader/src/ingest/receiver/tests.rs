@@ -70,8 +70,8 @@ fn held_datagrams_are_limited_and_dropped_ones_are_counted() {
     assert!((Receiver::MAX_HELD..2 * Receiver::MAX_HELD).contains(&held), "{held}");
     assert!(mailboxes.dropped() > 0);
 
-    // The receiver is paused and does not read its socket, so the descriptor must not
-    // become readable for it.
+    // The receiver is paused and does not read its socket, so a datagram in the socket must not
+    // make the descriptor readable.
     sent_to(&receiver, 0..1);
     assert!(receiver.receive(Duration::ZERO, |_| {}).unwrap().drained);
     assert!(!is_readable(&receiver));

@@ -13,8 +13,8 @@ use crate::report::XdpError;
 use crate::sys::socket;
 
 /// Binds a socket for each CPU in the calling thread's network namespace. Each socket has a
-/// filter that drops everything until [`super::SocketGroup::open`] replaces it. If the port
-/// is 0, the kernel chooses one, and all sockets share it.
+/// filter that drops everything until [`super::SocketGroup::open`] replaces the filter. If the
+/// port is 0, the kernel chooses a port, and all sockets share that port.
 pub fn bind(
     address: IpAddr,
     port: u16,
@@ -26,7 +26,8 @@ pub fn bind(
     for cpu in cpus {
         let (first, alone) = (sockets.is_empty(), cpus.len() == 1);
         let mut opened = open(address, buffer, first, alone);
-        // The default address is `::`. On a kernel without IPv6 it means all IPv4 addresses.
+        // The default address `::` means all addresses. Without IPv6 in the kernel, these are all
+        // IPv4 addresses.
         if let Err(error) = &opened
             && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
             && address.ip().is_unspecified()
@@ -57,16 +58,17 @@ fn open(address: SocketAddr, buffer: u32, first: bool, alone: bool) -> io::Resul
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // `::` receives both families, even if `net.ipv6.bindv6only` is set.
+        // This makes `::` receive IPv4 and IPv6, even if `net.ipv6.bindv6only` is set.
         socket.set_only_v6(false)?;
     }
     if socket::force_receive_buffer(socket.as_fd(), buffer).is_err() {
         socket.set_recv_buffer_size(buffer as usize)?;
     }
-    // Until a program selects the socket, a datagram could arrive at the wrong CPU's socket.
+    // Until a program selects the sockets, a datagram could arrive at the wrong CPU's socket.
+    // This filter drops it.
     socket::set_classic_filter(socket.as_fd(), &classic_bpf::closed())?;
-    // The first socket binds without SO_REUSEPORT, so that binding fails if another process
-    // holds the port. After that, SO_REUSEPORT lets this process's other sockets join.
+    // The first socket binds without SO_REUSEPORT, so that binding fails if another process holds
+    // the port. Once it is bound, SO_REUSEPORT lets this process's other sockets share the port.
     if !first {
         socket.set_reuse_port(true)?;
     }

@@ -24,7 +24,7 @@ const UDP_HEADER: u32 = 8;
 /// of a frame that this host broadcasts.
 const PACKET_BROADCAST: u32 = 1;
 const PACKET_LOOPBACK: u32 = 5;
-/// Offsets of the destination address in the IPv4 and IPv6 headers.
+/// Offsets in bytes of the destination address in the IPv4 and IPv6 headers.
 const IPV4_DESTINATION: libc::c_int = 16;
 const IPV6_DESTINATION: libc::c_int = 24;
 /// An IPv4 address is multicast or broadcast if its first byte is at least this.
@@ -43,7 +43,7 @@ const PAYLOAD_LEN: u32 = std::mem::offset_of!(abi::laminar_header, payload_len) 
 enum To {
     /// The next instruction.
     Next,
-    /// The label of this name. It must come after the jump.
+    /// The label with this name. The label must come after the jump.
     Label(&'static str),
     Accept,
     Drop,
@@ -74,8 +74,8 @@ impl Filter {
         self
     }
 
-    /// Adds the instructions for [`To::Accept`] and [`To::Drop`] and resolves the jumps. A
-    /// jump to a label that does not exist drops.
+    /// Adds the instructions for [`To::Accept`] and [`To::Drop`] and resolves the jumps. A jump
+    /// to a label that does not exist goes to [`To::Drop`].
     fn build(self) -> Vec<Instruction> {
         let (accept, drop) = (self.code.len(), self.code.len() + 1);
         let position = |at: usize, to: To| match to {
@@ -105,9 +105,9 @@ pub fn closed() -> Vec<Instruction> {
     vec![instruction(RETURN, 0)]
 }
 
-/// Builds the filter of each socket. It drops the invalid datagrams that XDP would drop. It
-/// also drops datagrams to broadcast and multicast addresses, because the kernel gives each
-/// socket a copy of them. Offset 0 is the start of the UDP header.
+/// Builds the filter of each socket. It drops the invalid datagrams that XDP would drop. It also
+/// drops datagrams to broadcast and multicast addresses, because the kernel gives every socket of
+/// the group a copy of such a datagram. In this program, offset 0 is the start of the UDP header.
 pub fn filter() -> Vec<Instruction> {
     Filter::default()
         .step(LOAD_LENGTH, 0)
@@ -118,8 +118,8 @@ pub fn filter() -> Vec<Instruction> {
         .jump(EQUAL, abi::LAMINAR_MAGIC, To::Next, To::Drop)
         .step(LOAD, UDP_HEADER + PAYLOAD_LEN)
         .jump(EQUAL_X, 0, To::Next, To::Drop)
-        // A subnet's broadcast address looks like a unicast address, so the packet type
-        // decides.
+        // A subnet's broadcast address looks like a unicast address, so the filter checks the
+        // packet type instead.
         .step(LOAD, relative(libc::SKF_AD_OFF, libc::SKF_AD_PKTTYPE))
         .jump(EQUAL, PACKET_BROADCAST, To::Drop, To::Next)
         .jump(EQUAL, PACKET_LOOPBACK, To::Drop, To::Next)
@@ -146,8 +146,8 @@ pub fn marker_frame(number: u64) -> Vec<Instruction> {
         .build()
 }
 
-/// Builds the program that selects a socket of the group by its position. It selects the
-/// socket of the partition's first owner. Offset 0 is the start of the UDP payload.
+/// Builds the program that selects a socket of the group. It returns the position of the socket
+/// of the partition's first owner. In this program, offset 0 is the start of the UDP payload.
 pub fn selector(cpus: u32, partitions: u32) -> Vec<Instruction> {
     vec![
         instruction(LOAD, PARTITION_KEY),

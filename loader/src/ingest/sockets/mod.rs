@@ -29,7 +29,8 @@ pub struct SocketGroup {
     drops: Mutex<Vec<Drops>>,
 }
 
-/// One socket's drops. The kernel's own counter has 32 bits and wraps around.
+/// How many datagrams one socket dropped. The kernel's own counter has 32 bits and wraps around,
+/// so `total` adds up how much that counter has grown. `last` is its latest value.
 #[derive(Debug, Clone, Copy)]
 struct Drops {
     last: u32,
@@ -46,10 +47,10 @@ pub struct SocketCounts {
 }
 
 impl SocketGroup {
-    /// Installs the selector and the filters. The filters replace those that dropped
+    /// Installs the selector and the filters. These filters replace the ones that dropped
     /// everything, so the sockets start to receive. The selector's table must already hold the
-    /// owners. `drops_before` is given at a hand-over: for each socket, the kernel's count of
-    /// drops at which the other process started counting. Without it, counting starts now.
+    /// owners. At a hand-over, `drops_before` holds for each socket the kernel's count of drops
+    /// when the other process started counting. With `None`, counting starts now.
     pub fn open(
         sockets: Vec<Arc<UdpSocket>>,
         selector: Selector,
@@ -94,7 +95,7 @@ impl SocketGroup {
         Ok(self.sockets[0].local_addr()?.port())
     }
 
-    /// Why classic BPF selects the sockets; `None` if a loaded program does.
+    /// Why classic BPF selects the sockets; `None` if a loaded eBPF program selects them.
     pub fn classic_bpf_reason(&self) -> Option<&str> {
         match &self.selector {
             Selector::Loaded(_) => None,
@@ -110,12 +111,12 @@ impl SocketGroup {
         }
     }
 
-    /// The table of owners, which XDP shares; classic BPF has none.
+    /// The table of owners, which the XDP program uses as well; `None` with classic BPF.
     pub fn table(&self) -> Option<&Map> {
         self.loaded().map(|loaded| &loaded.steering)
     }
 
-    /// The kernel's count of each socket's drops at which this group started to count.
+    /// For each socket, the kernel's count of drops when this group started counting.
     pub fn drops_before(&self) -> Vec<u32> {
         self.drops().iter().map(|drops| drops.last.wrapping_sub(drops.total as u32)).collect()
     }
@@ -129,8 +130,8 @@ impl SocketGroup {
             drops.last = now;
             counts.dropped += drops.total;
         }
-        // Read after the drops, so that the counted reasons include every drop of a filter
-        // that is in `dropped`.
+        // The reasons are read after the drops. Each drop by a filter that `dropped` includes is
+        // then counted by reason as well.
         counts.by_reason = self.loaded().map(|loaded| read_packets(&loaded.stats)).transpose()?;
         Ok(counts)
     }
@@ -159,7 +160,7 @@ impl SocketGroup {
         })
     }
 
-    /// A single socket is not in a group and needs no selector.
+    /// Installs the selector of the group. A single socket is in no group and needs no selector.
     fn install_selector(&self, partitions: &Partitions) -> io::Result<()> {
         let [first, _, ..] = &self.sockets[..] else { return Ok(()) };
         match &self.selector {
@@ -186,8 +187,8 @@ impl SocketGroup {
     }
 }
 
-/// The size of a socket's receive buffer in bytes, in the unit of a request with
-/// `SO_RCVBUF`: half of what the kernel reports, because it doubles each request.
+/// The size of a socket's receive buffer in bytes, in the unit of a request with `SO_RCVBUF`:
+/// half of what the kernel reports, because the kernel doubles each requested size.
 pub fn receive_buffer(socket: &UdpSocket) -> io::Result<u32> {
     let bytes = socket2::SockRef::from(socket).recv_buffer_size()?;
     Ok((bytes / 2).try_into().unwrap_or(u32::MAX))

@@ -18,7 +18,8 @@ pub fn find(port: u16) -> Option<PortHolder> {
     Some(PortHolder { user, process })
 }
 
-/// User and inode of a socket on the port, from a line of the kernel's table.
+/// Parses a line of the kernel's table of UDP sockets. Returns the user and the inode of the
+/// socket if its local port is `port`.
 fn parse_entry(line: &str, port: u16) -> Option<(u32, u64)> {
     let mut fields = line.split_whitespace();
     let (_, local_port) = fields.nth(1)?.split_once(':')?;

@@ -1,5 +1,5 @@
-//! Chooses the programs that select and filter the sockets: loaded eBPF programs, or classic
-//! BPF if those cannot be loaded.
+//! Chooses the programs that select and filter the sockets: loaded eBPF programs, or classic BPF
+//! if eBPF programs cannot be loaded.
 
 use laminar_xdp_prebuilt::{ByteOrder, Layer, abi};
 
@@ -13,7 +13,7 @@ use crate::report::XdpError;
 /// The programs that select the socket of a datagram and filter it.
 #[derive(Debug)]
 pub enum Selector {
-    /// Loaded programs. If XDP steers, it uses the same table of owners.
+    /// Loaded eBPF programs. If XDP steers, XDP uses the table of owners of these programs.
     Loaded(Box<LoadedSockets>),
     /// Classic BPF, for this reason.
     ClassicBpf(String),
@@ -39,11 +39,11 @@ pub fn choose(
     }
 }
 
-/// Loads the programs for the sockets of another process. They use the maps of that process's
-/// programs. If none of this process's objects can be loaded, the other process's programs
-/// stay. If the other process uses classic BPF, this process uses it as well, and does not
-/// replace the selector: Linux 6.18 frees a replaced classic selector while packets still run
-/// through it.
+/// Loads this process's programs for the sockets that another process hands over. The new
+/// programs use the maps of the other process's programs. If none of this process's objects can
+/// be loaded, the other process's programs stay. If the other process uses classic BPF, this
+/// process uses classic BPF as well, and does not replace the selector: Linux 6.18 frees a
+/// replaced classic selector while packets still run through it.
 pub fn take_over(
     partitions: &Partitions,
     artifact: &Artifact,
@@ -65,7 +65,8 @@ pub fn take_over(
     })))
 }
 
-/// Loads the first object of the sockets' layer that this kernel accepts.
+/// Tries the objects of the sockets' layer in order. Loads the first one that this kernel
+/// accepts.
 fn load(
     partitions: &Partitions,
     artifact: &Artifact,
@@ -77,8 +78,8 @@ fn load(
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {
         let Some(entry) = &object.entry else { continue };
-        // Every set also has objects of the other byte order. Reporting them as a reason would
-        // hide the real one.
+        // Every set also has objects of the other byte order. Reporting one of these as the
+        // reason would hide the real reason.
         if entry.byte_order != ByteOrder::HOST {
             continue;
         }
