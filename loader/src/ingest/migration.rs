@@ -47,8 +47,9 @@ impl Ingest {
     /// [`XdpError::MoveInProgress`] while the partition moves to another CPU,
     /// [`XdpError::HandOverInProgress`] while another process takes over.
     /// [`XdpError::NotMoved`] if the order could not be kept (if XDP steers and either a CPU is
-    /// offline or receive packet steering is on), or if the former owner does not handle its
-    /// waiting datagrams within seconds. If the move had started before this error, the new owner
+    /// offline or receive packet steering is on), if no receiver of the former owner is in use,
+    /// or if the former owner does not process its queue within 2 seconds or does not handle the
+    /// datagrams in its socket within 5 seconds. If the move had started before this error, the new owner
     /// holds back the partition's datagrams until the same call is repeated and succeeds.
     /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {

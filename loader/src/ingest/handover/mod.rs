@@ -182,9 +182,10 @@ impl Ingest {
     ///
     /// # Errors
     /// [`XdpError::HandOver`] if the processes are configured differently or one of them fails;
-    /// otherwise the errors of [`Ingest::open`]. There is no fallback: this process does not take
-    /// over if its objects cannot be trusted, or if they cannot replace the running ones and the
-    /// exception above does not apply. After an error the running process continues, and the
+    /// otherwise the errors of [`Ingest::open`]. This process does not take over if its
+    /// objects cannot be trusted, or if they cannot replace the running ones and the exception
+    /// above does not apply. [`XdpConfig::fallback_on_error`] covers only the case that this
+    /// process alone uses XDP. After an error the running process continues, and the
     /// stream is shut down.
     pub fn take_over(
         config: &IngestConfig,
