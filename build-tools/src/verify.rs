@@ -84,12 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn each_checked_in_object_passes_only_for_its_own_target() {
+    fn each_checked_in_object_passes_only_for_its_own_layout() {
         for (elf, target, byte_order) in objects() {
             let facts = inspect(&elf).unwrap();
             verify(&facts, &target, byte_order).unwrap();
             for (_, other, other_order) in objects() {
-                let same = other.name == target.name && other_order == byte_order;
+                // Targets may have the same layout: they then differ in instructions alone.
+                let same = other.layout() == target.layout() && other_order == byte_order;
                 assert_eq!(verify(&facts, &other, other_order).is_ok(), same);
             }
         }
