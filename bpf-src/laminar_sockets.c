@@ -52,9 +52,9 @@ int laminar_select(struct sk_reuseport_md *ctx)
 		return SK_PASS;
 
 	/*
-	 * If this is the CPU of XDP's queue, its own socket receives the
-	 * packet. So packets that XDP redirected before and after a move reach
-	 * the old and the new owner, each in order.
+	 * A packet that XDP queued to this CPU stays with this CPU's socket.
+	 * So during a move, packets in the old owner's queue reach the old
+	 * owner's socket, and packets in the new owner's queue reach the new.
 	 */
 	if (owner->queue != cpu + 1)
 		cpu = owner->socket - 1;

@@ -63,7 +63,8 @@ fn main() -> ExitCode {
 }
 
 /// Waits until no kernel test of this project holds the machine lock exclusively. A test holds the
-/// lock exclusively while it needs the whole machine, for example while a CPU is offline.
+/// lock exclusively while it needs the whole machine, for example while a CPU is offline. The returned
+/// file holds the lock for this benchmark, shared with other benchmarks and tests.
 fn lock_machine() -> io::Result<File> {
     let lock = testbed::lock_file()?;
     if lock.try_lock_shared().is_err() {

@@ -176,7 +176,7 @@ fn moved(before: &XdpStats, after: &XdpStats) -> BTreeMap<XdpReason, u64> {
     by_reason.filter(|(_, by)| *by > 0).collect()
 }
 
-/// The counter of the program that belongs to a reason of the model.
+/// The program's counter for a reason of the model.
 fn counter_of(reason: Reason) -> XdpReason {
     match reason {
         Reason::Invalid => XdpReason::Invalid,

@@ -119,9 +119,9 @@ fn jumbo_frames_make_the_loader_probe_every_feature() -> Result<()> {
     Ok(())
 }
 
-/// A probe that fails with EINVAL may also fail for another reason than the missing feature. The
-/// loader therefore repeats the probe without the feature: only if that succeeds, the kernel lacks
-/// the feature.
+/// EINVAL from a probe does not prove that the feature is missing. The loader therefore repeats the
+/// probe without the feature. The loader concludes that the kernel lacks the feature only if the
+/// second probe succeeds.
 fn feature_is_unknown_if_the_probe_without_it_fails_too() -> Result<()> {
     const BPF_MAP_CREATE: u32 = 0;
     let net = TestNet::new()?;

@@ -83,7 +83,7 @@ pub struct Mailbox {
     /// How many requests to drain the socket were made so far. This is the latest request's
     /// number.
     requested: AtomicU64,
-    /// The number of the latest request that the receiver has met.
+    /// The number of the latest drain request that the receiver has completed.
     drained: Mutex<u64>,
     met: Condvar,
     /// Whether `wake_fd` is signalled. If it is, a further wake-up needs no system call.

@@ -102,8 +102,9 @@ pub fn receive(socket: impl AsFd) -> io::Result<Vec<OwnedFd>> {
 
 /// Takes ownership of the descriptors in a header's control messages.
 ///
-/// # Safety `header` and its control buffer are valid, and the kernel filled both. Nothing has
-/// taken ownership of the descriptors in the control buffer.
+/// # Safety
+/// `header` and its control buffer are valid, and the kernel filled both. Nothing has taken
+/// ownership of the descriptors in the control buffer.
 unsafe fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();
     // SAFETY: the control buffer is valid by this function's contract, and the macro checks

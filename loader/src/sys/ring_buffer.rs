@@ -82,8 +82,9 @@ impl Drop for RingBuffer {
 
 /// Copies a record. libbpf stops reading when this function returns a negative number.
 ///
-/// # Safety `context` points to the records of a [`RingBuffer`], and nothing else refers to those
-/// records during the call. `data` points to `size` bytes that do not change during the call.
+/// # Safety
+/// `context` points to the records of a [`RingBuffer`], and nothing else refers to those records
+/// during the call. `data` points to `size` bytes that do not change during the call.
 unsafe extern "C" fn collect(context: *mut c_void, data: *mut c_void, size: u64) -> c_int {
     // SAFETY: libbpf calls this within `RingBuffer::read` and passes the pointer that
     // `RingBuffer::new` gave it; nothing else refers to the records meanwhile.
