@@ -72,9 +72,9 @@ static __always_inline int is_for_every_socket(struct __sk_buff *skb)
 	__u8 multicast = 224, first;
 
 	/*
-	 * The IP address does not identify a network's own broadcast address,
-	 * but the frame's type does. PACKET_LOOPBACK is a copy of a broadcast
-	 * that this host sent.
+	 * A subnet's broadcast address cannot be recognized without the
+	 * netmask, so this uses pkt_type. PACKET_LOOPBACK marks this host's
+	 * own copy of a broadcast that it sent.
 	 */
 	if (skb->pkt_type == PACKET_BROADCAST ||
 	    skb->pkt_type == PACKET_LOOPBACK)

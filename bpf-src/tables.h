@@ -74,7 +74,7 @@ static __always_inline const struct laminar_settings *settings_get(void)
 
 #endif
 
-/* Returns the number of packets that this CPU counted for the reason. */
+/* Counts a packet. Returns this CPU's new packet count for the reason. */
 static __always_inline __u64 count(__u32 interface_slot, __u32 reason,
 				   __u64 bytes)
 {

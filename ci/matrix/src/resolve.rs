@@ -191,8 +191,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Adds a kernel without which the run can continue. If the kernel cannot be booted, adds a gap
-    /// instead. Returns whether the kernel can be booted.
+    /// Adds an optional kernel. If the kernel cannot be booted, records a gap, and the run
+    /// continues. Returns whether the kernel can be booted.
     fn add(&mut self, name: KernelName, suite: &str, image: Image) -> bool {
         let is_bootable = image.is_bootable();
         if self.has(name) {

@@ -113,8 +113,9 @@ impl Mailbox {
     }
 
     /// Claims the mailbox for a new receiver. Returns false if another receiver holds the
-    /// mailbox. If an earlier receiver left mail or an unmet drain request, this wakes the new
-    /// receiver: the new receiver may wait for its descriptor before it looks for work.
+    /// mailbox. If an earlier receiver left mail or an unmet drain request, signals the wake
+    /// descriptor. Otherwise a new receiver that waits for its descriptor first would not notice
+    /// that work.
     pub fn claim(&self) -> bool {
         if self.in_use.swap(true, Ordering::AcqRel) {
             return false;

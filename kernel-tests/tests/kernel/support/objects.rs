@@ -48,7 +48,7 @@ fn xdp_objects() -> &'static [ObjectEntry] {
     &OBJECTS
 }
 
-/// The file of the best object on the running kernel for packets that fit into one buffer.
+/// The file of the object that the running kernel prefers, among those for single-buffer packets.
 pub fn best() -> String {
     object_of(targets()[0])
 }
