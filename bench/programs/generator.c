@@ -2,8 +2,8 @@
 /*
  * Generates packets. BPF_PROG_TEST_RUN in live-frames mode (Linux 5.18) calls
  * this program repeatedly, each time with a frame. If a packet is due, the
- * program writes junk or a valid datagram into the frame and sends it.
- * Otherwise the program drops the frame, and the test run reuses it. The
+ * program writes junk or a valid datagram into the frame and sends the frame.
+ * Otherwise the program drops the frame, and the test run reuses the frame. The
  * kernel's clock controls the rates, and no socket or qdisc is involved.
  */
 #include <linux/bpf.h>
@@ -18,8 +18,8 @@
  * code under test would not notice a mistake in the definition. */
 #define MAGIC 0x4c414d49
 
-/* In nanoseconds. A stream that is later than this skips the missed packets
- * instead of sending them in a burst. */
+/* Nanoseconds. A stream that is further behind its schedule skips the packets
+ * that it missed instead of sending a burst. */
 #define MAX_BEHIND 1000000ULL
 
 struct stream {

@@ -62,9 +62,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Waits until no kernel test of this project holds the machine lock exclusively. A test holds the
-/// lock exclusively while it needs the whole machine, for example while a CPU is offline. The returned
-/// file holds the lock for this benchmark, shared with other benchmarks and tests.
+/// Takes the machine lock, shared with other benchmarks and tests. The lock is held until the
+/// returned file is closed. A kernel test that needs the whole machine, for example because it
+/// takes a CPU offline, holds the lock exclusively. This function waits until no test does so.
 fn lock_machine() -> io::Result<File> {
     let lock = testbed::lock_file()?;
     if lock.try_lock_shared().is_err() {
@@ -74,8 +74,8 @@ fn lock_machine() -> io::Result<File> {
     Ok(lock)
 }
 
-/// Returns whether this run agrees with the earlier run that `--against` names. Returns true
-/// without `--against`.
+/// Runs the benchmark. Returns whether this run agrees with the earlier run that `--against` names.
+/// Returns true without `--against`.
 fn run(arguments: Arguments) -> Result<bool> {
     if let Some(missing) = testbed::missing_privileges() {
         bail!("the benchmark {missing}, because it loads XDP programs");

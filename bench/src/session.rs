@@ -67,10 +67,9 @@ impl Session {
         (0..contenders).map(move |i| (i + round) % contenders)
     }
 
-    /// Whether a thread that must not take CPU time from other threads runs in the idle scheduling
-    /// class. In a quick run, such a thread keeps the ordinary class. On a busy machine, a thread
-    /// of the idle class may get no CPU time at all, and the parts that need the thread could not
-    /// run.
+    /// Whether a thread that must not take CPU time from other threads gets the idle scheduling
+    /// class. In a quick run, such a thread keeps the ordinary class. In the idle class, the thread
+    /// could get no CPU time at all on a busy machine, and the quick run would fail.
     pub fn uses_idle_class(&self) -> bool {
         !self.quick
     }

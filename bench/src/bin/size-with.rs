@@ -1,5 +1,5 @@
-//! A program that loads laminar-xdp. The benchmark subtracts the size of `size-without` from
-//! the size of this program.
+//! A program that uses laminar-xdp. The benchmark reports by how many bytes this program is larger
+//! than `size-without`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:?}", std::env::args());

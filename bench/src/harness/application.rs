@@ -74,8 +74,8 @@ fn time_stamp(datagram: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(payload.get(..8)?.try_into().ok()?))
 }
 
-/// Reads a socket until `stop` is set. Each system call receives up to [`BATCH`] datagrams, and
-/// `work` gets all of them in one call.
+/// Reads a socket until `stop` is set. Each system call receives a batch of up to [`BATCH`]
+/// datagrams, and each batch is passed to `work` in one call.
 pub fn read(
     socket: &impl AsRawFd,
     stop: &AtomicBool,

@@ -14,8 +14,8 @@ use crate::harness::threads::Worker;
 use crate::session::Session;
 
 /// The number of frames in one test run. The kernel waits for RCU at the start and at the end of a
-/// test run, and sends nothing while it waits. This number is so high that a test run never reaches
-/// its end: it continues until it is interrupted, so no wait falls into a measurement.
+/// test run, and sends nothing during these waits. With this number, a test run is interrupted long
+/// before its end, so no measurement includes such a wait.
 const REPEAT: u32 = i32::MAX as u32;
 
 /// The number of bytes in all headers: Ethernet, IPv4, UDP, LaminarDB.
@@ -80,8 +80,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts sending on `cpu`. If `cpu` is the receiving CPU, the generator uses the idle
-    /// scheduling class in a full run, so it runs only while that CPU has nothing else to do (see
+    /// Starts sending on `cpu`. On the receiving CPU, the generator must not take time from the
+    /// receiver. In a full run, the generator therefore uses the idle scheduling class there (see
     /// [`Session::uses_idle_class`]).
     pub fn start(session: &Session, net: &TestNet, flow: Flow, cpu: u32) -> Result<Generator> {
         let program = Arc::new(bpf::load_file(&session.program("generator")?)?);

@@ -54,9 +54,9 @@ pub fn wait_for_first_packet(arrived: impl Fn() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Runs one round, and repeats it if it fails with [`NothingMeasured`]. If all attempts fail in
-/// this way, a full run fails. A quick run continues without the figure: this function then returns
-/// `None` and adds the reason to `left_out`.
+/// Runs one round. Repeats the round if it fails with [`NothingMeasured`]. If the last attempt
+/// fails too, a full run returns the error. A quick run continues without the figure: this function
+/// then returns `None` and adds the reason to `left_out`.
 pub fn measure_round<T>(
     session: &Session,
     left_out: &mut Vec<String>,

@@ -20,8 +20,8 @@ pub struct Scenario {
     pub generator: Generator,
     application: Worker,
     contender: Installed,
-    // Fields are dropped in this order. `rx` is the last field, because the other fields use its
-    // network.
+    // Rust drops fields in the order of their declaration. `rx` is the last field, because the
+    // other fields use its network.
     rx: RxInterface,
 }
 

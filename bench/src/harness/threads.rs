@@ -41,8 +41,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread that runs `work` on `cpu`. `work` has to return soon after its flag is set.
-    /// Signals then interrupt the system calls of `work`.
+    /// Starts a thread that runs `work` on `cpu`. `work` must return soon after its flag is set.
+    /// Once the flag is set, signals interrupt the system calls of `work`.
     pub fn start(
         cpu: u32,
         work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
@@ -88,12 +88,12 @@ impl Drop for Worker {
 }
 
 /// Measures how much of a CPU's time is unused. A thread of the idle scheduling class increments a
-/// counter as fast as it can, and other work on the CPU slows the counter down. Interrupts slow it
-/// down too, so the counter shows their cost. The run times of threads do not, because the
-/// scheduler charges an interrupt to whichever thread it interrupts.
+/// counter as fast as it can. Other threads and interrupts on the CPU slow the counter down. The
+/// counter therefore shows the cost of interrupts. The run times of threads do not show this cost,
+/// because the scheduler adds the time of an interrupt to the run time of the interrupted thread.
 ///
-/// In a quick run the thread has the ordinary scheduling class ([`Session::uses_idle_class`]). The
-/// counts then show only that the counter works.
+/// In a quick run, the counting thread has the ordinary scheduling class
+/// ([`Session::uses_idle_class`]). The counts of a quick run only show that the counter works.
 pub struct IdleCounter {
     count: Arc<AtomicU64>,
     _worker: Worker,

@@ -87,9 +87,9 @@ pub fn measure(session: &Session) -> Result<Part> {
     Ok(part)
 }
 
-/// Returns the goals. They apply at the lowest rate of junk at which the application without a
-/// filter receives less than 10 % of the valid datagrams. If there is no such rate, they apply at
-/// the maximum rate.
+/// Returns the goals. The goals apply at the lowest rate of junk at which the application without a
+/// filter receives less than 10 % of the valid datagrams. If there is no such rate, the goals apply
+/// at the maximum rate.
 fn goals(arrived: &Table) -> Option<Vec<Goal>> {
     let of = |contender: Contender| {
         let row = arrived.rows.iter().find(|row| row.name == contender.to_string())?;
@@ -136,8 +136,8 @@ fn flood(session: &Session, contender: Contender, junk: Rate, window: Duration) 
     if valid == 0.0 {
         return Err(NothingMeasured::because("no valid datagram was sent"));
     }
-    // The computed share can exceed 100 %: a datagram that was sent before the window and waited in
-    // a buffer counts if it arrives within the window.
+    // The computed share can exceed 100 %. A datagram that was sent before the window, and waited
+    // in a buffer, counts if it arrives within the window.
     let arrived = (100.0 * arrived / valid).min(100.0);
     Ok(Window { arrived, junk: junk / window.as_secs_f64() })
 }

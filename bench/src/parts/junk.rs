@@ -46,8 +46,8 @@ pub fn measure(session: &Session) -> Result<Part> {
         ratios_to: Some(Contender::EmptyProgram.to_string()),
     };
 
-    // Returns the ratio of two contenders at the maximum rate: the median of the ratios of all
-    // rounds.
+    // Returns by which factor the cost of `of` exceeds the cost of `to` at the maximum rate: the
+    // median of the ratios of all rounds.
     let ratio = |of: Contender, to: Contender| {
         let rounds = |one| Some(&costs[contenders.iter().position(|other| *other == one)?][0]);
         let ratios = rounds(of)?.iter().zip(rounds(to)?).map(|(of, to)| of / to);
@@ -68,9 +68,9 @@ pub fn measure(session: &Session) -> Result<Part> {
 }
 
 /// Returns the run time of the polling threads and the application per handled packet, in
-/// nanoseconds. A packet is handled when the contender drops it. If the socket buffer is full, a
-/// packet is lost without being handled: its cost is in the run time, but the packet is not
-/// counted.
+/// nanoseconds. A contender handles a packet by dropping it. The application without a filter
+/// handles a packet by reading it. Packets that overflow the socket's buffer are not handled, but
+/// the run time includes the time spent on them.
 fn cost(session: &Session, contender: Contender, rate: Rate, window: Duration) -> Result<f64> {
     let scenario = Scenario::start(session, contender, Flow { junk: rate, ..Flow::NONE })?;
     let sample = || -> Result<[u64; 3]> {

@@ -155,7 +155,7 @@ impl Programs {
     fn run(&mut self, session: &Session) -> Result<()> {
         let (rounds, repeat) = session.choose((5, 10_000), (175, 100_000));
         for Measurement { name, program, frame, verdict, .. } in &self.measurements {
-            // `run` runs the program twice and returns the last verdict: in the case with a burst
+            // `run` runs the program twice and returns the second verdict. In the case with a burst
             // of one packet, only the second packet exceeds the limit.
             let found = bpf::run(program, frame, 2)?.verdict;
             ensure!(found == *verdict, "{name}: the verdict is {found} instead of {verdict}");

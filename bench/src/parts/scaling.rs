@@ -102,7 +102,8 @@ fn steps(session: &Session) -> Vec<Step> {
     for sources in select(&[1, 1024, 16_384, 65_536, 262_144]) {
         let flow = Flow { valid: Rate::Maximum, sources, ..Flow::NONE };
         // The map has four times as many entries as there are senders. The kernel reserves free
-        // entries for each CPU, so in a smaller map it would evict senders before the map is full.
+        // entries for each CPU. In a smaller map, the kernel would therefore evict senders before
+        // the map is full.
         let config = config().source_limit(limit).max_sources(sources * 4);
         step("senders over their limit, dropped", sources, config, flow, 1, Verdict::Drop);
     }
@@ -121,8 +122,8 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let config = step.config.clone().enabled(true).port(PORT).bpf_object_path("/nonexistent");
     let config =
         config.interface(rx.net.interface.as_str()).attach_mode(XdpAttachMode::Native).build()?;
-    // The receiving CPU is the first CPU in `all_cpus`. In the reversed order it is the last one,
-    // so it becomes a target only in the step that uses all CPUs.
+    // `all_cpus` begins with the receiving CPU. The order is reversed, so that the receiving CPU
+    // becomes a target only in the step that uses all CPUs.
     let cpus: Vec<u32> = session.all_cpus.iter().rev().copied().take(step.cpus).collect();
     let loader = rx.net.receiver.enter(|| XdpLoader::load_and_attach(&config, &cpus))?;
     rx.bind_threads()?;
@@ -135,7 +136,7 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     let begin = Instant::now();
     wait_for_first_packet(|| Ok(rx.packets()? > 0))?;
     sleep(window / 3);
-    // The window must not begin before the program knows each sender and the sender is over its
+    // The window must not begin before the program knows every sender and every sender is over its
     // limit.
     while loader.stats()?.total() < 2 * u64::from(step.flow.sources) {
         if begin.elapsed() > timeout {
@@ -159,8 +160,8 @@ fn cost(session: &Session, step: &Step, window: Duration) -> Result<f64> {
     if expected * 100 < all * 95 {
         let verdicts = format!("{expected} of {all} packets have the expected verdict");
         // The limit allows one packet of each sender at the beginning, and one more per second. If
-        // the generator is slow, more than a second can pass until it returns to the same sender,
-        // so many of its packets are within the limit.
+        // the generator is slow, it returns to the same sender after more than a second, and many
+        // packets are within the limit.
         let seconds = begin.elapsed().as_secs_f64();
         let within_limit = f64::from(step.flow.sources) * (1.0 + seconds);
         let limited = matches!(step.verdict, Verdict::Drop) && step.flow.valid != Rate::Zero;

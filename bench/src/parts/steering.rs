@@ -20,8 +20,8 @@ const MEDIUM_RATE: u64 = 100_000;
 const HIGH_RATE: u64 = 300_000;
 /// A rate that leaves the CPUs almost idle, in valid datagrams per second.
 const LOW_RATE: u64 = 5_000;
-/// The number of senders. There must be several, because one of the paths distributes datagrams by
-/// sender.
+/// The number of senders. One of the paths distributes datagrams by sender, so one sender would not
+/// be enough.
 const SENDERS: u32 = 64;
 /// The percentiles of the latency that are reported.
 const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
@@ -156,20 +156,22 @@ fn report(results: &[Results]) -> Part {
 }
 
 fn flow(rate: u64) -> Flow {
-    // At the low rate, few packets are due at the same time. The generator drops the frames of a
-    // batch that are not due, so a large batch would consist mostly of dropped frames.
+    // The generator fills a batch of frames at a time, and drops the frames for which no packet is
+    // due. At the low rate, few packets are due, so a large batch would consist mostly of dropped
+    // frames.
     let batch = if rate == LOW_RATE { 8 } else { 64 };
     let valid = Rate::PerSecond(rate);
     Flow { valid, partitions: PARTITIONS, sources: SENDERS, batch, ..Flow::NONE }
 }
 
-/// Measures the CPU time. For the receiving CPU, this is the run time of its threads. For the
-/// owner's CPU, it is the time that an [`IdleCounter`] loses during the window: interrupts do part
-/// of the work there, and the scheduler charges an interrupt to whichever thread it interrupts.
+/// Measures the CPU time. For the receiving CPU, the CPU time is the run time of its threads. For
+/// the owner's CPU, the CPU time is the time that an [`IdleCounter`] loses during the window. The
+/// run time of threads would be wrong on the owner's CPU: interrupts do part of the work there, and
+/// the scheduler adds the time of an interrupt to the run time of the interrupted thread.
 ///
-/// The counter is calibrated before and after the window. The generator also runs during the
-/// calibration, but sends nothing. If both CPUs share a physical core, the running generator slows
-/// the owner's CPU down, and this slowdown must not count as a cost of the datagrams.
+/// The counter is calibrated before and after the window, while the generator runs but sends
+/// nothing. If the two CPUs are hyper-threads of one physical core, the running generator slows the
+/// owner's CPU down. The calibration keeps this slowdown out of the cost of the datagrams.
 fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Cost> {
     let app = SteeredApplication::start(session, path)?;
     let counter = IdleCounter::start(session, session.other_cpu)?;
@@ -200,7 +202,7 @@ fn cost(session: &Session, path: Path, rate: u64, window: Duration) -> Result<Co
     if idle == 0.0 {
         return Err(NothingMeasured::because("other processes use the owner's CPU completely"));
     }
-    // The real window is slightly longer than `window`, and equally so for all paths.
+    // The real window is slightly longer than `window`, by the same amount for all paths.
     let busy = (1.0 - idle_in_window / idle).max(0.0) * window.as_nanos() as f64;
     drop(counter);
     app.finish()?;

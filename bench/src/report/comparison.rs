@@ -9,8 +9,7 @@ use crate::report::table::{Row, Table};
 /// Two runs agree if no ratio differs by more than this fraction.
 const TOLERANCE: f64 = 0.15;
 
-/// Two figures that differ by at most this fraction count as equal, so it does not matter which one
-/// is higher.
+/// Two figures that differ by at most this fraction count as equal. Their order is then ignored.
 const TIE: f64 = 0.05;
 
 /// The differences between two runs.
@@ -160,8 +159,8 @@ mod tests {
         assert!(!compare(&earlier, &report([100.0, 110.0, 140.0])).agrees());
         let swapped = compare(&earlier, &report([100.0, 122.0, 110.0]));
         assert!(swapped.to_string().contains("changed their order"), "{swapped}");
-        // The figures in the second and third rows differ by less than `TIE`, so their order is
-        // ignored.
+        // The figures in the second and third rows differ by less than `TIE`, so the order of these
+        // two rows is ignored.
         assert!(compare(&report([100.0, 103.0, 104.0]), &report([100.0, 104.0, 102.0])).agrees());
     }
 

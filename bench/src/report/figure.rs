@@ -24,9 +24,9 @@ impl Figure {
         Some(Figure { median: at(0.5), low: at(0.05), high: at(0.95) })
     }
 
-    /// Like [`Figure::of`], but with the mean of the middle half in the place of the median. Use
-    /// this for whole numbers that differ by only a few units: their median is also a whole number,
-    /// which is too coarse.
+    /// Like [`Figure::of`], but with the mean of the middle half instead of the median. Use this
+    /// for whole numbers that differ by only a few units. The median of such numbers is itself a
+    /// whole number, which is too coarse.
     pub fn of_whole_numbers(rounds: &[f64]) -> Option<Figure> {
         let figure = Figure::of(rounds)?;
         let mut sorted = rounds.to_vec();
