@@ -80,7 +80,7 @@ pub struct ObjectEntry {
     pub target: String,
     /// The byte order of the machines that can load the object.
     pub byte_order: ByteOrder,
-    /// The version of the interface between the programs and user space:
+    /// The version of the interface between the programs and user space. The value is
     /// [`crate::abi::LAMINAR_ABI_VERSION`] at the time of the build.
     pub abi_version: u32,
     /// The oldest kernel release that has every feature in `requires`. This field informs human

@@ -101,7 +101,7 @@ pub struct MapSchema {
     /// Entries in the ELF file.
     pub max_entries: u32,
     /// Whether the number of entries may change before the kernel creates the map. The loader sizes
-    /// some maps for the machine, and libbpf rounds ring buffers up to whole pages.
+    /// some maps for the machine, and libbpf rounds the size of ring buffers up to whole pages.
     pub is_resizable: bool,
 }
 
@@ -256,8 +256,8 @@ impl Layout {
     }
 }
 
-/// Returns the key of a reason's counter in the map `stats`. An XDP program uses the slot that its
-/// interface has ([`abi::laminar_settings::interface_slot`]). A socket program uses slot 0.
+/// Returns the key of a reason's counter in the map `stats`. An XDP program uses the slot of its
+/// interface ([`abi::laminar_settings::interface_slot`]). A socket program uses slot 0.
 pub const fn stats_key(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * abi::LAMINAR_MAX_REASONS + reason
 }

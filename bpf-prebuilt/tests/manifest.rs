@@ -92,8 +92,8 @@ fn invalid_entries_are_named() {
     assert!(problem.contains("sha256"), "{problem}");
 }
 
-/// Reading a manifest with one wrong byte or an early end gives a value or an error, and an
-/// accepted manifest names only plain files.
+/// A manifest with one wrong byte, or without its last bytes, is accepted or refused, without a
+/// panic. An accepted manifest names only plain files.
 #[test]
 fn damaged_manifests_never_panic() {
     let text = embedded::MANIFEST.as_bytes();
@@ -112,7 +112,8 @@ fn damaged_manifests_never_panic() {
             read(&bytes);
         }
     }
-    // Not by `eprintln!`: the test harness shows its output only after a failure.
+    // The test harness shows the output of `eprintln!` only after a failure, so write to stderr
+    // instead.
     writeln!(std::io::stderr(), "{tried} damaged manifests were read").expect("stderr");
     assert!(tried > 2000, "{tried}");
 }
