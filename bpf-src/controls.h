@@ -39,7 +39,7 @@ static __always_inline const struct laminar_controls *controls_get(void)
 
 #endif
 
-/* Compares with all ports if `several` is set, otherwise with the first. */
+/* If `several` is set, compares with all ports, otherwise with the first. */
 static __always_inline bool is_our_port(__be16 port, bool several)
 {
 	const struct laminar_controls *set = controls_get();

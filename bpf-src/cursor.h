@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * A cursor over packet data. A parser takes one header after the other with
- * cursor_take() and reads through the pointer that it gets. So each access
- * follows its bounds check directly, in the form that the verifier recognises.
+ * cursor_take(), and reads through the pointer that it gets. Each access then
+ * directly follows its bounds check, in the form that the verifier recognises.
  */
 #ifndef CURSOR_H
 #define CURSOR_H
@@ -28,7 +28,7 @@ struct cursor {
 	struct xdp_md *ctx;
 };
 
-/* Copies up to `max` of the packet's first bytes, and returns the number. */
+/* Copies the packet's first bytes, up to `max`. Returns how many it copied. */
 static __always_inline __u32 packet_copy(struct xdp_md *ctx, __u8 *to,
 					 __u32 max)
 {
@@ -40,9 +40,9 @@ static __always_inline __u32 packet_copy(struct xdp_md *ctx, __u8 *to,
 		len = bpf_xdp_get_buff_len(ctx);
 		last = (len < max ? len : max) - 1;
 		/*
-		 * Before Linux 6.8 the verifier learns no lower bound from a
-		 * comparison with zero. It does from an upper bound on `last`
-		 * and the addition of 1.
+		 * Before Linux 6.8 a comparison with zero tells the verifier no
+		 * lower bound. If the verifier knows the upper bound of `last`,
+		 * it knows that `last + 1` is not zero.
 		 */
 		barrier_var(last);
 		if (last >= max)
@@ -77,7 +77,7 @@ static __always_inline __u64 cursor_first(const struct cursor *cursor)
 	return first;
 }
 
-/* Bytes in the later buffers of a large packet. Pointers do not reach them. */
+/* Bytes in the later buffers of a large packet, which pointers cannot reach. */
 static __always_inline __u64 cursor_beyond(struct cursor *cursor)
 {
 	if (MULTI_BUFFER)
@@ -86,7 +86,7 @@ static __always_inline __u64 cursor_beyond(struct cursor *cursor)
 	return cursor->beyond;
 }
 
-/* Bytes of the packet, without later buffers if cursor_beyond() did not run. */
+/* Bytes of the packet. Later buffers count only after cursor_beyond() ran. */
 static __always_inline __u64 cursor_seen(const struct cursor *cursor)
 {
 	return cursor_first(cursor) + cursor->beyond;
@@ -94,8 +94,8 @@ static __always_inline __u64 cursor_seen(const struct cursor *cursor)
 
 /*
  * Whether at least len more bytes follow, in any buffer. The code compares len
- * and does not add it to a pointer: older verifiers (Linux 6.12 is one) lose
- * the bounds of a byte-swapped length and reject the sum.
+ * and does not add it to a pointer: older verifiers (also that of Linux 6.12)
+ * lose the bounds of a byte-swapped length, and then reject the sum.
  */
 static __always_inline bool cursor_holds(struct cursor *cursor, __u32 len)
 {
@@ -115,11 +115,11 @@ static __always_inline bool cursor_skip(struct cursor *cursor, __u32 len)
 
 /*
  * Takes len bytes: skips them and points *taken at them. Returns false and
- * skips nothing if fewer follow.
+ * skips nothing if fewer bytes follow.
  *
  * *taken points into the packet, or to `copy` if a byte lies in a later buffer.
- * Some drivers leave nothing in the first buffer. (The result is not a pointer
- * that may be NULL: each caller would compare it once more.)
+ * Some drivers put no byte into the first buffer. The function does not return
+ * the pointer, because each caller would then have to compare it with NULL.
  */
 static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 					void *copy, __u32 len)
@@ -137,10 +137,10 @@ static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 	}
 	cursor->pos += len;
 	/*
-	 * The next comparison must use this pointer, not the former one plus a
-	 * sum. Otherwise the verifier of Linux 6.1 follows an impossible path,
-	 * where a pointer is beyond the end and a later one is not, and rejects
-	 * the program.
+	 * The next comparison must use this pointer, and not its old value plus
+	 * a sum. For the old value, the verifier of Linux 6.1 also follows a
+	 * path that cannot happen: one pointer is beyond the end, and a later
+	 * pointer is not. It then rejects the program.
 	 */
 	if (MULTI_BUFFER)
 		barrier_var(cursor->pos);

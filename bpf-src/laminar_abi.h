@@ -41,7 +41,7 @@
 #define LAMINAR_MAP_CONTROLS "controls"
 /** Holds struct laminar_controls in objects with global data. */
 #define LAMINAR_MAP_DATA ".data"
-/** LRU hash of __u64, the time at which a bucket is full, keyed by source. */
+/** LRU hash, keyed by source: __u64, the time at which its bucket is full. */
 #define LAMINAR_MAP_SOURCES "sources"
 /** LPM trie: prefixes of sources whose packets are dropped. */
 #define LAMINAR_MAP_DENY "deny"
@@ -62,9 +62,9 @@ enum laminar_constant {
 	/** Partitions of an unconfigured object. */
 	LAMINAR_DEFAULT_PARTITIONS = 64,
 	/**
-	 * Slots of an unconfigured CPU map. The kernel refuses a map with more
-	 * slots than its NR_CPUS, so the default fits small kernels. The loader
-	 * sizes the map for the machine.
+	 * Slots of the CPU map in an object file. A kernel refuses more slots
+	 * than its NR_CPUS, so this number suits a kernel for few CPUs. The
+	 * loader replaces this number with one that suits the machine.
 	 */
 	LAMINAR_DEFAULT_CPUS = 64,
 	/** Largest number of ports that a program compares with. */
@@ -89,7 +89,7 @@ enum laminar_constant {
 /**
  * Features that cost time for each packet, as bits of
  * laminar_settings.features. A program contains a feature only if its bit is
- * set. Objects without the maps of features always have PORTS, and no other.
+ * set. Programs without feature maps always contain PORTS, and nothing else.
  */
 enum laminar_feature {
 	/** Sources in `deny` are dropped. Sources in `allow` have no limit. */
@@ -140,8 +140,8 @@ struct laminar_controls {
 	/** Nanoseconds in which an empty bucket gains all but one packet. */
 	__u64 tolerance;
 	/**
-	 * On each CPU, one of this many drops of each reason becomes a sample.
-	 * 0 means none.
+	 * For each reason, each CPU makes a sample of one in this many drops. 0
+	 * means that there are no samples.
 	 */
 	__u32 sample_every;
 	/** Zero. */
@@ -195,9 +195,9 @@ struct laminar_sample {
 };
 
 /**
- * The owner of a partition: CPU ids, plus 1. 0 means no owner. The fields
- * differ while a partition moves, because packets are then in both the old and
- * the new queue. They also differ where XDP only filters.
+ * The owner of a partition. Each field is a CPU id plus 1, or 0 for no owner.
+ * The two fields differ while a partition moves, because packets are then in
+ * both the old and the new queue. They also differ if XDP only filters.
  */
 struct laminar_owner {
 	/** XDP redirects the partition's packets to this CPU's queue. */

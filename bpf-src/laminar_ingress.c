@@ -59,9 +59,9 @@
 #define MAX_VLAN_TAGS  2
 
 /*
- * The answer of bpf_redirect_map() for a CPU without a queue. Before Linux 5.3
- * any flag aborts the packet. So there the answer is 0, XDP_ABORTED, and user
- * space must create a CPU's queue before it names the CPU as an owner.
+ * The verdict of bpf_redirect_map() for a CPU without a queue. Before Linux 5.3
+ * any flag aborts the packet, so the flags are 0, and the verdict XDP_ABORTED.
+ * User space must then create the queue before it names the CPU as an owner.
  */
 #ifdef LAMINAR_REDIRECT_VERDICT
 #define EMPTY_SLOT XDP_PASS
@@ -197,8 +197,8 @@ struct extension {
 
 /*
  * Header kinds as bits of one number, so that one comparison tests for several
- * kinds. With one comparison for each kind, the verifier would walk the rest of
- * the program once for each.
+ * kinds. With a comparison for each kind, the verifier would walk the rest of
+ * the program once for each kind.
  */
 #define KIND(kind) (1ULL << (kind))
 #define EXTENSIONS                                                             \

@@ -4,9 +4,9 @@
  * CPU that owns its partition. laminar_filter drops what is not LaminarDB's
  * protocol. Both work with XDP and without it.
  *
- * There are two programs for two reasons. The kernel answers a drop by
- * laminar_select with an ICMP error. And the kernel may give laminar_select
- * several datagrams as one packet, which it splits before laminar_filter runs.
+ * laminar_select itself drops nothing, for two reasons. The kernel answers its
+ * drops with an ICMP error. Also, the kernel may merge datagrams into one
+ * packet for laminar_select, but splits that packet before laminar_filter runs.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -64,7 +64,7 @@ int laminar_select(struct sk_reuseport_md *ctx)
 
 /*
  * The kernel gives every socket a copy of a datagram to a broadcast or
- * multicast address, and does not run laminar_select for it.
+ * multicast address, and does not run laminar_select for such a datagram.
  */
 static __always_inline int is_for_every_socket(struct __sk_buff *skb)
 {

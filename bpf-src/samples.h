@@ -18,8 +18,8 @@ FEATURE_MAP struct {
 
 /*
  * Gives user space one of every sample_every packets of a reason. This packet
- * is number nth of its reason. If user space is too slow and the ring buffer is
- * full, there is no sample.
+ * is number nth of its reason. The packet gives no sample if the ring buffer is
+ * full, which happens if user space is too slow.
  */
 static __always_inline void sample(struct cursor *cursor, __u32 reason,
 				   __u64 nth)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Lists and limits by source: two lists of prefixes, and a token bucket for
- * each address. The loader sizes the maps. With the sizes given here they cost
- * next to nothing where the features are off.
+ * each address. The sizes in this file are minimal, so that the maps cost next
+ * to nothing while the features are off. The loader enlarges the maps.
  *
  * Lists and limits do not apply to fragments, because only the first fragment
  * names a port.
@@ -73,14 +73,14 @@ static __always_inline bool is_denied(const struct laminar_prefix *from)
  *
  * The map stores one number for each bucket: the time at which the bucket is
  * full again. Each packet moves that time by one interval. The bucket is empty
- * if the time is more than `tolerance` away, the time in which a bucket gains
- * all packets but one.
+ * if that time is more than `tolerance` in the future. In the time `tolerance`,
+ * an empty bucket gains all of its packets but one.
  *
- * A source without an entry has a full bucket. A source loses its entry when
- * the map needs room, or gets none when the map has no room. A sender with many
- * addresses can cause both, and so gets more packets through. It cannot cause
- * drops of another source, with one exception: the map may give an entry to
- * another source in the nanoseconds between the read and the write here.
+ * A source without an entry has a full bucket. A full map evicts the entry of a
+ * source, or refuses a new entry. A sender with many addresses can cause both,
+ * and so gets more packets through. Such a sender cannot cause drops of another
+ * source, with one exception: the map may give the entry to another source in
+ * the nanoseconds between the read and the write below.
  *
  * CPUs that see one source at the same moment may each let one packet through.
  */

@@ -13,9 +13,9 @@
 #include "laminar_abi.h"
 
 /*
- * Stands before the map of a feature. An object without features only declares
- * the map. No code of that object uses the map, so the object does not contain
- * it.
+ * Stands before the map of a feature. In an object without features, this only
+ * declares the map. The code of that object does not use the map, so the
+ * compiler leaves the map out.
  */
 #ifdef LAMINAR_FEATURES
 #define FEATURE_MAP
@@ -82,8 +82,8 @@ static __always_inline __u64 count(__u32 interface_slot, __u32 reason,
 	__u32 key = reason;
 
 	/*
-	 * The verifier removes this branch where the slot is a constant 0.
-	 * Without the barrier clang makes it an addition for every packet.
+	 * If the slot is a constant 0, the verifier removes this branch.
+	 * Without the barrier, clang would add for each packet instead.
 	 */
 	if (interface_slot) {
 		barrier_var(interface_slot);

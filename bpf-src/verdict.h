@@ -9,8 +9,8 @@
 #include "laminar_abi.h"
 
 /*
- * Ranges instead of a list of reasons: a new reason cannot be missing here.
- * Sockets pass what XDP_PASS passes, and drop everything else.
+ * The range of a reason's number gives its verdict, so a new reason cannot be
+ * missing here. Sockets pass what XDP_PASS passes, and drop everything else.
  */
 static __always_inline int verdict_of(__u32 reason)
 {
