@@ -36,7 +36,7 @@ pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<Stri
     files.extend(project.files(Project::ARTIFACT_CRATE, &["rs"])?);
     files.push("Cargo.lock".into());
     for path in files {
-        // The file on disk may be outdated. The new text of `embedded.rs` is added after the loop.
+        // Skip the file on disk, which may be outdated. The code after the loop adds the new text.
         if path.ends_with(Project::EMBEDDED) {
             continue;
         }
