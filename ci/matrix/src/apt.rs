@@ -43,8 +43,9 @@ pub struct Package {
     depends: String,
 }
 
-/// An error, or the context of another error, that says what the mirror does not have. The text may
-/// become a part of the documentation, so the text is one line and does not name the mirror.
+/// Says what the mirror does not have. The value is an error of its own, or the context of another
+/// error. The text is one line and does not name the mirror, because the text may become a part of
+/// the documentation.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -130,13 +131,13 @@ impl Apt {
     }
 
     fn command<'a>(&self, command: Cmd<'a>) -> Cmd<'a> {
-        // apt reads the file of this option after the system's configuration, so the file's
-        // settings win. apt would read a file named by APT_CONFIG before the system's
-        // configuration, so the system's settings would win.
+        // apt reads this file after the system's configuration, so the settings in this file win.
+        // The variable APT_CONFIG would not work: apt reads the file that APT_CONFIG names before
+        // the system's configuration, and the system's settings would win.
         command.arg("--config-file").arg(self.folder.join("apt.conf")).quiet()
     }
 
-    /// Fetches the package lists if they are missing or old. If that fails, this function only
+    /// Fetches the package lists if they are missing or old. If the fetch fails, this function only
     /// prints a warning, because the old lists may suffice.
     fn update(&mut self) -> Result<()> {
         let stamp = self.folder.join(STAMP);
@@ -162,8 +163,8 @@ impl Apt {
         Ok(())
     }
 
-    /// Whether this process tried to fetch the package lists. If so, another attempt would not get
-    /// newer lists.
+    /// Whether this process has already tried to fetch the package lists. Another attempt would not
+    /// get newer lists.
     pub fn is_updated(&self) -> bool {
         self.is_updated
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::Architecture;
 use crate::release::Release;
 
-/// The whole file. It is not installed with the objects, because a loader does not need it.
+/// The whole file. Packages do not install this file, because a loader does not need it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Executed {

@@ -25,12 +25,12 @@ pub struct KernelFiles {
     pub veth: PathBuf,
 }
 
-/// Downloads everything that a selection needs. If something is missing or a download fails, the
-/// cause may be outdated package lists, so this function updates the lists and tries once more.
+/// Downloads everything that a selection needs. After a failure, updates the package lists and
+/// tries once more, because outdated lists can be the cause.
 ///
 /// # Errors
-/// If a kernel is missing whose [`Kernel::may_be_missing`] is false, or for any cause other than a
-/// missing package, such as a full disk.
+/// If a kernel is missing and its [`Kernel::may_be_missing`] is false. Any other cause than a
+/// missing package, such as a full disk, is also an error.
 pub fn obtain(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<Obtained> {
     let first = attempt(mirror, kernels, selection);
     if first.as_ref().is_ok_and(|obtained| obtained.gaps.is_empty())
@@ -84,8 +84,8 @@ fn attempt(mirror: &Mirror, kernels: &Kernels, selection: &Selection) -> Result<
 }
 
 /// Converts an error to a gap if the error says that the mirror lacks a package, and if `kernel`
-/// may be missing. Otherwise returns `None`, and the error fails the run. An example is a full
-/// disk.
+/// may be missing. Otherwise returns `None`. The error, for example a full disk, then fails the
+/// run.
 fn gap_of(kernel: &Kernel, error: &Error) -> Option<Gap> {
     let Unavailable(reason) = error.downcast_ref().filter(|_| kernel.may_be_missing)?;
     Some(Gap {

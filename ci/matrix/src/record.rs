@@ -14,10 +14,11 @@ use crate::resolve::Gap;
 /// Records the kernels of `runs`. Every check must have passed on each of these kernels. Keeps the
 /// records of other kernels.
 ///
-/// `gaps` are the gaps of a complete run. A run of named kernels looks for no other kernels, so it
-/// passes `None`, which keeps the recorded gaps. The caller has to read `manifest` before it builds
-/// the images. If the manifest differs at the end of the run, the objects changed in between, and
-/// the run did not execute the new objects.
+/// `gaps` are the gaps of a complete run, and replace the recorded gaps. A run of named kernels
+/// does not look for other kernels. Such a run passes `None`, and the recorded gaps stay.
+///
+/// The caller must read `manifest` before it builds the images. Fails if the manifest has changed
+/// since then, because the run did not execute the changed objects.
 pub fn write(runs: &[Run], gaps: Option<&[Gap]>, manifest: &Manifest) -> Result<()> {
     ensure!(
         read_manifest()? == *manifest,

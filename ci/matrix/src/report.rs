@@ -55,8 +55,8 @@ pub fn read(console: &str, outcome: &mut Outcome) -> Result<()> {
     let failed: Vec<_> = outcome.checks.iter().filter(|(_, passed)| !**passed).collect();
     if !failed.is_empty() {
         let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
-        // The harness lists the failures twice. The first list, which is used here, contains their
-        // output; the second contains only names.
+        // The test harness lists the failures twice. The first list contains the output of the
+        // failed tests, and is used here. The second list contains only names.
         let details = console.split("\nfailures:\n").nth(1).unwrap_or_default();
         anyhow::bail!("failed: {}\n{}", names.join(", "), indented(details));
     }

@@ -49,7 +49,8 @@ pub struct Kernel {
     pub suite: String,
     /// The image's package comes first.
     pub packages: Vec<Package>,
-    /// If this is true, a failed download of the kernel becomes a gap. If not, it fails the run.
+    /// Whether a failed download of the kernel becomes a gap. If false, a failed download fails the
+    /// run.
     pub may_be_missing: bool,
 }
 
@@ -91,8 +92,8 @@ pub fn resolve(index: &impl Index, kernels: &Kernels, selection: &Selection) -> 
     }
     if *selection == Selection::All {
         for (architecture, suite) in kernels.suites() {
-            // The loops above have listed the same suites. If they failed to list one, they have
-            // already returned an error or added a gap.
+            // The loops above list the same suites. For a suite that cannot be listed, those loops
+            // have already returned an error or added a gap.
             let Ok(images) = index.images(architecture, suite) else { continue };
             for (series, image) in by_series(images) {
                 resolved.add(KernelName { series, architecture }, suite, image);
@@ -162,8 +163,8 @@ impl Resolved {
         self.kernels.iter().any(|kernel| kernel.name == name)
     }
 
-    /// Adds the newest series of a backports suite. Skips a series that cannot be booted, in
-    /// favour of the next older series.
+    /// Adds the newest series of a backports suite. If a series cannot be booted, adds the next
+    /// older series instead.
     fn add_newest(&mut self, index: &impl Index, source: &Backports) -> Result<()> {
         let Backports { suite, architecture, newest } = source;
         let (images, unavailable) = match index.images(*architecture, suite) {

@@ -21,7 +21,7 @@ use crate::resolve::{Gap, Kernel, Selection};
 use crate::{image, machine, record, report};
 
 /// The number of virtual machines that run at the same time. Each machine keeps one CPU of the host
-/// busy, because one thread emulates it.
+/// busy, because one thread of QEMU emulates the machine.
 const PARALLEL_MACHINES: usize = 2;
 
 /// A kernel that is ready to boot.

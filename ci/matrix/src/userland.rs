@@ -41,8 +41,8 @@ impl UserlandPackages {
     ) -> Result<UserlandPackages> {
         let packages = mirror.packages(architecture, &kernels.userland_suite)?;
         match architecture {
-            // For amd64, the tests are compiled by this machine's Rust and linked with its
-            // libraries.
+            // For amd64, this machine's Rust compiles the tests, and the tests are linked with this
+            // machine's libraries.
             Architecture::Amd64 => {
                 ensure!(
                     cfg!(target_arch = "x86_64"),
