@@ -101,9 +101,9 @@ fn public_api(workspace: &Workspace, package: &str) -> Result<PublicApi> {
 }
 
 fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
-    // This command sets RUSTC_BOOTSTRAP, and some build scripts depend on that variable. If this
-    // command shared a target folder with other builds, cargo would rebuild the crates of these
-    // scripts at each switch between this command and another build.
+    // This command sets RUSTC_BOOTSTRAP, and some build scripts depend on that variable. The
+    // command therefore gets its own target folder. If it shared a folder with other builds, cargo
+    // would rebuild the crates of these scripts whenever the variable changes.
     let folder = target.join("public-api");
     let mut command = cargo();
     command.args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"]);

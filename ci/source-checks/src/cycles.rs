@@ -1,6 +1,6 @@
 //! Finds cycles: modules of one folder that need each other, directly or through other modules. A
-//! module counts together with all modules in its own folder. References to items that a folder's
-//! `mod.rs` defines do not count.
+//! module and all modules in its own folder count as one module. References to items that a
+//! folder's `mod.rs` defines do not count.
 
 use std::collections::BTreeMap;
 

@@ -12,9 +12,9 @@ pub fn upward_references(crate_: &Crate, layers: &[&[&str]]) -> Vec<String> {
         without_layer.map(|module| format!("the module {module} has no layer")).collect();
     for reference in crate_.references() {
         let Some(from) = reference.from.first() else { continue };
-        // A reference violates the rule if the top-level module in the written path is higher, or
-        // if the one that defines the item is higher. For a re-exported item, these are two
-        // different modules.
+        // The written path of a re-exported item names one top-level module, and another top-level
+        // module defines the item. The reference violates the rule if either of the two modules is
+        // higher.
         let [written, leads_to] = [&reference.path, &reference.to].map(|path| path.first());
         for to in [written, leads_to] {
             let to = to.map(String::as_str).filter(|to| crate_.top_modules().any(|it| it == *to));

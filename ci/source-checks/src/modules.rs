@@ -151,7 +151,7 @@ impl Crate {
             name => {
                 // A `use` declaration may bind the first name. If the path of that declaration
                 // begins with the same name, as in `use name;` and `use name::name;`, the name is
-                // another crate.
+                // the name of another crate.
                 let bound = self.modules.get(module)?.names.get(name)?;
                 if bound.first() == Some(first) {
                     return None;
