@@ -19,11 +19,11 @@ const CONTINUOUS_QUERY: &str = "CREATE MATERIALIZED VIEW per_partition AS \
 pub const ANSWER: &str =
     "SELECT partition, datagrams, total FROM per_partition ORDER BY partition LIMIT 1000";
 
-/// The number of bytes that may wait in the database before it refuses a batch. LaminarDB 0.33
-/// keeps waiting batches in a queue of 2048 entries. If the queue is full, a new batch silently
-/// overwrites the oldest one, so the database must reach this limit before the queue is full. It
-/// does so even with the smallest batches: a batch of one row counts as 280 bytes, and 2048 × 280
-/// bytes exceed the limit.
+/// The number of bytes that may wait in the database before the database refuses a batch. LaminarDB
+/// 0.33 keeps waiting batches in a queue of 2048 entries. If the queue is full, a new batch
+/// silently overwrites the oldest batch. The database must therefore refuse batches before the
+/// queue is full. Even the smallest batches reach this limit in time: a batch of one row counts as
+/// 280 bytes, and 2048 × 280 bytes exceed the limit.
 const WAITING_BYTES: usize = 512 << 10;
 
 /// An embedded database in which the continuous query runs.
