@@ -4,9 +4,9 @@
 //! sends a known mixture of datagrams from ordinary sockets. Compares the counters and the
 //! received datagrams with the datagrams that were sent, and fails if any number differs.
 //!
-//! File descriptors of this process hold the namespaces and the program. The kernel closes the
-//! descriptors when the process ends, even if it is interrupted, and so removes the namespaces and
-//! the program.
+//! File descriptors of this process hold the namespaces and the program. When the process ends, the
+//! kernel closes the descriptors, and so removes the namespaces and the program. This also works if
+//! the process is interrupted.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -71,7 +71,7 @@ fn demo() -> Result<bool> {
     for _ in 0..EACH {
         send_one_of_each(&sender)?;
         // The ring of a veth device holds 256 packets. Receive this round before sending the next
-        // one, so that the ring does not overflow.
+        // round, so that the ring does not overflow.
         rx_cpus.receive(PARTITIONS as usize, |cpu, datagram| arrivals.add(cpu, datagram))?;
     }
     sender.send_to(&datagram(0, &[7; LARGE]), TestNet::destination(PORT))?;

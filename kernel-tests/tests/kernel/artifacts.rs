@@ -166,7 +166,7 @@ fn objects_of_the_other_byte_order_are_refused() -> Result<()> {
     };
     let name = format!("laminar_xdp.linux-5.9.{other}.o");
     // If every object of a set has the other byte order, the error names all objects. The loader
-    // also refuses such an object if it is alone.
+    // also refuses such an object without a set.
     let mut manifest = set.manifest()?;
     manifest.objects.retain(|object| object.byte_order == other);
     set.write_manifest(&manifest.to_toml()?)?;
@@ -211,7 +211,7 @@ fn maps_of_another_size_are_refused() -> Result<()> {
         .context("no section .BTF")?;
     let btf = btf.0 as usize..(btf.0 + btf.1) as usize;
     // BTF encodes the number of map entries as the length of an array type. The length is the last
-    // word of that type. Other words may have the same value, so try each word that has it.
+    // word of that type. Other words may have the same value, so try each word with this value.
     let entries = abi::LAMINAR_STATS_ENTRIES.to_ne_bytes();
     let words = btf.clone().step_by(4).filter(|at| ours[*at..].starts_with(&entries));
     let mut refused = 0;

@@ -32,8 +32,8 @@ fn auto_mode_is_native_if_the_driver_supports_it() -> Result<()> {
 }
 
 /// The object supports only packets that fit into one buffer, so the driver refuses the object at
-/// this MTU. A failed bpf_link gives only an error number, so the loader attaches over netlink as
-/// well to get the driver's message.
+/// this MTU. When creating a bpf_link fails, the kernel gives only an error number. The loader
+/// therefore also attaches over netlink, to get the driver's message.
 fn large_mtu_makes_auto_mode_generic() -> Result<()> {
     let net = TestNet::new()?;
     net.set_mtu(9000)?;

@@ -139,8 +139,8 @@ fn program_is_named_by_its_id_without_cap_sys_admin() -> Result<()> {
     Ok(())
 }
 
-/// A tool attached this program, not the loader. The tool may still use it, so the loader must
-/// fail.
+/// A tool attached this program, and the loader did not. The tool may still use the program, so the
+/// loader must fail instead of replacing the program.
 fn our_object_attached_by_a_tool_is_not_displaced() -> Result<()> {
     let net = TestNet::new()?;
     net.receiver.enter(|| -> Result<()> {

@@ -60,7 +60,7 @@ fn ten_handovers_lose_and_reorder_no_datagram() -> Result<()> {
         let counted = format!("accepted: Some({}), overflowed: Some(0)", stream.sent);
         let classic = matches!(way, Way::Classic | Way::XdpAndClassic);
         ensure!(classic || stats.contains(&counted), "{name}: {stats}");
-        // XDP steered every datagram. This shows that the interface had a program at all times.
+        // XDP steered every datagram, so the interface had a program at all times.
         let steered = format!(" redirected: {},", stream.sent);
         let steers = matches!(way, Way::Xdp(_) | Way::XdpAndClassic);
         ensure!(!steers || stats.contains(&steered), "{name}: {stats}");

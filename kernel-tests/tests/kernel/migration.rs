@@ -231,8 +231,8 @@ fn move_completes_although_the_hold_back_limit_is_reached() -> Result<()> {
     for number in 0..DATAGRAMS {
         sender.send_to(&datagram(PARTITION, &number.to_be_bytes()), ("127.0.0.1", PORT))?;
         if number % 100 == 0 {
-            // Unless the limit is reached, four calls read more than 100 datagrams from the socket.
-            // None of these datagrams may be handled during the move.
+            // Below the limit, four calls read more than 100 datagrams from the socket. At the
+            // limit, they read none. No datagram may be handled during the move.
             for _ in 0..4 {
                 ensure!(
                     receivers[0].receive(Duration::ZERO, |_| {})?.handled == 0,

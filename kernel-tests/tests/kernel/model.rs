@@ -81,8 +81,8 @@ fn compare(
     let loader = load(&net, &config.build()?, cpus)?;
     let program = program_of(&loader)?;
     let mut owners: Vec<_> = (0..64).map(|partition| Some(cpus[partition % 2])).collect();
-    // Keep both queues for the baseline target: on a CPU without a queue, its redirect loses the
-    // packet.
+    // Keep both queues for the baseline target, because its program loses packets that it redirects
+    // to a CPU without a queue.
     if target != BASELINE {
         bpf::delete_from_map(&program, c"cpu_map", cpus[without])?;
         owners.iter_mut().for_each(|owner| *owner = owner.filter(|cpu| *cpu != cpus[without]));

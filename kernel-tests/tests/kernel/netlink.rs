@@ -76,7 +76,7 @@ fn netlink_detach_leaves_a_later_program_attached() -> Result<()> {
 }
 
 /// Creating a link fails with EBUSY, but attaching over netlink works. A netlink attachment
-/// outlives the process, so the loader must remove the attachment again. It also must not mistake
+/// outlives the process, so the loader must remove the attachment. The loader must also not mistake
 /// this attachment for the program of another owner.
 fn netlink_attachment_is_removed_after_a_failed_link() -> Result<()> {
     let net = TestNet::new()?;

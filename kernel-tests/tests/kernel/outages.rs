@@ -126,8 +126,8 @@ fn killed_owner_loses_only_its_buffered_datagrams() -> Result<()> {
 }
 
 /// Without a bpf_link, the program of a killed process stays attached and keeps steering. If the
-/// next owner does not use XDP, it still receives every datagram. If the next owner uses XDP, it
-/// recognises the program and replaces it.
+/// next owner does not use XDP, the next owner still receives every datagram. If the next owner
+/// uses XDP, it recognises the program and replaces it.
 fn program_left_without_a_link_is_replaced_by_the_next_owner() -> Result<()> {
     for next in ["native, no links", "native", "generic"] {
         if next == "generic" && steering_modes().len() < 2 {
@@ -214,9 +214,9 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
     Ok(())
 }
 
-/// When a thread dies, some datagrams that it has read from its socket are not yet handled. They
-/// are handled before the next process takes over, and on the dead thread's CPU, even if a thread
-/// on another CPU hands over.
+/// When a thread dies, some datagrams that the thread has read from its socket are not yet handled.
+/// These datagrams must be handled on the dead thread's CPU, before the next process takes over.
+/// This also holds if a thread on another CPU hands over.
 fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
     let namespace = loopback()?;
     let [first, second] = two_cpus();
@@ -250,7 +250,7 @@ fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
         let handed_over = testbed::on_cpu(second, || runtime.hand_over(&here))?;
         handed_over.map_err(|failed| failed.1)?;
         let _next = next.join().expect("no panic")?;
-        // The next process also uses this handler. Wait until all datagrams must have been handled.
+        // The next process uses the same handler, so all 21 datagrams arrive in `handled`.
         wait_until(|| Ok(handled.lock().unwrap().len() >= 21))?;
         Ok(())
     })?;

@@ -113,8 +113,8 @@ fn polling_the_receiver_wakes_for_datagrams_and_moves() -> Result<()> {
 }
 
 /// A move must wait until the old owner has handled the datagrams that waited when the move began.
-/// The old owner has certainly handled them once it has handled as many datagrams as its socket can
-/// hold. The move therefore need not wait for an empty socket.
+/// The move need not wait for an empty socket: once the old owner has handled as many datagrams as
+/// its socket can hold, those datagrams are certainly handled.
 fn partition_moves_although_its_socket_never_runs_empty() -> Result<()> {
     let (namespace, mut to) = (loopback()?, IngestConfig::new(two_cpus()));
     to.receive_buffer = 4096;

@@ -225,9 +225,9 @@ fn broadcast_and_multicast_are_counted_and_not_received() -> Result<()> {
     Ok(())
 }
 
-/// The kernel may merge several datagrams of a sender into one packet. It then chooses one socket
-/// for the whole packet by the first datagram, so ingest must hand the other datagrams over to
-/// their owners.
+/// The kernel may merge several datagrams of a sender into one packet. The kernel then chooses one
+/// socket for the whole packet by the first datagram, so ingest must hand the other datagrams over
+/// to their owners.
 fn merged_datagrams_reach_the_owners_of_their_partitions() -> Result<()> {
     let objects = ObjectSet::without_sockets_object()?;
     for way in [Way::Sockets, Way::Classic].into_iter().filter(|way| way.is_available()) {

@@ -135,8 +135,8 @@ fn each_source_has_a_bucket_of_its_own_and_junk_takes_nothing_from_it() -> Resul
         running.loader.controls().set_source_limit(slow(5))?;
         for source in [ipv4(1), ipv6(1), ipv4(2), ipv6(2)] {
             assert_eq!(pass(&running, source, 5)?, 5, "{target}: {source}");
-            // On a slow machine, some of these datagrams may pass: they take more than a second,
-            // and the bucket gains one packet per second.
+            // On a slow machine, sending these datagrams takes more than a second. The bucket then
+            // gains packets, and some of the datagrams pass.
             assert!(pass(&running, source, 20)? < 20, "{target}: {source}");
         }
         let before = running.loader.stats()?;
@@ -185,8 +185,8 @@ fn buckets_refill_over_time() -> Result<()> {
     let limit = SourceLimit::per_second(20).burst(3);
     let running = Running::new(config().source_limit(limit))?;
     assert!(pass(&running, ipv4(1), 1000)? >= 3);
-    // The bucket gains two packets in 110 ms. On a slow machine more time passes, so the bucket may
-    // gain more, but it never holds more than the burst of three packets.
+    // The bucket gains two packets in 110 ms. On a slow machine more time passes, and the bucket
+    // may gain more. The bucket never holds more than the burst of three packets.
     std::thread::sleep(Duration::from_millis(110));
     let begin = Instant::now();
     let passed = pass(&running, ipv4(1), 50)?;
@@ -313,8 +313,8 @@ fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     ));
     assert_eq!(of_the_one, kept);
     assert_eq!(received, stats.redirected, "a frame that was not dropped is missing");
-    // The sources sent one after the other. During the whole test, all their buckets together
-    // therefore gained no more packets than a single bucket would have gained.
+    // The sources send one after the other, so no two buckets gain packets at the same time. In
+    // total the buckets gain at most what one bucket gains during the whole test.
     let gained = seconds * f64::from(limit.packets_per_second);
     let may = f64::from(sources * limit.burst) + gained;
     let passed = stats.redirected - kept;

@@ -57,8 +57,8 @@ fn tokio_handles_all_datagrams_queued_before_it_started() -> Result<()> {
     Ok(())
 }
 
-/// The sender waits until each batch has arrived completely before it sends the next batch. The
-/// next batch therefore cannot wake a task that left a datagram in its socket, and the test fails.
+/// The sender sends a batch only after the previous batch has arrived completely. If a task leaves
+/// a datagram in its socket, no later batch wakes that task, and the test fails.
 fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Result<()> {
     const PARTITION: u32 = 0;
     const MOVES: u64 = 20;

@@ -49,7 +49,7 @@ fn check_mixture(mode: XdpAttachMode) -> Result<()> {
         sender.send_to(&[&datagram(1, b"abc")[..], b"d"].concat(), TestNet::destination(9999))?;
         sender.send_to(b"not ours", TestNet::destination(9998))?;
         // The ring of a veth device holds 256 packets. Receive this round before sending the next
-        // one, so that the ring does not overflow.
+        // round, so that the ring does not overflow.
         received += rx_cpus.receive(KEYS as usize, &mut seen)?;
     }
     sender.send_to(&large, TestNet::destination(9999))?;

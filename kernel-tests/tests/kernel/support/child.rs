@@ -1,5 +1,5 @@
-//! Child processes. To start one, a test runs the test program again with one of the arguments
-//! below. Later the test stops or kills that process.
+//! Child processes. A test starts the test program again, with one of the arguments below. Later
+//! the test stops or kills that process.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
@@ -93,7 +93,7 @@ fn own(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until standard input has a line or is closed. The kernel closes it when the test ends.
+/// Waits until standard input has a line or is closed. When the test ends, the kernel closes it.
 fn wait_for_end_of_input() {
     std::io::stdin().read_line(&mut String::new()).ok();
 }

@@ -7,8 +7,8 @@ use tracing::Level;
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Stores a line. The runner prints it after all tests, so that it does not interrupt the list of
-/// results.
+/// Stores a line, which the runner prints after all tests. Printed during the tests, the line would
+/// interrupt the list of results.
 pub fn note(text: String) {
     NOTES.lock().unwrap().push(text);
 }

@@ -9,7 +9,7 @@ use testbed::frame::datagram;
 
 use super::arrivals::{Arrivals, PARTITIONS, SENDERS};
 
-/// The maximum number of datagrams that are sent but not yet received. It is lower than the 256
+/// The maximum number of datagrams that are sent but not yet received. The maximum is below the 256
 /// packets that the ring of a veth device holds, so the ring does not overflow.
 const WINDOW: u64 = 200;
 
