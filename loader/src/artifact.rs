@@ -128,7 +128,7 @@ impl Artifact {
             let entry = manifest.find(name);
             if let Some(entry) = entry {
                 // `from_folder` checks the files that the manifest names. `path` may be a copy of
-                // one of them under the default name, so the copy is checked here.
+                // such a file under the default name, so check the copy here.
                 let as_named = ObjectEntry { file: name.into(), ..entry.clone() };
                 verify(folder, &as_named, &read(path)?)?;
             }
@@ -203,8 +203,8 @@ impl Artifact {
     }
 }
 
-/// Whether anything exists at `path`; a symbolic link to nothing counts as well. Fails if the
-/// folder cannot be searched, because then it is unknown whether the file exists.
+/// Whether anything exists at `path`. A symbolic link to nothing counts as well. Fails if the
+/// folder cannot be searched, because the answer is then unknown.
 fn exists(path: &Path) -> Result<bool, ArtifactError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),

@@ -29,8 +29,8 @@ macro_rules! ids {
 ids! {
     /// The kernel's number of a CPU, as in `/sys/devices/system/cpu/cpu3`.
     CpuId(u32);
-    /// A CPU's position in the configured list of CPUs. It is also the position of the CPU's
-    /// socket, receiver and mailbox.
+    /// A CPU's position in the configured list of CPUs. The CPU's socket, receiver and mailbox have
+    /// the same position in their lists.
     CpuIndex(u16);
     /// The number of a partition, from 0.
     Partition(u32);

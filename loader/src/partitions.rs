@@ -91,9 +91,9 @@ impl Partitions {
         })
     }
 
-    /// Writes the entry of each partition. A partition that already has an owner in the table
-    /// keeps that owner, because sockets may use the table already. The other partitions get
-    /// their initial owner. Without queues, XDP passes valid packets, and only the sockets use
+    /// Writes the entry of each partition. A partition that already has an owner in the table keeps
+    /// that owner, because sockets may already use the table. The other partitions get their
+    /// initial owner. If `with_queues` is false, XDP passes valid packets, and only the sockets use
     /// the owners.
     pub fn fill_table(&self, table: &Map, with_queues: bool) -> Result<(), XdpError> {
         self.all().try_for_each(|partition| {

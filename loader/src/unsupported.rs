@@ -26,7 +26,7 @@ fn unsupported<T>() -> Result<T, XdpError> {
 }
 
 /// Declares types that no value can have, and their methods. A method's receiver is written with
-/// its type (`self: &Self`), so that one macro rule covers all kinds of receivers.
+/// its type (`self: &Self`), because one macro rule then covers all kinds of receivers.
 macro_rules! impossible {
     ($(
         $(#[$of_type:meta])*

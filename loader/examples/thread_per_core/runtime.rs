@@ -86,13 +86,13 @@ impl ThreadPerCoreRuntime {
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
         self.threads.forget_dead();
         let started = self.dead_cpus().into_iter().map(|cpu| self.start_thread(cpu));
-        // Collect first: this tries to start every thread, even if one cannot be started.
+        // Collecting the results first tries to start every thread, even if one of them fails.
         started.collect::<Vec<_>>().into_iter().collect()
     }
 
-    /// Hands over to another process, which calls [`ThreadPerCoreRuntime::take_over`]. This
-    /// process handles every datagram that it has read from a socket; the other process
-    /// handles all later ones. The error contains the runtime, which continues to work.
+    /// Hands over to another process, which calls [`ThreadPerCoreRuntime::take_over`]. This process
+    /// handles every datagram that it has read from a socket. The other process handles all later
+    /// datagrams. The error contains the runtime, which continues to work.
     pub fn hand_over(
         mut self,
         successor: &UnixStream,
@@ -118,8 +118,8 @@ impl ThreadPerCoreRuntime {
         Box::new((self, restarted.err().unwrap_or(error)))
     }
 
-    /// Handles the datagrams that receivers have read but not handled, for example because
-    /// their threads died. The CPU that owns a partition handles its datagrams.
+    /// Handles the datagrams that receivers have read but not handled, for example because a
+    /// receiver's thread died. The CPU that owns a partition handles the partition's datagrams.
     fn drain(&self) -> Result<(), XdpError> {
         let mut handled = true;
         // Repeated until nothing is left, because one receiver may hand on datagrams to another.
@@ -171,8 +171,8 @@ impl Threads {
         self.running.retain(|(_, thread)| !thread.is_finished());
     }
 
-    /// Waits until every thread has finished its batch. A thread that died has printed its
-    /// panic already, so the result of joining it is ignored.
+    /// Waits until every thread has finished its batch. The result of a thread that died is
+    /// ignored, because the thread has already printed its panic.
     fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.running.drain(..).for_each(|(_, thread)| drop(thread.join()));
@@ -193,8 +193,8 @@ fn pin(receiver: &Receiver) {
     }
 }
 
-/// How often a thread binds itself to its CPU again. The kernel moves the thread when the CPU
-/// goes offline, and does not move it back.
+/// How often a thread binds itself to its CPU again. When the CPU goes offline, the kernel moves
+/// the thread to another CPU, and does not move it back later.
 const PIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The main loop of each thread.

@@ -1,6 +1,6 @@
-//! Tokio on top of `laminar_xdp::Ingest`. Each CPU has a thread that is bound to it. The thread
-//! runs a current-thread runtime, and a task in that runtime runs the CPU's receiver. Copy this
-//! file as a start. The tests also use it.
+//! Tokio on top of `laminar_xdp::Ingest`. A thread is bound to each CPU. The thread runs a
+//! current-thread runtime, and a task in that runtime runs the CPU's receiver. Copy this file as a
+//! start. The tests also use it.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
-/// The threads of all CPUs. Dropping it stops the threads and drops their receivers. Datagrams
-/// then wait in the sockets until the receivers are taken again.
+/// The threads of all CPUs. Dropping this value stops the threads and drops their receivers.
+/// Datagrams then wait in the sockets until the receivers are taken again.
 #[must_use = "dropping the tasks stops them"]
 pub struct ReceiverTasks(Vec<ReceiverTask>);
 
@@ -90,7 +90,7 @@ async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), 
     if let Err(error) = receiver.pin_thread() {
         tracing::warn!(error = %error.with_causes(), "cannot bind the thread to its CPU");
     }
-    // SAFETY: a receiver's descriptor stays open, and stays the same, until the receiver is
+    // SAFETY: a receiver keeps the same descriptor, and keeps it open, until the receiver is
     // dropped.
     let receiver = unsafe { AsyncFd::register_with_interest(receiver, Interest::READABLE) };
     let mut receiver = receiver.map_err(|error| failed("watch a receiver", error.into()))?;
@@ -99,7 +99,7 @@ async fn serve(receiver: Receiver, handle: impl Fn(Datagram<'_>)) -> Result<(), 
         let mut ready = ready.map_err(|error| failed("wait for a receiver", error))?;
         let received = ready.get_inner_mut().receive(Duration::ZERO, &handle)?;
         // Tokio waits edge-triggered: the kernel reports only new datagrams. If readiness were
-        // cleared while datagrams are left, they would wait until another one arrives.
+        // cleared too early, the remaining datagrams would wait until another datagram arrives.
         if received.drained {
             ready.clear_ready();
         }

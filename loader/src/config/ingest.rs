@@ -39,8 +39,8 @@ pub struct IngestConfig {
     /// be online and listed once. Each CPU gets a socket. The first owner of partition `p` is
     /// `cpus[p % cpus.len()]`.
     pub cpus: Vec<u32>,
-    /// The local address of the sockets. Default: `::`, which receives at every address of
-    /// the machine, IPv4 addresses included.
+    /// The local address of the sockets. Default: `::`, which receives at every IPv4 and IPv6
+    /// address of the machine.
     #[serde(default = "default_address")]
     pub address: IpAddr,
     /// Size of each socket's receive buffer in bytes as `SO_RCVBUF` counts them, 1 to 2^30.

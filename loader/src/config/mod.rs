@@ -20,8 +20,8 @@ pub use sources::{SourceLimit, SourceLists};
 
 /// Says which XDP program to load, where to attach it, and what it filters.
 ///
-/// Build it with [`XdpConfig::builder`], or read it from a file with serde. Fields that are
-/// left out keep their defaults.
+/// Build the configuration with [`XdpConfig::builder`], or read it from a file with serde. Omitted
+/// fields keep their defaults.
 ///
 /// ```
 /// use laminar_xdp::XdpConfig;
@@ -31,10 +31,10 @@ pub use sources::{SourceLimit, SourceLists};
 /// # Ok::<(), laminar_xdp::ConfigError>(())
 /// ```
 ///
-/// # From a file Keys have the names of the fields. An unknown key is an error, so a misspelt key
-/// is not silently ignored. Reading a file does not check the values.
-/// [`XdpLoader::load_and_attach`] and [`Ingest::open`] check them. To check them earlier, call
-/// [`XdpConfig::validate`].
+/// # From a file
+/// Keys have the names of the fields. An unknown key is an error, so a misspelt key is not silently
+/// ignored. Reading a file does not check the values. [`XdpLoader::load_and_attach`] and
+/// [`Ingest::open`] check them. To check the values earlier, call [`XdpConfig::validate`].
 ///
 /// ```
 /// use laminar_xdp::{IngestConfig, SourceLimit, XdpConfig};
@@ -117,20 +117,20 @@ pub struct XdpConfig {
     /// `source_limit`, `source_lists` and `drop_samples`. Sockets without XDP enforce no
     /// limits.
     pub source_limit: Option<SourceLimit>,
-    /// Sources that are denied, and sources that have no limit. Default: `None`, which loads
-    /// the program without lists, so prefixes cannot be added later. To add prefixes later
-    /// with [`XdpControls::deny`](crate::XdpControls::deny) and
-    /// [`XdpControls::allow`](crate::XdpControls::allow), configure empty lists. Minimum
-    /// kernel: Linux 5.9. Sockets without XDP enforce no lists.
+    /// Sources that are denied, and sources that have no limit. Default: `None`, which loads the
+    /// program without lists, so prefixes cannot be added later. To add prefixes later with
+    /// [`XdpControls::deny`](crate::XdpControls::deny) and
+    /// [`XdpControls::allow`](crate::XdpControls::allow), configure empty lists. Minimum kernel:
+    /// Linux 5.9. Sockets without XDP enforce no lists.
     pub source_lists: Option<SourceLists>,
     /// Number of sources whose token buckets are remembered, 1 to 16,777,216. The loader raises
     /// this number to at least 256 for each possible CPU. Default: 65,536.
     ///
-    /// Each source takes about 120 bytes of kernel memory, and twice that while the loader tries
-    /// a second object. If more sources send, the kernel forgets sources that have not sent for
-    /// long. A forgotten source starts with a full bucket, so a full table never causes a drop.
-    /// The kernel reserves free entries for each CPU, so it may start to forget sources when the
-    /// table is half full.
+    /// Each source takes about 120 bytes of kernel memory, and twice that while the loader tries a
+    /// second object. If more sources send, the kernel forgets sources that have not sent for long.
+    /// A forgotten source starts with a full bucket, so a full table never causes a drop. The
+    /// kernel reserves free entries for each CPU, and may therefore start to forget sources when
+    /// the table is half full.
     pub max_sources: u32,
     /// Number of prefixes that each of the two source lists can hold, 1 to 1,048,576. Each
     /// prefix on a list takes about 100 bytes of kernel memory. Default: 1,024.

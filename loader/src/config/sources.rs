@@ -103,7 +103,7 @@ impl SourceLimit {
         1_000_000_000 / u64::from(self.packets_per_second.max(1))
     }
 
-    /// The time in nanoseconds in which an empty bucket gains all tokens but one.
+    /// The time in nanoseconds in which an empty bucket gains all of its tokens but one.
     pub(crate) fn tolerance(self) -> u64 {
         u64::from(self.burst.saturating_sub(1)) * self.interval()
     }

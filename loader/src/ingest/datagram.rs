@@ -6,8 +6,8 @@ use crate::header::LaminarHeader;
 use crate::ids::Partition;
 use crate::report::Datagram;
 
-/// Parses a datagram. Returns `None` if the bytes have no valid header. That is not expected,
-/// because the socket's filter drops such datagrams.
+/// Parses a datagram. Returns `None` if the bytes have no valid header. The socket's filter drops
+/// such datagrams, so `None` is not expected.
 pub fn parse(sender: SocketAddr, bytes: &[u8], partitions: u32) -> Option<Datagram<'_>> {
     let header = LaminarHeader::from_bytes(bytes).filter(LaminarHeader::validate)?;
     let payload = bytes.get(LaminarHeader::SIZE..)?;

@@ -18,13 +18,13 @@ const ETHER_TYPE: u16 = 0x88b5;
 const FRAME: usize = 60;
 const HEADER: usize = 14;
 
-/// How long to wait until a CPU has drained its queue, if the kernel cannot report that the queue
-/// is drained. A queue holds some thousand packets, and a CPU processes that many within
+/// How long to wait for a CPU to drain its queue, if the kernel cannot report that the queue is
+/// drained. A queue holds some thousand packets, and a CPU processes some thousand packets within
 /// milliseconds.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(200);
 /// How long to wait for one marker frame before sending another.
 const RESEND_AFTER: Duration = Duration::from_millis(20);
-/// How long to keep sending marker frames in all. A queue that is not drained by then is stuck.
+/// How long to keep sending marker frames in all. A queue that is still not drained is stuck.
 const MARKER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Waits until every BPF program that is running now, on any CPU, has ended. By then the packets
@@ -32,14 +32,14 @@ const MARKER_PATIENCE: Duration = Duration::from_secs(2);
 pub fn running_programs() {
     if thread::wait_for_running_programs().is_err() {
         // The kernel refuses membarrier(2) if CPUs run without a tick (`nohz_full`). Sleeping is
-        // enough then: the kernel runs the programs while it polls a network card, and one poll
-        // takes some milliseconds.
+        // enough in that case: the kernel runs the programs while it polls a network card, and one
+        // poll takes some milliseconds.
         std::thread::sleep(QUEUE_PATIENCE);
     }
 }
 
-/// Waits until a CPU has processed the packets that are in its queue now. Returns false if that
-/// takes longer than `MARKER_PATIENCE`.
+/// Waits until a CPU has processed the packets that are in its queue now. Returns false if the CPU
+/// needs longer than `MARKER_PATIENCE`.
 pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
     // The CPU may reorder packets within one batch, so the first marker may overtake packets. The
     // second marker is sent after the first has arrived, so it is in a later batch.
@@ -55,9 +55,9 @@ pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
     }
 }
 
-/// Puts a marker frame at the end of the CPU's queue, and waits until a packet socket receives
-/// the frame: the CPU has then taken the frame out of the queue. Needs Linux 5.18 and
-/// CAP_NET_RAW. The frame belongs to the loopback interface, so it reaches no network.
+/// Puts a marker frame at the end of the CPU's queue, and waits until a packet socket receives the
+/// frame. The CPU has then taken the frame out of the queue. Needs Linux 5.18 and CAP_NET_RAW. The
+/// frame belongs to the loopback interface, so the frame reaches no network.
 fn send_marker(loaded: &LoadedXdp, cpu: CpuId) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
 

@@ -97,8 +97,9 @@ struct Parts {
 impl Drop for Ingest {
     fn drop(&mut self) {
         let mut stage = lock(&self.stage);
-        // Detaching removes only this process's own program. If an offer was withdrawn, another
-        // process may have replaced that program since, so it is attached again first.
+        // Detaching removes only a program of this process. After a withdrawn offer, another
+        // process may have replaced that program. `check_serving` then attaches this process's
+        // program again.
         stage.check_serving().ok();
         // An offer that outlives the ingest must not attach its programs again.
         *stage = Stage::Closed;
@@ -183,9 +184,9 @@ impl Ingest {
         Ok(Ingest { xdp, mode, sockets, ownership, mailboxes, partitions, stage, terms })
     }
 
-    /// Warns that the sockets' filters do not count reasons. Stays silent if the warning about
-    /// XDP already said so, or if the process lacks the capability to load eBPF programs, because
-    /// then only classic BPF is possible.
+    /// Warns that the sockets' filters do not count reasons. Logs nothing if the warning about XDP
+    /// already said so. Also logs nothing if the process lacks the capability to load eBPF
+    /// programs, because only classic BPF is possible without that capability.
     fn warn_of_classic_bpf(&self) {
         let is_warned = match &self.mode {
             IngestMode::Sockets(error) => !matches!(error, XdpError::Disabled),
@@ -199,12 +200,12 @@ impl Ingest {
     }
 
     /// Takes the receiver of one CPU. After that receiver is dropped, the next call returns a new
-    /// receiver. The new receiver gets the datagrams that the former one did not handle.
+    /// receiver. The new receiver gets the datagrams that the dropped receiver did not handle.
     ///
     /// # Errors
     /// [`XdpError::UnknownCpu`] if [`IngestConfig::cpus`] does not contain the CPU,
-    /// [`XdpError::ReceiverInUse`] if its receiver is in use, [`XdpError::Socket`] if the
-    /// process cannot open more descriptors.
+    /// [`XdpError::ReceiverInUse`] if its receiver is in use, [`XdpError::Socket`] if the process
+    /// cannot open more descriptors.
     pub fn receiver(&self, cpu: u32) -> Result<Receiver, XdpError> {
         let index = self.partitions.index_of(cpu)?;
         let cpu = self.partitions.cpu(index);
@@ -228,13 +229,13 @@ impl Ingest {
         self.xdp.as_ref().map(XdpLoader::selection)
     }
 
-    /// Why classic BPF selects the sockets. `None` if a loaded eBPF program selects them; only
-    /// then are datagrams counted by reason.
+    /// Why classic BPF selects the sockets; `None` if a loaded eBPF program selects them. Only eBPF
+    /// programs count datagrams by reason.
     ///
-    /// With classic BPF, the datagrams of a partition that has moved still arrive at the socket
-    /// of the partition's first owner. The receiver of that CPU hands them on, so they wait while
-    /// that CPU has no receiver. A move does not replace the classic program: the kernel frees a
-    /// replaced classic program while packets still run through it, and Linux 6.18 crashed.
+    /// With classic BPF, the datagrams of a partition that has moved still arrive at the socket of
+    /// the partition's first owner. The receiver of that CPU hands the datagrams on, so they wait
+    /// while that CPU has no receiver. A move does not replace the classic program: the kernel
+    /// frees a replaced classic program while packets still run through it, and Linux 6.18 crashed.
     pub fn classic_bpf_reason(&self) -> Option<&str> {
         self.sockets.classic_bpf_reason()
     }
@@ -248,7 +249,7 @@ impl Ingest {
             .map_err(|error| XdpError::socket("read the size of a receive buffer", error))
     }
 
-    /// The UDP port: the configured one, or the one that the kernel chose for port 0.
+    /// The UDP port. If the configured port is 0, returns the port that the kernel chose.
     ///
     /// # Errors
     /// [`XdpError::Socket`] if the kernel does not answer.

@@ -19,9 +19,9 @@ use crate::object::redirect_program::redirect_program;
 use crate::report::{FeatureAnswer, Support, XdpError};
 use crate::sys::bpf::{self, Instruction, Register};
 
-/// The kernel's answers so far. A value of this type probes each feature at most once. Another
-/// value probes again, because the capabilities of the thread may have changed, and the answers
-/// with them.
+/// The kernel's answers so far. A value of this type probes each feature at most once. A new value
+/// probes again: the capabilities of the thread may have changed, and the kernel's answers depend
+/// on the capabilities.
 #[derive(Debug, Default)]
 pub struct KernelFeatures(BTreeMap<Feature, Support>);
 
@@ -36,8 +36,8 @@ impl KernelFeatures {
             Err(error) if capabilities::is_denied(&error) => {
                 Err(capabilities::denied(capabilities::LOAD))
             }
-            // Ignore other errors, such as out of memory. Loading the object later reports them
-            // better.
+            // Ignore other errors, such as out of memory. Loading the object later reports such
+            // errors in more detail.
             Err(_) => Ok(()),
         }
     }

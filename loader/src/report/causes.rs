@@ -13,10 +13,10 @@ pub(super) fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 's
     })
 }
 
-/// Shows an error's message, its causes, and its advice last.
+/// Shows an error's message, then its causes, then its advice.
 ///
-/// `advice` is the part at the end of the message that tells what to do. It is shown after the
-/// causes, because in the message's own order it would separate the message from the causes.
+/// `advice` is the end of the message, which tells what to do. The advice is moved behind the
+/// causes, so that the causes directly follow the message's description of the failure.
 pub(super) struct WithCauses<'a, E> {
     pub error: &'a E,
     pub advice: Option<&'a str>,

@@ -331,10 +331,10 @@ impl XdpError {
         WithCauses { error: self, advice: self.advice() }
     }
 
-    /// Returns the operating system's error that caused this one, if there is one.
+    /// Returns the operating system's error that caused this error, if there is one.
     ///
-    /// [`source`](std::error::Error::source) returns that error as an `Arc<io::Error>`, because
-    /// an [`io::Error`] cannot be cloned.
+    /// [`source`](std::error::Error::source) returns the operating system's error as an
+    /// `Arc<io::Error>`, because an [`io::Error`] cannot be cloned.
     ///
     /// ```
     /// use laminar_xdp::XdpError;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::config::XdpAttachMode;
 use crate::report::VerifierLog;
 
-/// Every object that the loader considered, best first, with its outcome. It can be printed and
-/// serialized.
+/// Every object that the loader considered, best first, each with its result. A selection can be
+/// printed and serialized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Selection {
@@ -97,8 +97,8 @@ pub enum Outcome {
     },
     /// The object was loaded, but the interface refused it in every mode.
     AttachFailed,
-    /// The object was loaded, but it cannot steer in the mode that was used. The loader picked an
-    /// object that can.
+    /// The object was loaded, but it cannot steer in the mode that was used. The loader picked
+    /// another object, which can steer.
     PassedOver {
         /// Why the object cannot steer.
         reason: String,

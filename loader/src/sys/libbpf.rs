@@ -60,8 +60,8 @@ pub struct MapDefinition {
 impl Object {
     /// Opens an ELF file of this machine's byte order.
     pub fn open(elf: &[u8]) -> io::Result<Object> {
-        // libelf reads the ELF headers in place, so they must be aligned. `elf` may be unaligned;
-        // the copy is not.
+        // libelf reads the ELF headers in place, so the headers must be aligned. `elf` may be
+        // unaligned, so make an aligned copy.
         let mut aligned = vec![0u64; elf.len().div_ceil(8)];
         for (word, bytes) in aligned.iter_mut().zip(elf.chunks(8)) {
             let mut padded = [0; 8];

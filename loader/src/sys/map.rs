@@ -124,8 +124,8 @@ impl Map {
         if self.key_size != 4 || !self.per_cpu || self.value_size != size_of::<[u64; N]>() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // The first call finds out how many values the kernel writes: values that the kernel does
-        // not write keep `fill`.
+        // The first call finds out how many values the kernel writes: the remaining values keep
+        // `fill`.
         let fill = if VALUES_PER_KEY.get().is_some() { 0 } else { u64::MAX };
         let mut values = vec![[fill; N]; MAX_CPUS];
         let (fd, key, to) =

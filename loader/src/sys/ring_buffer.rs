@@ -12,7 +12,7 @@ use libbpf_sys as ffi;
 use super::{check, libbpf_error, whole_milliseconds};
 
 /// The number of records after which one call of [`RingBuffer::read`] ends. Without a limit, the
-/// call would not end while programs write records faster than it reads them.
+/// call would not end while programs write records faster than the call reads them.
 const MAX_RECORDS: usize = 4096;
 
 /// The reader of a ring buffer. A ring buffer must have only one reader, because the kernel

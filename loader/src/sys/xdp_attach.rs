@@ -95,8 +95,8 @@ fn replacing(old: BorrowedFd<'_>) -> ffi::bpf_xdp_attach_opts {
 /// program in each mode, and does not allow native and generic mode at the same time.
 pub fn attached_programs(interface: InterfaceIndex) -> io::Result<Vec<(XdpAttachMode, u32)>> {
     let mut query = ffi::bpf_xdp_query_opts {
-        // The stated size excludes the fields after the ids. To fill those fields, libbpf would
-        // have to send a request to another netlink family.
+        // The stated size excludes the fields after the ids. Those fields would cost a request to
+        // another netlink family.
         sz: std::mem::offset_of!(ffi::bpf_xdp_query_opts, feature_flags) as _,
         ..Default::default()
     };

@@ -82,8 +82,8 @@ impl Refusal<'_> {
                 AttachError::Final,
                 format!("{name} was removed meanwhile; `ip link` lists the interfaces"),
             ),
-            // EOPNOTSUPP with another text means that the driver refuses its present settings. The
-            // arms below handle that.
+            // Here the driver has no XDP at all. With any other message, EOPNOTSUPP means that the
+            // driver refuses its present settings, and the arms below match.
             Some(libc::EOPNOTSUPP)
                 if message.is_empty() || message.contains("does not support XDP") =>
             {
@@ -124,8 +124,9 @@ pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
          which process); end it, or wait until it has detached",
         OwnerLock::name(interface.index)
     );
-    // Another object may still work. If the kernel has bpf_links, it may have refused only this
-    // object. Only netlink could have explained that refusal, and netlink needs the lock.
+    // Another object may still work. If the kernel has bpf_links, the kernel may have refused only
+    // this object. Only netlink could explain that refusal, and attaching over netlink needs the
+    // lock.
     AttachError::ThisObject(XdpError::Attach {
         interface: interface.name.clone(),
         mode,
@@ -135,8 +136,8 @@ pub fn locked(interface: &Interface, mode: XdpAttachMode) -> AttachError {
     })
 }
 
-/// Advice if a packet does not fit into one buffer of the driver. The largest MTU at which it
-/// fits differs between drivers. An MTU of 1500 works with all drivers.
+/// Advice if a packet does not fit into one buffer of the driver. The largest possible MTU differs
+/// between drivers. An MTU of 1500 works with all drivers.
 fn mtu_advice(interface: &str) -> String {
     format!(
         "lower the MTU of {interface} (of a veth: of its peer) until a packet fits into one \

@@ -128,13 +128,13 @@ impl XdpControls {
         })
     }
 
-    /// Replaces the limit of each source. A source's token bucket stores the time until it is
-    /// full again. After a change of the rate, the same time stands for another number of
+    /// Replaces the limit of each source. A source's token bucket stores the time until the bucket
+    /// is full again. After a change of the rate, the same time stands for another number of
     /// packets, but never for more than a full bucket.
     ///
     /// # Errors
-    /// [`XdpError::Config`] for a limit out of range, [`XdpError::FeatureOff`] if no limit
-    /// was configured at loading, [`XdpError::Kernel`] if the kernel refuses.
+    /// [`XdpError::Config`] for a limit out of range, [`XdpError::FeatureOff`] if no limit was
+    /// configured at loading, [`XdpError::Kernel`] if the kernel refuses.
     pub fn set_source_limit(&self, limit: SourceLimit) -> Result<(), XdpError> {
         limit.check()?;
         let own = self.own_with("source_limit", abi::LAMINAR_FEATURE_LIMIT)?;
@@ -189,16 +189,16 @@ impl XdpControls {
         own.change(|values| values.sample_every = one_in)
     }
 
-    /// Returns the waiting samples, oldest first. If none waits, blocks until a sample arrives
-    /// or the timeout ends. The result is empty if no sample arrived. With a timeout of zero
-    /// this does not wait for samples.
+    /// Returns the waiting samples, oldest first. If no sample is waiting, blocks until a sample
+    /// arrives or the timeout ends. The result is empty if no sample arrived. A timeout of zero
+    /// never blocks.
     ///
     /// Each sample is returned once. Concurrent callers are serialized. About 1,600 samples can
     /// wait. While that many samples wait, dropped packets are counted but not sampled.
     ///
     /// # Errors
-    /// [`XdpError::FeatureOff`] if no samples were configured at loading,
-    /// [`XdpError::Kernel`] if the kernel refuses.
+    /// [`XdpError::FeatureOff`] if no samples were configured at loading, [`XdpError::Kernel`] if
+    /// the kernel refuses.
     pub fn drop_samples(&self, timeout: Duration) -> Result<Vec<DropSample>, XdpError> {
         let feature = "drop_samples";
         let samples = &self.own_with(feature, abi::LAMINAR_FEATURE_SAMPLES)?.samples;

@@ -28,7 +28,7 @@ impl Interface {
     }
 
     /// Whether receive packet steering (RPS) moves the interface's packets to other CPUs. Also
-    /// false if /sys shows another network namespace than the interface's.
+    /// false if /sys shows a network namespace other than the interface's.
     pub fn has_receive_packet_steering(&self) -> bool {
         let folder = format!("/sys/class/net/{}", self.name);
         let index = fs::read_to_string(format!("{folder}/ifindex")).unwrap_or_default();

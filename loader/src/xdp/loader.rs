@@ -104,9 +104,9 @@ impl XdpLoader {
     }
 
     /// Replaces the program of another process with the best object of this process. The new
-    /// program uses the old program's maps. If no object can replace the old program, that
-    /// program stays. Until [`XdpLoader::take_ownership`], dropping the loader attaches the old
-    /// program again instead of detaching.
+    /// program uses the old program's maps. If no object can replace the old program, the old
+    /// program stays. If the loader is dropped before [`XdpLoader::take_ownership`], it attaches
+    /// the old program again instead of detaching.
     pub(crate) fn take_over(
         config: &XdpConfig,
         partitions: Arc<Partitions>,
@@ -161,7 +161,7 @@ impl XdpLoader {
         self.interface.program.attachment.take_ownership();
     }
 
-    /// Drops the hold without detaching, because another process has taken over.
+    /// Gives up the program without detaching it, because another process has taken over.
     pub(crate) fn release(&mut self) {
         self.interface.program.attachment.release();
     }

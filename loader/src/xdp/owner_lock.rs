@@ -1,6 +1,6 @@
-//! A lock on an interface, for attachments without a bpf_link. It shows that the process that
-//! attached a program is alive. When that process ends, the kernel releases the lock, while
-//! the program stays on the interface.
+//! A lock on an interface, for attachments without a bpf_link. The lock shows that the process that
+//! attached a program is alive. When that process ends, the kernel releases the lock, while the
+//! program stays on the interface.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use crate::ids::InterfaceIndex;
 
-/// The lock is the name of an abstract Unix socket. In a network namespace only one socket can
-/// have this name. Any process in the namespace can take the name. That does no harm: while
-/// another process has the name, this library removes no leftover program, and attaches no
-/// program without a bpf_link.
+/// The lock is the name of an abstract Unix socket. In a network namespace only one socket can have
+/// this name. Any process in the namespace can take the name, but does no harm: while another
+/// process has the name, this library removes no leftover program, and attaches no program without
+/// a bpf_link.
 #[derive(Debug)]
 pub struct OwnerLock {
     socket: UnixDatagram,

@@ -64,11 +64,12 @@ fn open(address: SocketAddr, buffer: u32, first: bool, alone: bool) -> io::Resul
     if socket::force_receive_buffer(socket.as_fd(), buffer).is_err() {
         socket.set_recv_buffer_size(buffer as usize)?;
     }
-    // Until a program selects the sockets, a datagram could arrive at the wrong CPU's socket.
-    // This filter drops it.
+    // Until a program selects the sockets, a datagram could arrive at the wrong CPU's socket. This
+    // filter drops all datagrams until then.
     socket::set_classic_filter(socket.as_fd(), &classic_bpf::closed())?;
     // The first socket binds without SO_REUSEPORT, so that binding fails if another process holds
-    // the port. Once it is bound, SO_REUSEPORT lets this process's other sockets share the port.
+    // the port. Once that socket is bound, SO_REUSEPORT lets this process's other sockets share the
+    // port.
     if !first {
         socket.set_reuse_port(true)?;
     }

@@ -105,7 +105,7 @@ pub fn closed() -> Vec<Instruction> {
     vec![instruction(RETURN, 0)]
 }
 
-/// Builds the filter of each socket. It drops the invalid datagrams that XDP would drop. It also
+/// Builds the filter of each socket. The filter drops the same invalid datagrams as XDP. It also
 /// drops datagrams to broadcast and multicast addresses, because the kernel gives every socket of
 /// the group a copy of such a datagram. In this program, offset 0 is the start of the UDP header.
 pub fn filter() -> Vec<Instruction> {
@@ -133,8 +133,8 @@ pub fn filter() -> Vec<Instruction> {
         .build()
 }
 
-/// Builds the filter of a packet socket that waits for one marker frame. It accepts frames on
-/// the loopback interface that have this number after the Ethernet header.
+/// Builds the filter of a packet socket that waits for one marker frame. The filter accepts frames
+/// on the loopback interface that have this number after the Ethernet header.
 pub fn marker_frame(number: u64) -> Vec<Instruction> {
     Filter::default()
         .step(LOAD, relative(libc::SKF_AD_OFF, libc::SKF_AD_IFINDEX))
@@ -146,8 +146,9 @@ pub fn marker_frame(number: u64) -> Vec<Instruction> {
         .build()
 }
 
-/// Builds the program that selects a socket of the group. It returns the position of the socket
-/// of the partition's first owner. In this program, offset 0 is the start of the UDP payload.
+/// Builds the program that selects a socket of the group. The program returns the position of the
+/// socket that belongs to the partition's first owner. In this program, offset 0 is the start of
+/// the UDP payload.
 pub fn selector(cpus: u32, partitions: u32) -> Vec<Instruction> {
     vec![
         instruction(LOAD, PARTITION_KEY),

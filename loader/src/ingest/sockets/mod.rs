@@ -29,8 +29,9 @@ pub struct SocketGroup {
     drops: Mutex<Vec<Drops>>,
 }
 
-/// How many datagrams one socket dropped. The kernel's own counter has 32 bits and wraps around,
-/// so `total` adds up how much that counter has grown. `last` is its latest value.
+/// How many datagrams one socket dropped. The kernel's own counter has 32 bits and wraps around.
+/// `last` is the latest value of the kernel's counter, and `total` is the sum of the counter's
+/// increases.
 #[derive(Debug, Clone, Copy)]
 struct Drops {
     last: u32,
@@ -47,10 +48,12 @@ pub struct SocketCounts {
 }
 
 impl SocketGroup {
-    /// Installs the selector and the filters. These filters replace the ones that dropped
-    /// everything, so the sockets start to receive. The selector's table must already hold the
-    /// owners. At a hand-over, `drops_before` holds for each socket the kernel's count of drops
-    /// when the other process started counting. With `None`, counting starts now.
+    /// Installs the selector and the filters. Before, the sockets have filters that drop
+    /// everything. The new filters replace these, so the sockets start to receive. The selector's
+    /// table must already hold the owners.
+    ///
+    /// `drops_before` is for a hand-over: for each socket, the kernel's count of drops when the
+    /// other process started counting. With `None`, counting starts now.
     pub fn open(
         sockets: Vec<Arc<UdpSocket>>,
         selector: Selector,
@@ -66,9 +69,9 @@ impl SocketGroup {
                 group.reset_drops()?;
                 group.fill_map(partitions)?;
             }
-            // Linux 6.18 crashes if a classic selector is replaced under traffic: it frees the
-            // old selector while packets still run through it. After a hand-over the old
-            // selector stays, because the new one would be identical.
+            // Linux 6.18 crashes if a classic selector is replaced under traffic: the kernel frees
+            // the old selector while packets still run through it. Keep the old selector after a
+            // hand-over; a new classic selector would be identical.
             if !is_taken_over || group.loaded().is_some() {
                 group.install_selector(partitions)?;
             }
@@ -130,8 +133,8 @@ impl SocketGroup {
             drops.last = now;
             counts.dropped += drops.total;
         }
-        // The reasons are read after the drops. Each drop by a filter that `dropped` includes is
-        // then counted by reason as well.
+        // Read the reasons after the drops. Every drop by a filter that is in `dropped` is then
+        // also counted by reason.
         counts.by_reason = self.loaded().map(|loaded| read_packets(&loaded.stats)).transpose()?;
         Ok(counts)
     }
@@ -187,8 +190,8 @@ impl SocketGroup {
     }
 }
 
-/// The size of a socket's receive buffer in bytes, in the unit of a request with `SO_RCVBUF`:
-/// half of what the kernel reports, because the kernel doubles each requested size.
+/// The size of a socket's receive buffer in bytes, as a request with `SO_RCVBUF` states it. The
+/// kernel doubles each requested size, so this is half of the size that the kernel reports.
 pub fn receive_buffer(socket: &UdpSocket) -> io::Result<u32> {
     let bytes = socket2::SockRef::from(socket).recv_buffer_size()?;
     Ok((bytes / 2).try_into().unwrap_or(u32::MAX))

@@ -78,8 +78,8 @@ fn load(
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {
         let Some(entry) = &object.entry else { continue };
-        // Every set also has objects of the other byte order. Reporting one of these as the
-        // reason would hide the real reason.
+        // Every set also has objects of the other byte order. The error of such an object would
+        // hide the real reason.
         if entry.byte_order != ByteOrder::HOST {
             continue;
         }
