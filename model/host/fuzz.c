@@ -61,8 +61,8 @@ static void check(const struct host_answer *answer)
 }
 
 /*
- * Judges the packet twice and returns the second answer. The first packet of
- * a source always finds a full bucket, so it never meets the limit.
+ * Judges the packet twice and returns the second answer. The first packet of a
+ * source always finds a full bucket, so only the second can exceed the limit.
  */
 static struct host_answer judge_second(host_judge_function *judge,
 				       const struct host_packet *packet,

@@ -12,8 +12,8 @@ use self::ffi::{
 };
 use crate::model::{Answer, Limit, Model, Reason, Verdict};
 
-/// Returns the verdict that the program gives for a reason. Both are numbers: the reason of
-/// `laminar_abi.h`, and the verdict of the kernel's `enum xdp_action`.
+/// Returns the verdict that the program gives for a reason. `reason` is a number of
+/// `laminar_abi.h`, and the verdict is a number of the kernel's `enum xdp_action`.
 pub fn verdict_of(reason: u32) -> i32 {
     // SAFETY: the C function accepts every number and reads no memory.
     unsafe { host_verdict_of(reason) }
@@ -132,7 +132,7 @@ impl Program {
         ];
         let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
         // The configured slot is the last one, and only that slot is read. If the program ignored
-        // the configured slot, it would count in slot 0, and its packets would show as uncounted.
+        // the configured slot, it would count in slot 0, and the test would see uncounted packets.
         let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
         abi::laminar_settings { partitions: self.queues.len() as u32, features, interface_slot }
     }

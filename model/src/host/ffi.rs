@@ -1,8 +1,8 @@
 //! The structs and functions of `model/host/program.h`.
 //!
-//! The compiler cannot compare a C header with its Rust declarations, and a difference would
-//! make the C code read wrong memory. Therefore [`check_layout`] compares them at run time,
-//! before the first call.
+//! The compiler cannot compare a C header with its Rust declarations, and a difference would make
+//! the C code read wrong memory. Therefore [`check_layout`] compares the two at run time, before
+//! the first call.
 
 use std::ffi::{CStr, c_char, c_ulong};
 use std::mem::offset_of;
