@@ -1,8 +1,8 @@
 //! The features that the running kernel must have, according to its release.
 //!
-//! Tests ask this module what to expect. They do not ask the code under test what it
-//! detected. A test therefore fails, and is not skipped, if a kernel lacks a feature that its
-//! release should have.
+//! Tests ask this module what to expect, instead of asking the code under test what it detected. A
+//! test therefore fails, and is not skipped, if a kernel lacks a feature that its release should
+//! have.
 
 /// Whether the release of the running kernel is this one or later.
 pub fn is_at_least(major: u32, minor: u32) -> bool {

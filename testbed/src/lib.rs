@@ -1,11 +1,12 @@
-//! The environment of the tests, the demo and the benchmarks: two network namespaces with a
-//! veth pair between them, packets, and receivers that report the CPU of each datagram.
+//! The environment of the tests, the demo and the benchmarks: two network namespaces with a veth
+//! pair between them, packets, and receivers that report the CPU of each datagram.
 //!
-//! The testbed does not use the crates under test, because a test cannot find a mistake that
-//! it shares with the code. It therefore implements some functions of `loader` a second time.
+//! The testbed does not use the crates under test. A test that used the same code as the loader
+//! could not find a mistake in that code. The testbed therefore implements some functions of
+//! `loader` a second time.
 //!
-//! Every kernel object here belongs to a file descriptor of this process. The kernel removes
-//! the objects when the process ends, even if it is killed.
+//! Every kernel object here belongs to a file descriptor of this process. The kernel removes the
+//! objects when the process ends, even if the process is killed.
 
 mod batch;
 mod borrowed_nics;

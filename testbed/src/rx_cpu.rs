@@ -44,9 +44,8 @@ impl RxCpuSockets {
         self.receive_until(expected, Duration::from_secs(3), seen)
     }
 
-    /// Like [`RxCpuSockets::receive`], but without an expected number: receives until no
-    /// datagram has arrived for 300 milliseconds. Use it to find datagrams that should not
-    /// arrive.
+    /// Like [`RxCpuSockets::receive`], but without an expected number: receives until no datagram
+    /// has arrived for 300 milliseconds. Use this method to find datagrams that should not arrive.
     pub fn receive_rest(&self, seen: impl FnMut(usize, &[u8])) -> Result<usize> {
         self.receive_until(usize::MAX, Duration::from_millis(300), seen)
     }

@@ -33,7 +33,7 @@ impl SharedCounters {
         Self::map(File::options().read(true).write(true).open(path)?)
     }
 
-    /// The path that other processes pass to [`SharedCounters::open`]. It is valid while this
+    /// The path that other processes pass to [`SharedCounters::open`]. The path is valid while this
     /// process lives.
     pub fn path(&self) -> String {
         fd_path(&self.file)

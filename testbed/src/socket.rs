@@ -6,9 +6,9 @@ use std::ptr;
 
 use crate::sys::check;
 
-/// Attaches a classic BPF program to a reuseport group. The program reads the payload of a
-/// datagram and returns the index of the socket that receives it. Each instruction is a code
-/// and an operand; jumps are not supported.
+/// Attaches a classic BPF program to a reuseport group. The program reads the payload of a datagram
+/// and returns the index of the socket that receives the datagram. Each instruction is a code and
+/// an operand; jumps are not supported.
 pub fn select_in_group(socket: &impl AsRawFd, program: &[(u16, u32)]) -> io::Result<()> {
     let instruction = |&(code, k): &(u16, u32)| libc::sock_filter { code, jt: 0, jf: 0, k };
     let mut code: Vec<libc::sock_filter> = program.iter().map(instruction).collect();
