@@ -1,9 +1,9 @@
 //! Compares laminar-xdp with alternatives. One run measures all contenders alternately, with
 //! the same packets. `docs/benchmarks.md` describes the method and its limits.
 //!
-//! [`parts`] contains the measurements, which return tables. They use [`harness`] for traffic,
-//! interfaces and threads. [`report`] prints and writes the tables, draws them and compares two
-//! runs.
+//! [`parts`] contains the measurements, which return tables. The measurements use [`harness`] for
+//! traffic, interfaces and threads. [`report`] prints and writes the tables, draws them and
+//! compares two runs.
 
 use std::fs::File;
 use std::io;

@@ -4,7 +4,7 @@
 //! Other processes can occupy the CPUs for a whole measurement window. No packet is then sent or
 //! received in that window, so there is nothing to measure. The round fails with
 //! [`NothingMeasured`], and [`measure_round`] repeats the round. Every other error is a fault of
-//! the code under test or of the benchmark, so it does not cause another attempt.
+//! the code under test or of the benchmark, so [`measure_round`] does not repeat the round.
 
 use std::fmt::{self, Display};
 use std::thread::sleep;

@@ -19,8 +19,9 @@ pub const PORT: u16 = 9999;
 /// The receive buffer of a socket in bytes.
 const RECEIVE_BUFFER: i32 = 4 << 20;
 
-/// The receiving interface of a test network. Kernel threads poll the interface (threaded NAPI) and
-/// are bound to one CPU. The run time of these threads is therefore the cost of receiving.
+/// The receiving interface of a test network. Kernel threads poll the interface (threaded NAPI),
+/// and all of these threads are bound to one CPU. The run time of these threads is therefore the
+/// cost of receiving.
 pub struct RxInterface {
     /// The network that the interface belongs to.
     pub net: Arc<TestNet>,

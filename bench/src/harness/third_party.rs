@@ -23,8 +23,8 @@ pub fn xdp_filter(file: &str) -> Result<OwnedFd> {
 }
 
 /// A running `xdp-bench redirect-cpu` on its own network. Its XDP program is embedded in the binary
-/// of `xdp-bench`, so the benchmark cannot load the program itself. It gets the program from the
-/// kernel while `xdp-bench` runs.
+/// of `xdp-bench`, so the benchmark cannot load the program itself. The benchmark gets the program
+/// from the kernel while `xdp-bench` runs.
 pub struct RedirectCpu {
     /// The program.
     pub program: OwnedFd,

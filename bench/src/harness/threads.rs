@@ -89,8 +89,8 @@ impl Drop for Worker {
 
 /// Measures how much of a CPU's time is unused. A thread of the idle scheduling class increments a
 /// counter as fast as it can. Other threads and interrupts on the CPU slow the counter down. The
-/// counter therefore shows the cost of interrupts. The run times of threads do not show this cost,
-/// because the scheduler adds the time of an interrupt to the run time of the interrupted thread.
+/// counter therefore shows the cost of interrupts. The run times of threads do not show this cost:
+/// the scheduler adds an interrupt's time to the interrupted thread.
 ///
 /// In a quick run, the counting thread has the ordinary scheduling class
 /// ([`Session::uses_idle_class`]). The counts of a quick run only show that the counter works.

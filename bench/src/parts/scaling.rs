@@ -60,8 +60,8 @@ pub fn measure(session: &Session) -> Result<Part> {
             figures: vec![Figure::of(costs)],
         };
         let rows: Vec<Row> = of.map(row).collect();
-        // The x axis shows the number of the step instead of its size, because the sizes differ too
-        // much between the series to share an axis.
+        // The sizes differ too much between the series to share an axis, so the x axis shows the
+        // number of the step.
         let point = |(i, row): (usize, &Row)| Some((i as f64, row.figures[0].as_ref()?.median));
         lines.push((series.to_owned(), rows.iter().enumerate().filter_map(point).collect()));
         part.tables.push(Table {

@@ -166,8 +166,8 @@ fn flow(rate: u64) -> Flow {
 
 /// Measures the CPU time. For the receiving CPU, the CPU time is the run time of its threads. For
 /// the owner's CPU, the CPU time is the time that an [`IdleCounter`] loses during the window. The
-/// run time of threads would be wrong on the owner's CPU: interrupts do part of the work there, and
-/// the scheduler adds the time of an interrupt to the run time of the interrupted thread.
+/// run time of threads would be wrong on the owner's CPU, where interrupts do part of the work. The
+/// scheduler adds an interrupt's time to the interrupted thread.
 ///
 /// The counter is calibrated before and after the window, while the generator runs but sends
 /// nothing. If the two CPUs are hyper-threads of one physical core, the running generator slows the

@@ -166,8 +166,8 @@ impl SteeredApplication {
 }
 
 /// A classic BPF program that always selects the second socket of the group, because the second CPU
-/// owns all partitions. It first computes `partition_key % PARTITIONS` and ignores the result,
-/// because a real selection would have to compute it.
+/// owns all partitions. The program first computes `partition_key % PARTITIONS` and ignores the
+/// result, because a real selection would have to compute it.
 const BY_PARTITION: [(u16, u32); 5] = {
     const LOAD_WORD: u16 = 0x20;
     const MODULO: u16 = 0x94;
