@@ -26,9 +26,9 @@ pub fn is_current(project: &Project) -> Result<bool> {
         && manifest.sources_sha256 == of(project, &manifest, &embedded)?)
 }
 
-/// Computes the SHA-256 over the sources (including `targets.toml`, which names the compiler's
-/// version), build-tools, `Cargo.lock`, the crate in `bpf-prebuilt/src`, and the manifest without
-/// this digest.
+/// Computes the SHA-256 over the sources, build-tools, `Cargo.lock`, the crate in
+/// `bpf-prebuilt/src`, and the manifest without this digest. The sources include `targets.toml`,
+/// which names the compiler's version.
 pub fn of(project: &Project, manifest: &Manifest, embedded: &str) -> Result<String> {
     let mut digests = String::new();
     let mut files = project.files(Project::SOURCES, &["c", "h", "toml"])?;

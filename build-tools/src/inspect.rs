@@ -17,8 +17,8 @@ pub struct ElfFacts {
     pub programs: Vec<ProgramFacts>,
     /// Ordered by name. Global data comes last.
     pub maps: Vec<MapFacts>,
-    /// The programs' instructions and relocations. `check` compares them if the compiler is not the
-    /// pinned one.
+    /// The programs' instructions and relocations. `check` compares them if another compiler than
+    /// the pinned compiler is used.
     pub instructions: Vec<u8>,
     /// The initial content of global data; empty if the object has no global data.
     pub global_data: Vec<u8>,

@@ -8,8 +8,8 @@ use crate::inspect::ElfFacts;
 use crate::targets::Target;
 
 /// The sections that an object may have in addition to the sections of its programs. The first
-/// section of an ELF file has no name. libbpf creates maps for `.rodata` and `.data`, so the check
-/// of the maps decides whether the object may have these two.
+/// section of an ELF file has no name. `.rodata` and `.data` need no check here: libbpf creates
+/// maps for these two sections, and the check of the maps includes those maps.
 const SECTIONS: [&str; 13] = [
     "",
     ".strtab",
