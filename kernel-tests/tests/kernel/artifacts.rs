@@ -75,7 +75,7 @@ fn default_object_name_selects_the_whole_set() -> Result<()> {
     Ok(())
 }
 
-/// The loader refuses the set even if the damaged object is not the one that it would pick.
+/// The loader refuses the set even if the loader would pick another object than the damaged one.
 fn set_with_one_damaged_object_is_refused() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     for file in set.manifest()?.objects.iter().map(|object| &object.file) {
@@ -104,8 +104,8 @@ fn untrustworthy_manifests_are_refused() -> Result<()> {
     let best = object_of("linux-5.9");
     let source = |text: String| -> ManifestError {
         set.write_manifest(&text).unwrap();
-        // The loader refuses the folder. It also refuses the path of a single object in that
-        // folder.
+        // The loader refuses the folder. The loader also refuses the path of a single object in
+        // that folder.
         set.load_error(&net, &best);
         match set.load_error(&net, "") {
             XdpError::Artifact(ArtifactError::Manifest { source, .. }) => source,
@@ -241,8 +241,8 @@ fn replace_all(bytes: &[u8], was: &[u8], becomes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The loader refuses truncated objects. It may accept an object with a flipped bit if the damage
-/// is harmless, because without a manifest there is no checksum that would show the damage.
+/// The loader refuses truncated objects. The loader may accept an object with a flipped bit if the
+/// damage is harmless: without a manifest, no checksum shows the damage.
 fn damaged_objects_neither_panic_nor_stay_attached() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;

@@ -85,8 +85,8 @@ fn open_with_warnings(
     net.receiver.enter(|| {
         restrict();
         let mut to = IngestConfig::new(two_cpus());
-        // Request a receive buffer that the kernel grants to every user. A larger one could add a
-        // warning.
+        // Request a receive buffer that the kernel grants to every user. A larger buffer could
+        // cause a second warning.
         to.receive_buffer = 1 << 16;
         let (ingest, warnings) = capture_warnings(|| Ingest::open(&to, config));
         Ok((ingest?.mode().to_string(), warnings))

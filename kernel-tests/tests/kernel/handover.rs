@@ -160,8 +160,8 @@ fn successor_keeps_interface_limits_and_steering_or_fails() -> Result<()> {
     ensure!(refused.to_string().contains("has XDP on lam0, this one is configured for other0"));
     ensure!(net.attached_program()? == program);
 
-    // No object of this target supports limits. The take-over must fail, because otherwise the
-    // configured limit would be ignored.
+    // No object of this target supports limits. The take-over must fail. A take-over that succeeds
+    // would ignore the configured limit.
     let limit = SourceLimit::per_second(1).burst(1);
     let config_of = config().force_target("linux-5.3").source_limit(limit);
     let refused = take_over(config_of)?.unwrap_err();

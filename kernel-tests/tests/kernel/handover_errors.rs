@@ -61,8 +61,8 @@ fn successor_with_another_configuration_is_refused() -> Result<()> {
     check_receivers(&namespace, &mut receivers(&ingest)?)
 }
 
-/// The successor finds that its objects differ from their manifest. It closes the connection before
-/// it sends its first message.
+/// The successor finds that its objects differ from their manifest. The successor closes the
+/// connection before sending its first message.
 fn successor_with_tampered_objects_ends_the_handover() -> Result<()> {
     let namespace = loopback()?;
     let ingest = open(&namespace, &sockets_only()?)?;

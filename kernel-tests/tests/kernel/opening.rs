@@ -64,8 +64,8 @@ fn second_ingest_is_refused_and_the_first_keeps_its_program() -> Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files step by step, until the limit is high enough for everything that
-/// happens before the sockets are opened, but too low for the sockets.
+/// Raises the limit of open files step by step. At the last step, the files before the sockets can
+/// be opened, and the sockets cannot.
 fn too_few_files_for_the_sockets_is_reported() -> Result<()> {
     let (arrivals, folder) = (Arrivals::new()?, TempDir::new()?);
     let namespace = loopback()?;

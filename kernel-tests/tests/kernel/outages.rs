@@ -216,7 +216,7 @@ fn check_dead_thread(way: Way, objects: &ObjectSet) -> Result<()> {
 
 /// When a thread dies, some datagrams that the thread has read from its socket are not yet handled.
 /// These datagrams must be handled on the dead thread's CPU, before the next process takes over.
-/// This also holds if a thread on another CPU hands over.
+/// The test lets a thread on another CPU hand over.
 fn handover_includes_datagrams_that_a_dead_thread_had_read() -> Result<()> {
     let namespace = loopback()?;
     let [first, second] = two_cpus();

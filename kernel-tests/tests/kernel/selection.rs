@@ -62,8 +62,8 @@ fn every_object_steers_on_its_kernels_and_is_refused_on_others() -> Result<()> {
     Ok(())
 }
 
-/// Without a manifest, the loader does not know which kernel features the object needs. It
-/// therefore does not probe any feature, and the kernel refuses the object.
+/// Without a manifest, the loader does not know which kernel features the object needs. The loader
+/// therefore probes no feature, and the kernel refuses the object.
 fn kernel_refuses_a_lone_object_that_is_too_new() -> Result<()> {
     let (set, net) = (ObjectSet::new()?, TestNet::new()?);
     fs::remove_file(set.path(Manifest::FILE_NAME))?;

@@ -167,8 +167,8 @@ fn allowed_sources_have_no_limit_and_denied_beats_allowed() -> Result<()> {
     Ok(())
 }
 
-/// A source has used up its bucket under a slow limit. It can send again as soon as a faster limit
-/// is set.
+/// A source has used up its bucket under a slow limit. The source can send again as soon as a
+/// faster limit is set.
 fn new_limit_takes_effect_at_once() -> Result<()> {
     let running = Running::new(config().source_limit(slow(1000)))?;
     assert_eq!(pass(&running, ipv4(1), 1000)?, 1000);
@@ -267,7 +267,7 @@ fn objects_without_features_are_not_used_for_lists_and_limits() -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand sources each send five times as many packets as their burst allows. One more source
+/// Ten thousand sources each send five times as many packets as their burst allows. Another source
 /// stays within its limit, and all frames of that source arrive.
 fn flood_does_not_harm_a_source_within_its_limit() -> Result<()> {
     // Use fewer sources on an emulated machine.

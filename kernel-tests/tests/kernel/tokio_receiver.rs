@@ -98,8 +98,8 @@ fn tokio_gets_every_datagram_once_and_in_order_while_a_partition_moves() -> Resu
     Ok(())
 }
 
-/// New tasks continue after the datagram at which the handler panicked. They must continue even if
-/// no further datagram arrives that would wake them.
+/// New tasks continue after the datagram at which the handler panicked. The new tasks must continue
+/// even if no further datagram arrives to wake them.
 fn tokio_task_that_panicked_is_reported_and_can_be_replaced() -> Result<()> {
     let (net, arrivals) = (TestNet::new()?, Arrivals::new()?);
     let ingest = open(&net, Way::Classic)?;

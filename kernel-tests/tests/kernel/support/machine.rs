@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// The CPUs that are online. Panics if there is only one, because steering needs two.
+/// The CPUs that are online. Panics if only one CPU is online, because steering needs two CPUs.
 pub fn online_cpus() -> Vec<u32> {
     let cpus = testbed::online_cpus();
     assert!(cpus.len() >= 2, "the tests of steering need two online CPUs, but have {cpus:?}");
