@@ -1,6 +1,6 @@
 //! Lists the XDP programs on an interface, for tools that inspect programs of other processes.
 //!
-//! This module needs the feature `inspect`. It only reads, and asks only the kernel, so it
+//! This module needs the feature `inspect`. The module only reads, and asks only the kernel. It
 //! works even if the process that attached a program hangs.
 
 use crate::config::XdpAttachMode;

@@ -81,8 +81,8 @@ impl ThreadPerCoreRuntime {
         cpus.filter(|cpu| !self.threads.is_alive(*cpu)).collect()
     }
 
-    /// Starts a new thread for each CPU whose thread has died. The new thread continues with
-    /// the datagram after the one at which the old thread died.
+    /// Starts a new thread for each CPU whose thread has died. The old thread died while handling a
+    /// datagram. The new thread continues with the next datagram.
     pub fn restart_dead(&mut self) -> Result<(), XdpError> {
         self.threads.forget_dead();
         let started = self.dead_cpus().into_iter().map(|cpu| self.start_thread(cpu));
@@ -122,7 +122,8 @@ impl ThreadPerCoreRuntime {
     /// receiver's thread died. The CPU that owns a partition handles the partition's datagrams.
     fn drain(&self) -> Result<(), XdpError> {
         let mut handled = true;
-        // Repeated until nothing is left, because one receiver may hand on datagrams to another.
+        // Repeat this until nothing is left, because one receiver may hand on datagrams to another
+        // receiver.
         while handled {
             handled = false;
             for cpu in self.ingest.cpus() {

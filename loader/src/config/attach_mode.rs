@@ -31,9 +31,9 @@ pub enum XdpAttachMode {
     /// XDP. A packet that does not fit into one buffer of the driver (an MTU of about 3500 bytes
     /// or more) needs Linux 5.18 and a driver with multi-buffer XDP.
     Native,
-    /// In the network stack. Generic mode works with every driver and MTU. It costs more than
-    /// native mode and less than plain sockets. Steering in this mode needs Linux 5.15 or later
-    /// and the object linux-5.9; otherwise the program filters without steering.
+    /// In the network stack. Generic mode works with every driver and MTU. Generic mode costs more
+    /// than native mode and less than plain sockets. Steering in this mode needs Linux 5.15 or
+    /// later and the object linux-5.9; otherwise the program filters without steering.
     Generic,
     /// On the network card. Always refused: no card can redirect to a CPU map.
     Offload,

@@ -14,10 +14,10 @@ use crate::config::ConfigError;
 /// datagrams therefore uses up no token of that source. The limit does not apply to fragments,
 /// because their port cannot be read.
 ///
-/// A sender that owns an IPv6 network has one bucket for each of its addresses, so a limit hardly
-/// affects it; deny the prefix of the network instead. Sender addresses can be forged. A limit
-/// protects this machine and the buckets of other sources from a flood. It does not protect a
-/// source from a sender that forges the address of that source in valid datagrams.
+/// A sender that owns an IPv6 network has one bucket for each of its addresses. A limit hardly
+/// affects such a sender; deny the prefix of the network instead. Sender addresses can be forged. A
+/// limit protects this machine and the buckets of other sources from a flood. A limit does not
+/// protect a source from a sender that forges the address of that source in valid datagrams.
 ///
 /// Minimum kernel: Linux 5.9.
 ///
@@ -36,11 +36,11 @@ use crate::config::ConfigError;
 pub struct SourceLimit {
     /// Datagrams per second in the long run, 1 to 10,000,000.
     ///
-    /// The program stores the interval between two datagrams in whole nanoseconds, rounded in
-    /// favour of the source, so a source may send up to 1 % more than this rate. If the network
-    /// card spreads the packets of a source over several CPUs, two packets that arrive at the
-    /// same moment may both pass with one token. In each interval, this allows at most one
-    /// further packet for each additional CPU.
+    /// The program stores the interval between two datagrams in whole nanoseconds, rounded down. A
+    /// source may therefore send up to 1 % more than this rate. If the network card spreads the
+    /// packets of a source over several CPUs, two packets that arrive at the same moment may both
+    /// pass with one token. In each interval, this allows at most one further packet for each
+    /// additional CPU.
     pub packets_per_second: u32,
     /// Datagrams that a source may send at once after a pause, 1 to 1,000,000.
     pub burst: u32,
@@ -112,7 +112,7 @@ impl SourceLimit {
 /// Prefixes of sources that XDP denies, and prefixes of sources that have no limit.
 ///
 /// Address bits after the prefix length are ignored. The lists apply to packets to the filtered
-/// ports. They do not apply to fragments, because their port cannot be read.
+/// ports. The lists do not apply to fragments, because the port of a fragment cannot be read.
 ///
 /// Minimum kernel: Linux 5.9.
 ///

@@ -17,8 +17,8 @@ pub const ATTACH: &str = "attach XDP programs to an interface";
 
 /// Fails with the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {
-    // Without /proc the capabilities are unknown. If one is missing, a later call fails with
-    // EPERM, and `denied` makes the error.
+    // Without /proc the capabilities are unknown. If a capability is missing, a later call fails
+    // with EPERM, and `denied` makes the error.
     let Some(effective) = effective_capabilities() else { return Ok(()) };
     let has = |capability: u32| effective >> capability & 1 == 1;
     // Linux 5.8 split CAP_BPF and CAP_PERFMON from CAP_SYS_ADMIN. CAP_SYS_ADMIN still includes

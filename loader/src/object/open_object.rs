@@ -80,8 +80,8 @@ impl OpenObject {
         config: &XdpConfig,
     ) -> Result<&'static CStr, LoadFailure> {
         if !self.has_features() {
-            // An object without a second program always filters several ports, so several ports are
-            // not a feature that needs the second program.
+            // An object without a second program always filters several ports, so the feature PORTS
+            // is no reason to refuse it.
             if features & !abi::LAMINAR_FEATURE_PORTS == 0 {
                 return Ok(abi::LAMINAR_PROGRAM);
             }

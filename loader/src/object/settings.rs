@@ -1,6 +1,6 @@
 //! The data that the loader writes for a program: settings that are fixed at loading, control
-//! values that may change while the program runs, and keys of the source lists. Each has the
-//! memory layout of a struct in `laminar_abi.h`.
+//! values that may change while the program runs, and keys of the source lists. The functions
+//! return each of these in the memory layout of a struct in `laminar_abi.h`.
 
 use std::ffi::CStr;
 use std::mem::offset_of;
@@ -11,7 +11,7 @@ use laminar_xdp_prebuilt::abi;
 use crate::config::{SourceLimit, XdpConfig};
 use crate::sys::map::Map;
 
-/// The size in bytes of the ring buffer for samples, a power of two. It holds about 1,600
+/// The size in bytes of the ring buffer for samples, a power of two. The buffer holds about 1,600
 /// samples.
 pub const SAMPLES_SIZE: u32 = 1 << 18;
 

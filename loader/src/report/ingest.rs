@@ -64,8 +64,8 @@ pub struct IngestStats {
     /// Datagrams that the filter of a socket accepted, whether XDP redirected them or not. `None`
     /// with classic BPF, which does not count these datagrams. If XDP redirects every valid
     /// datagram, `verdicts.redirected` minus `accepted` is the number of datagrams that were lost
-    /// on their way to the sockets: in the queues of CPUs, or in the network stack, which
-    /// processes a datagram after the queue.
+    /// between XDP and the sockets. Such a datagram was lost in the queue of a CPU, or afterwards
+    /// in the network stack.
     pub accepted: Option<u64>,
     /// Datagrams lost after the filter, because the receive buffer was full or the checksum was
     /// wrong. `None` with classic BPF, which cannot tell these datagrams from invalid datagrams

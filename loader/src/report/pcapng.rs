@@ -8,8 +8,8 @@ use crate::report::DropSample;
 /// Writes samples in the pcapng format (draft-ietf-opsawg-pcapng), which Wireshark and tcpdump
 /// read.
 ///
-/// The file is little-endian. It has one section with one interface of link type Ethernet, and
-/// one packet block for each sample. The block's comment is the name of the drop reason; its
+/// The file is little-endian. The file has one section with one interface of link type Ethernet,
+/// and one packet block for each sample. The block's comment is the name of the drop reason; its
 /// time is in nanoseconds since 1970.
 ///
 /// ```no_run

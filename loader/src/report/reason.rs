@@ -24,8 +24,8 @@ pub enum XdpVerdict {
 }
 
 impl XdpVerdict {
-    /// The verdict of a reason's number, even if this library does not know the reason.
-    /// It must agree with `verdict_of()` in `bpf-src/verdict.h`.
+    /// The verdict of a reason's number, even if this library does not know the reason. This
+    /// function must agree with `verdict_of()` in `bpf-src/verdict.h`.
     pub const fn of_number(number: u32) -> XdpVerdict {
         match number {
             0..abi::LAMINAR_FIRST_DROP_REASON => XdpVerdict::Passed,

@@ -9,13 +9,14 @@ use libbpf_sys as ffi;
 
 use super::check;
 
-/// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes one value for
-/// each possible CPU of the kernel. A buffer for this many values is always large enough, so its
-/// size need not depend on a file in /sys.
+/// More CPUs than any kernel can be built for. A lookup in a per-CPU map writes one value for each
+/// possible CPU of the kernel. A buffer for this many values is always large enough, and no file in
+/// /sys has to be read to compute its size.
 const MAX_CPUS: usize = 16_384;
 
-/// The number of values that the kernel writes for one key of a per-CPU map, which is the number
-/// of possible CPUs. That number does not change while the kernel runs.
+/// The number of values that the kernel writes for one key of a per-CPU map. The kernel writes one
+/// value for each possible CPU, and the number of possible CPUs does not change while the kernel
+/// runs.
 static VALUES_PER_KEY: OnceLock<usize> = OnceLock::new();
 
 /// A loaded map. The sizes of its keys and values come from the kernel, so the kernel never reads

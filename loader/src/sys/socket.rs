@@ -1,6 +1,6 @@
-//! Socket options that neither the standard library nor socket2 offers: buffers beyond the
-//! system's limit, drop counters, the peer's user, and programs that filter a socket or
-//! select a socket of a reuseport group.
+//! Socket options that the standard library and socket2 lack: buffers beyond the system's limit,
+//! drop counters, the peer's user, and programs that filter a socket or select a socket of a
+//! reuseport group.
 
 use std::ffi::{c_int, c_void};
 use std::io;

@@ -27,9 +27,9 @@ pub fn pin_thread(cpu: CpuId) -> io::Result<()> {
 /// `MEMBARRIER_CMD_GLOBAL` of the kernel's `linux/membarrier.h`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
-/// Waits for an RCU grace period. If an XDP program was running on any CPU at the start of the
-/// call, that run has ended when the call returns, and so has the poll of the network card in
-/// which the program ran. Needs Linux 4.3. The kernel refuses the call if CPUs run without a tick
+/// Waits for an RCU grace period. When the call returns, every XDP program that was running at the
+/// start of the call has ended, on every CPU. The poll of the network card in which the program ran
+/// has ended as well. Needs Linux 4.3. The kernel refuses the call if CPUs run without a tick
 /// (`nohz_full`).
 pub fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes no pointer, only a command, flags and a CPU. This command

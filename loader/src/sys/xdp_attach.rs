@@ -1,7 +1,7 @@
 //! Attaches, replaces, detaches and queries XDP programs on interfaces of the calling
 //! thread's network namespace, through a bpf_link or through netlink.
 //!
-//! `flags` are `XDP_FLAGS_*`. They give the mode, and for netlink also whether another
+//! `flags` are `XDP_FLAGS_*`. The flags give the mode. For netlink, they also say whether another
 //! program may be replaced.
 
 use std::io;

@@ -19,8 +19,8 @@ use crate::sys::thread::monotonic_now;
 /// Changes the filters of the running program, and reads samples of the packets that it drops.
 ///
 /// A change takes effect from the next packet on. Each change is atomic, so there is no moment
-/// without a limit or a list. There is one exception: if a change moves a port to another
-/// position in the list of ports, packets to that port may pass unfiltered for nanoseconds.
+/// without a limit or a list. There is one exception. If a change moves a port to another position
+/// in the list of ports, packets to that port may pass unfiltered for nanoseconds.
 ///
 /// The changes are lost when the program is replaced. A process that takes over
 /// ([`crate::Ingest::take_over`]) starts with its own configuration and with full token

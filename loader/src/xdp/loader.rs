@@ -16,8 +16,8 @@ use crate::xdp::interface::Interface;
 use crate::xdp::occupant;
 use crate::xdp::running::RunningProgram;
 
-/// An attached XDP program. Dropping the loader detaches the program. From Linux 5.9 on
-/// the kernel also detaches it when the process is killed.
+/// An attached XDP program. Dropping the loader detaches the program. From Linux 5.9 on, the kernel
+/// also detaches the program when the process is killed.
 ///
 /// A loader can be moved to another thread and shared between threads. On kernels before
 /// 5.9, drop it in the network namespace in which it was created.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::ids::InterfaceIndex;
 
 /// The lock is the name of an abstract Unix socket. In a network namespace only one socket can have
-/// this name. Any process in the namespace can take the name, but does no harm: while another
-/// process has the name, this library removes no leftover program, and attaches no program without
-/// a bpf_link.
+/// this name. Any process in the namespace can take the name. Such a process does no harm. While it
+/// has the name, this library removes no leftover program, and attaches no program without a
+/// bpf_link.
 #[derive(Debug)]
 pub struct OwnerLock {
     socket: UnixDatagram,
@@ -22,7 +22,7 @@ pub struct OwnerLock {
 impl OwnerLock {
     /// Locks an interface of this thread's network namespace; `None` if another process holds the
     /// lock. A process that checks for a leftover program holds the lock for a moment, so this
-    /// retries for 100 ms.
+    /// function retries for 100 ms.
     pub fn acquire(interface: InterfaceIndex) -> Option<OwnerLock> {
         let address = SocketAddr::from_abstract_name(OwnerLock::name(interface)).ok()?;
         (0..10).find_map(|_| match UnixDatagram::bind_addr(&address) {
