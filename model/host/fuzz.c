@@ -2,8 +2,8 @@
 /*
  * The entry point for libFuzzer. Fails if an answer contradicts itself, or if
  * the two forms of the program disagree: host_judge gets the packet in one
- * buffer, and host_judge_frags gets it split at a point that the input sets.
- * The sanitizers report any read outside the packet.
+ * buffer, and host_judge_frags gets it in two. The input sets where it is
+ * split. The sanitizers report any read outside the packet.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The BPF program as an ordinary function. model/src/host/ffi.rs declares these
- * structs in Rust. It checks its declarations against layout.c before the first
- * call.
+ * structs in Rust. Before the first call, it compares its declarations with
+ * layout.c.
  */
 #ifndef HOST_PROGRAM_H
 #define HOST_PROGRAM_H

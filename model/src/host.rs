@@ -1,4 +1,5 @@
-//! The BPF program, compiled for this machine. It needs neither root nor the kernel's BPF.
+//! The BPF program, compiled for this machine. The compiled program needs no root and no BPF in the
+//! kernel.
 
 mod ffi;
 

@@ -98,8 +98,8 @@ fn compare(which: u64, seed: u64, packets: u64, answers: &mut BTreeMap<String, u
             assert_eq!(answer, Ok(expected), "{}", about());
             let allowed = match (expected.reason, what) {
                 (None, _) => [0, 0],
-                // If the datagram ends in the first buffer, the program does not ask for the
-                // size of the later buffers, so it does not count the padding in them.
+                // If the datagram ends in the first buffer, the program does not ask for the size
+                // of the later buffers. The bytes of padding in those buffers are then not counted.
                 (Some(reason), "split") if ends_with_datagram(reason) => {
                     [length, length.min(first as u64)]
                 }
