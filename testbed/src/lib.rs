@@ -1,5 +1,5 @@
-//! The environment of the tests, the demo and the benchmarks: two network namespaces with a veth
-//! pair between them, packets, and receivers that report the CPU of each datagram.
+//! The environment of the tests, the demo and the benchmarks. It consists of two network namespaces
+//! with a veth pair between them, packets, and receivers that report the CPU of each datagram.
 //!
 //! The testbed does not use the crates under test. A test that used the same code as the loader
 //! could not find a mistake in that code. The testbed therefore implements some functions of

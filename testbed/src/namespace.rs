@@ -8,9 +8,9 @@ use std::ptr;
 use crate::sys::{check, fd_path};
 use crate::threads::on_new_thread;
 
-/// A network namespace. The kernel keeps it until this value is dropped and every socket that
-/// was opened in it is closed. Each thread can be in a different namespace, so a test needs
-/// only one process.
+/// A network namespace. The kernel keeps the namespace until this value is dropped and every socket
+/// that was opened in the namespace is closed. Each thread can be in a different namespace, so a
+/// test needs only one process.
 #[derive(Debug)]
 pub struct Namespace(File);
 
