@@ -22,7 +22,7 @@ LAMINARDB = examples/laminardb-ingest/Cargo.toml
 # would block each other.
 .NOTPARALLEL:
 
-# bindgen loads libclang from LIBCLANG_PATH. This has to be the libclang of the pinned LLVM.
+# bindgen loads libclang from LIBCLANG_PATH. The path must lead to the libclang of the pinned LLVM.
 BUILD_TOOLS = LIBCLANG_PATH="$$(llvm-config-19 --libdir)" $(CARGO) run --quiet --locked --package build-tools --
 
 .PHONY: help

@@ -104,8 +104,8 @@ impl Claims {
     ///
     /// A gap counts only for the objects of the run that recorded the gap. After a change of the
     /// objects, a new run must show which kernels are missing. A gap never counts in a range for
-    /// which `kernels.toml` lists a stable kernel: the mirror always has stable kernels, so a
-    /// missing kernel is not the reason why no kernel of that range executed the object.
+    /// which `kernels.toml` lists a stable kernel, because the mirror always has the stable
+    /// kernels.
     fn gap(&self, object: &ObjectEntry, range: &Range) -> Option<&ExecutedGap> {
         let has_stable = self.stable.iter().any(|stable| {
             stable.architecture.byte_order() == object.byte_order && range.contains(stable.series)

@@ -67,7 +67,7 @@ pub fn build(
 
 /// Returns the script `/init`, which the kernel starts. The script's output goes to the console.
 /// Panics of the tests and kernel warnings could interrupt the result lines of the tests, so the
-/// script prints panics and warnings only after the tests.
+/// script prints both only after the tests.
 fn init(module: &str) -> String {
     let checkout = checkout().display();
     format!(

@@ -1,8 +1,8 @@
 //! Finds the packages of the kernels that a run boots.
 //!
 //! If a stable suite lacks its series, the run fails. A backports suite can lose a whole series, or
-//! lose the modules of a series while it still lists the image. In both cases the missing kernel
-//! becomes a [`Gap`], and the run continues.
+//! lose the modules of a series while the suite still lists the image. In both cases the missing
+//! kernel becomes a [`Gap`], and the run continues.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -23,8 +23,8 @@ const HEADER: &str = "\
 # automatic traits except Send and Sync.
 ";
 
-/// Traits that the listing leaves out, because the compiler implements them automatically and they
-/// do not help users of a type.
+/// Traits that the listing leaves out, because the compiler implements these traits automatically,
+/// and a user of a type does not need them.
 const UNLISTED_TRAITS: [&str; 6] =
     ["Freeze", "RefUnwindSafe", "StructuralPartialEq", "Unpin", "UnsafeUnpin", "UnwindSafe"];
 
@@ -112,8 +112,8 @@ fn rustdoc_json(target: &Path, package: &str) -> Result<PathBuf> {
     // The JSON output is an unstable feature. RUSTC_BOOTSTRAP enables unstable features in the
     // stable compiler.
     command.env("RUSTC_BOOTSTRAP", "1");
-    // The caller may have set these variables for its own build. They can change the API, or the
-    // folder to which rustdoc writes the JSON.
+    // The caller may have set these variables for its own build. These variables can change the
+    // API, or the folder to which rustdoc writes the JSON.
     for variable in [
         "RUSTFLAGS",
         "RUSTDOCFLAGS",
