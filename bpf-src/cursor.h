@@ -140,7 +140,7 @@ static __always_inline bool cursor_take(struct cursor *cursor, void **taken,
 	 * The next comparison must use this pointer, and not its old value plus
 	 * a sum. For the old value, the verifier of Linux 6.1 also follows a
 	 * path that cannot happen: one pointer is beyond the end, and a later
-	 * pointer is not. It then rejects the program.
+	 * pointer is not. The verifier then rejects the program.
 	 */
 	if (MULTI_BUFFER)
 		barrier_var(cursor->pos);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * laminar_ingress: drops datagrams to LaminarDB's port that are not its
- * protocol, redirects each valid datagram to the CPU that owns its partition,
- * and passes all other packets.
+ * laminar_ingress drops datagrams to LaminarDB's port that do not follow
+ * LaminarDB's protocol. It redirects each valid datagram to the CPU that owns
+ * the datagram's partition. It passes all other packets.
  *
  * Read this file from the end: ingress() returns the verdict, find_udp() finds
  * UDP after VLAN tags and IPv4 or IPv6, judge_udp() checks the port and the

@@ -2,7 +2,7 @@
 /*
  * The sockets' layer. laminar_select gives each datagram to the socket of the
  * CPU that owns its partition. laminar_filter drops what is not LaminarDB's
- * protocol. Both work with XDP and without it.
+ * protocol. Both programs work with XDP and without XDP.
  *
  * laminar_select itself drops nothing, for two reasons. The kernel answers its
  * drops with an ICMP error. Also, the kernel may merge datagrams into one

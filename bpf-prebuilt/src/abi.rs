@@ -33,9 +33,9 @@ pub const LAMINAR_MAGIC: laminar_constant = 1279348041;
 pub const LAMINAR_DEFAULT_PORT: laminar_constant = 9999;
 /// Partitions of an unconfigured object.
 pub const LAMINAR_DEFAULT_PARTITIONS: laminar_constant = 64;
-/** Slots of an unconfigured CPU map. The kernel refuses a map with more
- slots than its NR_CPUS, so the default fits small kernels. The loader
- sizes the map for the machine.*/
+/** Slots of the CPU map in an object file. A kernel refuses more slots
+ than its NR_CPUS, so this number suits a kernel for few CPUs. The
+ loader replaces this number with one that suits the machine.*/
 pub const LAMINAR_DEFAULT_CPUS: laminar_constant = 64;
 /// Largest number of ports that a program compares with.
 pub const LAMINAR_MAX_PORTS: laminar_constant = 16;
@@ -63,7 +63,7 @@ pub const LAMINAR_FEATURE_SAMPLES: laminar_feature = 4;
 pub const LAMINAR_FEATURE_PORTS: laminar_feature = 8;
 /** Features that cost time for each packet, as bits of
  laminar_settings.features. A program contains a feature only if its bit is
- set. Objects without the maps of features always have PORTS, and no other.*/
+ set. Programs without feature maps always contain PORTS, and nothing else.*/
 pub type laminar_feature = ::core::ffi::c_uint;
 /// The header of a LaminarDB datagram. The payload follows it.
 #[repr(C)]
@@ -130,8 +130,8 @@ pub struct laminar_controls {
     pub interval: __u64,
     /// Nanoseconds in which an empty bucket gains all but one packet.
     pub tolerance: __u64,
-    /** On each CPU, one of this many drops of each reason becomes a sample.
- 0 means none.*/
+    /** For each reason, each CPU makes a sample of one in this many drops. 0
+ means that there are no samples.*/
     pub sample_every: __u32,
     /// Zero.
     pub reserved: __u32,
@@ -260,9 +260,9 @@ const _: () = {
         "Offset of field: laminar_sample::packet",
     ][::core::mem::offset_of!(laminar_sample, packet) - 24usize];
 };
-/** The owner of a partition: CPU ids, plus 1. 0 means no owner. The fields
- differ while a partition moves, because packets are then in both the old and
- the new queue. They also differ where XDP only filters.*/
+/** The owner of a partition. Each field is a CPU id plus 1, or 0 for no owner.
+ The two fields differ while a partition moves, because packets are then in
+ both the old and the new queue. They also differ if XDP only filters.*/
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct laminar_owner {

@@ -1,7 +1,7 @@
 //! The artifact of laminar-xdp: prebuilt BPF objects, the manifest that describes them, and
 //! the schema of their programs and maps.
 //!
-//! `build-tools` writes manifests and `laminar-xdp` reads them. Both use this crate for that. The
+//! `build-tools` uses this crate to write manifests, and `laminar-xdp` uses it to read them. The
 //! crate needs no kernel and no compiler, and does not access files. `MANIFEST.md`, in the folder
 //! of the objects, describes the manifest and the version rules.
 

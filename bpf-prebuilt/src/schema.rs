@@ -163,7 +163,7 @@ const fn single<Value>(name: &'static CStr) -> MapSchema {
     MapSchema::new(name, MapKind::Array, size_of::<Value>(), 1)
 }
 
-/// The maps of optional features. They have the minimum size, because only the loader knows which
+/// The maps of optional features. These maps have the minimum size. Only the loader knows which
 /// features are enabled and how large their maps must be.
 const FEATURES: [MapSchema; 4] = [
     MapSchema::new(abi::LAMINAR_MAP_SOURCES, MapKind::LruHash, size_of::<u64>(), 1)
