@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use laminar_xdp::XdpReason;
 
-/// The word count of `README.md`, as `wc -w` counts words, must be lower than this.
+/// The word count of `README.md`, as `wc -w` counts words, must be lower than this number.
 const MAX_README_WORDS: usize = 900;
 
 fn root() -> PathBuf {

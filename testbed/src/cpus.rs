@@ -1,4 +1,4 @@
-//! CPUs: the online ones, the one that a thread runs on, and the ones that it may run on.
+//! The CPUs that are online, the CPU that a thread runs on, and the CPUs that a thread may run on.
 
 use std::io;
 

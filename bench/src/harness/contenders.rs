@@ -33,7 +33,7 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// All contenders. Ratios are relative to the first one.
+    /// All contenders. Ratios are relative to the first contender.
     pub const ALL: [Contender; 7] = [
         Contender::EmptyProgram,
         Contender::Native,

@@ -41,7 +41,7 @@ pub enum Path {
 }
 
 impl Path {
-    /// All paths. Ratios are relative to the first one.
+    /// All paths. Ratios are relative to the first path.
     pub const ALL: [Path; 5] =
         [Path::Xdp, Path::Rps, Path::ReuseportByPartition, Path::ReuseportBySender, Path::HandOver];
 }

@@ -1,5 +1,5 @@
 //! Compares the verifier's work for each program, in instructions and states, with a budget. The
-//! work delays every load, and old kernels refuse programs that need too much of it.
+//! work delays every load, and old kernels refuse programs that need too much work.
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp_prebuilt::{ByteOrder, Manifest, embedded};

@@ -74,7 +74,7 @@ impl ThreadPerCoreRuntime {
         self.ingest.move_partition(partition, cpu)
     }
 
-    /// The CPUs whose threads have died. Until they are restarted, the datagrams of their
+    /// The CPUs whose threads have died. Until these threads are restarted, the datagrams of their
     /// partitions wait in the sockets, up to the size of a receive buffer.
     pub fn dead_cpus(&self) -> Vec<u32> {
         let cpus = self.ingest.cpus().iter().copied();

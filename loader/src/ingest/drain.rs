@@ -42,7 +42,8 @@ pub fn running_programs() {
 /// needs longer than `MARKER_PATIENCE`.
 pub fn queue(loaded: &LoadedXdp, cpu: CpuId) -> bool {
     // The CPU may reorder packets within one batch, so the first marker may overtake packets. The
-    // second marker is sent after the first has arrived, so it is in a later batch.
+    // second marker is sent after the first marker has arrived, so the second marker is in a later
+    // batch.
     match send_marker(loaded, cpu).and_then(|()| send_marker(loaded, cpu)) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => false,

@@ -209,7 +209,7 @@ pub enum XdpError {
         partitions: u32,
     },
 
-    /// The CPU is not one of the configured ones.
+    /// The CPU is not among the configured CPUs.
     #[error("CPU {cpu} owns no partitions; it must be one of {cpus:?}")]
     UnknownCpu {
         /// The CPU that the caller named.
@@ -310,7 +310,7 @@ impl XdpError {
         XdpError::HandOver { problem: problem.into(), source: None }
     }
 
-    /// A system call of the hand-over failed. `what` says which one.
+    /// A system call of the hand-over failed. `what` says which call.
     pub(crate) fn hand_over_io(what: impl Into<String>, source: io::Error) -> Self {
         XdpError::HandOver { problem: what.into(), source: Some(Arc::new(source)) }
     }

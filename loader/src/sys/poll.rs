@@ -44,7 +44,8 @@ impl AsFd for EventFd {
 }
 
 /// A set of descriptors to wait for. The poller itself has a descriptor. That descriptor is
-/// readable while [`Poller::wait`] would return at once, so another poller can wait for this one.
+/// readable while [`Poller::wait`] would return at once, so another poller can wait for this
+/// poller.
 #[derive(Debug)]
 pub struct Poller(OwnedFd);
 

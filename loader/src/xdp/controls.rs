@@ -116,7 +116,7 @@ impl XdpControls {
     /// Stops filtering and steering a port. Its packets then pass.
     ///
     /// # Errors
-    /// [`XdpError::Config`] if the port is not filtered, or is the only one.
+    /// [`XdpError::Config`] if the port is not filtered, or if no other port is filtered.
     /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn remove_port(&self, port: u16) -> Result<(), XdpError> {
         self.change_ports(|current| {

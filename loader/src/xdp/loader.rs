@@ -198,9 +198,9 @@ impl XdpLoader {
 
     /// Moves a partition to another of the CPUs that were given at loading.
     ///
-    /// The next packet goes to the new CPU. The old CPU still processes the packets in its
-    /// queue, so for a moment two CPUs may process packets of one partition.
-    /// [`crate::Ingest::move_partition`] avoids that and keeps the order.
+    /// The next packet goes to the new CPU. The old CPU still processes the packets in its queue,
+    /// so for a moment two CPUs may process packets of one partition.
+    /// [`crate::Ingest::move_partition`] avoids this overlap and keeps the order.
     ///
     /// # Errors
     /// [`XdpError::FilterOnly`] if the program does not steer,

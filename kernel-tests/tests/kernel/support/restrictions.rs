@@ -10,7 +10,7 @@ use testbed::seccomp;
 pub const LOADER_CAPABILITIES: [Capability; 3] =
     [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
 
-/// Drops all capabilities of the calling thread except the given ones.
+/// Drops all capabilities of the calling thread except the given capabilities.
 pub fn keep_only(capabilities: &[Capability]) {
     let keep = capabilities.iter().copied().collect();
     caps::set(None, CapSet::Effective, &keep).unwrap();

@@ -27,7 +27,7 @@ const PACKET_LOOPBACK: u32 = 5;
 /// Offsets in bytes of the destination address in the IPv4 and IPv6 headers.
 const IPV4_DESTINATION: libc::c_int = 16;
 const IPV6_DESTINATION: libc::c_int = 24;
-/// An IPv4 address is multicast or broadcast if its first byte is at least this.
+/// An IPv4 address is multicast or broadcast if its first byte is at least this value.
 const IPV4_MULTICAST: u32 = 224;
 /// The first byte of an IPv6 multicast address.
 const IPV6_MULTICAST: u32 = 0xff;

@@ -154,7 +154,7 @@ impl SocketGroup {
 
     /// Puts the sockets into the selector's map.
     fn fill_map(&self, partitions: &Partitions) -> io::Result<()> {
-        // A single socket is not in a reuseport group, and the map refuses it.
+        // A single socket is not in a reuseport group, and the map refuses such a socket.
         let (Some(loaded), [_, _, ..]) = (self.loaded(), &self.sockets[..]) else {
             return Ok(());
         };

@@ -65,7 +65,7 @@ pub fn take_over(
     })))
 }
 
-/// Tries the objects of the sockets' layer in order. Loads the first one that this kernel
+/// Tries the objects of the sockets' layer in order. Loads the first object that this kernel
 /// accepts.
 fn load(
     partitions: &Partitions,
