@@ -180,8 +180,7 @@ impl Ingest {
 impl Receiver {
     /// The most datagrams that one call of `receive` reads from the socket.
     pub const BATCH: usize = 32;
-    /// The number of held datagrams at which the receiver stops reading its socket until a
-    /// move completes.
+    /// The most datagrams that a receiver holds back while their partitions move to its CPU.
     pub const MAX_HELD: usize = 65_536;
 }
 

@@ -16,6 +16,15 @@ use crate::sys::poll::{EventFd, Poller};
 /// The most datagrams that one mailbox holds.
 pub const MAX_MAIL: usize = 65_536;
 
+/// A datagram in a mailbox.
+#[derive(Debug)]
+pub struct Mail {
+    pub datagram: OwnedDatagram,
+    /// Whether the datagram is older than all datagrams of its partition that the mailbox's
+    /// receiver holds back or reads from its socket.
+    pub is_older: bool,
+}
+
 /// The mailbox of each CPU's receiver, and counters of the datagrams handed on.
 #[derive(Debug)]
 pub struct Mailboxes {
@@ -23,6 +32,7 @@ pub struct Mailboxes {
     handed_on: AtomicU64,
     misplaced: AtomicU64,
     dropped: AtomicU64,
+    dropped_held: AtomicU64,
 }
 
 impl Mailboxes {
@@ -33,8 +43,8 @@ impl Mailboxes {
             cpus: sockets.len(),
             source: error.into(),
         })?;
-        let [handed_on, misplaced, dropped] = [const { AtomicU64::new(0) }; 3];
-        Ok(Mailboxes { boxes, handed_on, misplaced, dropped })
+        let [handed_on, misplaced, dropped, dropped_held] = [const { AtomicU64::new(0) }; 4];
+        Ok(Mailboxes { boxes, handed_on, misplaced, dropped, dropped_held })
     }
 
     pub fn of(&self, cpu: CpuIndex) -> &Mailbox {
@@ -49,9 +59,25 @@ impl Mailboxes {
         if initial_owner != usize::from(from.get()) {
             self.misplaced.fetch_add(1, Ordering::Relaxed);
         }
-        if !self.of(to).leave(datagram) {
+        if self.of(to).leave(Mail { datagram, is_older: false }).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Passes a datagram of a moving partition on to the next owner. Gives the datagram back if
+    /// the mailbox is full: the datagram then waits in the receiver of the former owner.
+    pub fn pass_on(&self, to: CpuIndex, datagram: OwnedDatagram) -> Result<(), OwnedDatagram> {
+        self.of(to).leave(Mail { datagram, is_older: true }).map_err(|mail| mail.datagram)
+    }
+
+    /// Counts a datagram that a receiver dropped, because it held back too many already.
+    pub fn count_dropped_held(&self) {
+        self.dropped_held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of datagrams that receivers dropped, because they held back too many already.
+    pub fn dropped_held(&self) -> u64 {
+        self.dropped_held.load(Ordering::Relaxed)
     }
 
     /// The number of datagrams that receivers handed on, including dropped ones.
@@ -79,7 +105,7 @@ pub struct Mailbox {
     in_use: AtomicBool,
     /// Whether `mail` may hold datagrams. If false, a receiver need not lock `mail`.
     has_mail: AtomicBool,
-    mail: Mutex<Vec<OwnedDatagram>>,
+    mail: Mutex<Vec<Mail>>,
     /// How many requests to drain the socket were made so far. This is the latest request's
     /// number.
     requested: AtomicU64,
@@ -128,7 +154,7 @@ impl Mailbox {
 
     /// Ends the receiver's claim. Puts the datagrams that the receiver took but did not handle
     /// back into the mailbox, ahead of newer mail.
-    pub fn release(&self, mut unhandled: Vec<OwnedDatagram>) {
+    pub fn release(&self, mut unhandled: Vec<Mail>) {
         let mut mail = lock(&self.mail);
         unhandled.append(&mut mail);
         self.has_mail.store(!unhandled.is_empty(), Ordering::Release);
@@ -145,21 +171,26 @@ impl Mailbox {
         lock(&self.mail).is_empty()
     }
 
-    /// Adds a datagram and wakes the receiver; false if the mailbox is full.
-    fn leave(&self, datagram: OwnedDatagram) -> bool {
+    /// Adds a datagram and wakes the receiver. Gives the datagram back if the mailbox is full.
+    fn leave(&self, new: Mail) -> Result<(), Mail> {
         let mut mail = lock(&self.mail);
-        let has_room = mail.len() < MAX_MAIL;
-        if has_room {
-            mail.push(datagram);
+        if mail.len() >= MAX_MAIL {
+            return Err(new);
         }
+        mail.push(new);
         drop(mail);
         self.has_mail.store(true, Ordering::Release);
         self.wake();
-        has_room
+        Ok(())
+    }
+
+    /// Whether the mailbox may hold datagrams.
+    pub fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
     }
 
     /// Takes all mail.
-    pub fn take(&self) -> Vec<OwnedDatagram> {
+    pub fn take(&self) -> Vec<Mail> {
         if !self.has_mail.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
@@ -196,18 +227,24 @@ impl Mailbox {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Reports that all datagrams that waited in the socket at the time of this request are
-    /// handled.
+    /// Reports that the receiver has taken all datagrams that waited in the socket at the time of
+    /// this request, and has passed on those of partitions that move away.
     pub fn meet_drain_request(&self, request: u64) {
         *lock(&self.drained) = request;
         self.met.notify_all();
     }
 
-    /// Asks the receiver to handle all datagrams that wait in its socket now, and waits until the
-    /// receiver has done so. Returns false if that takes longer than `patience`.
-    pub fn drain(&self, patience: Duration) -> bool {
+    /// Asks the receiver to take all datagrams that wait in its socket now. Returns the number of
+    /// the request.
+    pub fn request_drain(&self) -> u64 {
         let request = self.requested.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();
+        request
+    }
+
+    /// Waits until the receiver has met a request. Returns false if that takes longer than
+    /// `patience`.
+    pub fn wait_drained(&self, request: u64, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut drained = lock(&self.drained);
         while *drained < request {

@@ -7,9 +7,12 @@
 //! 2. Redirect the queue (only if XDP steers), and wait until the old CPU's queue is
 //!    drained. Packets from the old queue still go to the old socket.
 //! 3. Redirect the socket. From now on no new datagram reaches the old socket.
-//! 4. Drain the old socket.
+//! 4. Drain the old socket: the old owner's receiver passes the partition's datagrams on to the
+//!    new owner's receiver. The old owner's handler need not handle them, so an overloaded CPU
+//!    can give partitions away.
 //! 5. Complete: the new owner handles the held datagrams, then new ones.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{CpuId, CpuIndex, Partition};
@@ -22,20 +25,30 @@ use crate::sys::cpus;
 use crate::sys::map::Map;
 use crate::xdp::RunningProgram;
 
-/// How long a receiver may take to handle the datagrams that wait in its socket.
+/// How long a receiver may take to read the datagrams that wait in its socket. It reads them
+/// between two calls of its handler.
 const RECEIVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The requests to drain a socket that unfinished moves have made. A repeated move waits for the
+/// same request.
+pub type DrainRequests = BTreeMap<(Partition, CpuIndex), u64>;
 
 impl Ingest {
     /// Moves a partition to another of the configured CPUs, and returns when that CPU owns the
     /// partition. Traffic continues during the move: no datagram is lost, and no sender's
     /// datagrams are reordered.
     ///
-    /// The new owner holds back the partition's datagrams until the former owner has handled
-    /// those in its own CPU queue and socket. With Linux 5.18 and CAP_NET_RAW the call can check
-    /// that the former owner's queue is drained; otherwise the call waits 200 ms. The call blocks
-    /// for some tens of milliseconds, and for at most about 10 seconds. During the call, other
-    /// threads must run the receivers of both CPUs. These receivers continue to handle other
-    /// partitions. Concurrent moves are serialized.
+    /// The new owner holds back the partition's datagrams until the former owner has passed on
+    /// those in its own CPU queue and socket. The former owner does not have to handle these
+    /// datagrams, so a partition can leave an overloaded CPU. With Linux 5.18 and CAP_NET_RAW the
+    /// call can check that the former owner's queue is drained; otherwise the call waits 200 ms.
+    /// The call blocks for some tens of milliseconds, and for at most about 10 seconds. During the
+    /// call, other threads must run the receivers of both CPUs. These receivers continue to handle
+    /// other partitions. Concurrent moves are serialized.
+    ///
+    /// If the partition is in an unfinished move, the call first completes that move. So a repeated
+    /// call continues a failed move, and a call with the former owner's CPU moves the partition
+    /// back.
     ///
     /// The order is kept for packets from the interface that carries XDP. During a move, the
     /// datagrams of senders on this machine or behind another interface may be reordered,
@@ -44,13 +57,13 @@ impl Ingest {
     ///
     /// # Errors
     /// [`XdpError::UnknownPartition`], [`XdpError::UnknownCpu`].
-    /// [`XdpError::MoveInProgress`] while the partition moves to another CPU,
     /// [`XdpError::HandOverInProgress`] while another process takes over.
     /// [`XdpError::NotMoved`] if the order could not be kept (if XDP steers and either a CPU is
     /// offline or receive packet steering is on), if no receiver of the former owner is in use,
-    /// or if the former owner does not process its queue within 2 seconds or does not handle the
-    /// datagrams in its socket within 5 seconds. If the move had started before this error, the new owner
-    /// holds back the partition's datagrams until the same call is repeated and succeeds.
+    /// or if the former owner does not process its queue within 2 seconds or does not read its
+    /// socket within 5 seconds, for example because one call of its handler takes longer. If the
+    /// move had started before this error, the new owner holds back at most
+    /// [`crate::Receiver::MAX_HELD`] of the partition's datagrams until a later call succeeds.
     /// [`XdpError::Kernel`] if the kernel refuses.
     pub fn move_partition(&self, partition: u32, cpu: u32) -> Result<(), XdpError> {
         let partition = self.partitions.partition(partition)?;
@@ -58,15 +71,26 @@ impl Ingest {
         // Locked until the move ends, so that moves are serialized and no hand-over starts.
         let mut stage = lock(&self.stage);
         stage.check_serving()?;
-        let (from, step) = match self.ownership.state(partition) {
-            PartitionState::Owned(owner) if owner == to => return Ok(()),
-            PartitionState::Owned(owner) => (owner, None),
-            PartitionState::Moving { to: target, .. } if target != to => {
-                return Err(self.move_in_progress(partition));
+        self.complete_move(partition)?;
+        match self.ownership.owner(partition) {
+            owner if owner == to => Ok(()),
+            from => Migration { ingest: self, partition, from, to, step: None }.run(),
+        }
+    }
+
+    /// Completes every move that an earlier call has started and not completed. The caller holds
+    /// the lock on the stage.
+    pub(super) fn complete_moves(&self) -> Result<(), XdpError> {
+        self.partitions.all().try_for_each(|partition| self.complete_move(partition))
+    }
+
+    fn complete_move(&self, partition: Partition) -> Result<(), XdpError> {
+        match self.ownership.state(partition) {
+            PartitionState::Owned(_) => Ok(()),
+            PartitionState::Moving { from, to, step } => {
+                Migration { ingest: self, partition, from, to, step: Some(step) }.run()
             }
-            PartitionState::Moving { from, step, .. } => (from, Some(step)),
-        };
-        Migration { ingest: self, partition, from, to, step }.run()
+        }
     }
 }
 
@@ -107,7 +131,8 @@ impl<'a> Migration<'a> {
             return Ok(());
         }
         let program = self.steering_program();
-        if let Some(program) = program {
+        // An unfinished move is completed in any case: its datagrams wait for that.
+        if let (Some(program), None) = (program, self.step) {
             self.check_order_can_be_kept(program)?;
         }
         let [old, new] = [self.from, self.to].map(|index| self.cpu(index));
@@ -129,7 +154,11 @@ impl<'a> Migration<'a> {
     fn redirect_in_receivers(&mut self) -> Result<(), XdpError> {
         self.reach(Step::Announced);
         let start = self.ingest.partitions.initial_owner(self.partition);
-        if start == self.from { Ok(()) } else { self.drain_socket(start) }
+        if start != self.from {
+            self.drain_socket(start)?;
+        }
+        self.reach(Step::SocketMoved);
+        Ok(())
     }
 
     fn steering_program(&self) -> Option<&'a RunningProgram> {
@@ -186,18 +215,24 @@ impl<'a> Migration<'a> {
     }
 
     fn drain_socket(&self, index: CpuIndex) -> Result<(), XdpError> {
-        if self.ingest.mailboxes.of(index).drain(RECEIVER_PATIENCE) {
+        let mailbox = self.ingest.mailboxes.of(index);
+        let mut requests = lock(&self.ingest.drain_requests);
+        let request = requests.entry((self.partition, index));
+        let request = *request.or_insert_with(|| mailbox.request_drain());
+        drop(requests);
+        if mailbox.wait_drained(request, RECEIVER_PATIENCE) {
             return Ok(());
         }
         let (cpu, patience) = (self.cpu(index), RECEIVER_PATIENCE.as_secs());
         Err(self.not_moved(format!(
-            "the receiver of CPU {cpu} has not handled the datagrams in its socket within \
-             {patience} s; if its thread has ended, take `Ingest::receiver({cpu})`; then call this \
+            "the receiver of CPU {cpu} has not read its socket within {patience} s; if its thread has \
+             ended, take `Ingest::receiver({cpu})`; if its handler is slow, wait; then call this \
              again"
         )))
     }
 
     fn complete(self) {
+        lock(&self.ingest.drain_requests).retain(|(partition, _), _| *partition != self.partition);
         self.ingest.ownership.set(self.partition, PartitionState::Owned(self.to));
         self.ingest.mailboxes.of(self.to).wake();
     }

@@ -16,10 +16,10 @@ use laminar_xdp_prebuilt::abi;
 
 use crate::artifact::Artifact;
 use crate::config::{IngestConfig, XdpAttachMode, XdpConfig};
-use crate::ids::Partition;
 use crate::ingest::handover::Stage;
 use crate::ingest::mailbox::Mailboxes;
-use crate::ingest::ownership::{Ownership, PartitionState};
+use crate::ingest::migration::DrainRequests;
+use crate::ingest::ownership::Ownership;
 use crate::ingest::sockets::{SocketGroup, selector};
 use crate::object::{KernelFeatures, SharedMaps, capabilities};
 use crate::partitions::Partitions;
@@ -81,6 +81,7 @@ pub struct Ingest {
     partitions: Arc<Partitions>,
     /// Locked while a partition moves, so that moves and hand-overs exclude each other.
     stage: Arc<Mutex<Stage>>,
+    drain_requests: Mutex<DrainRequests>,
     /// The configuration that another process must have in order to take over.
     terms: String,
 }
@@ -181,7 +182,18 @@ impl Ingest {
         };
         let sockets = Arc::new(sockets);
         let stage = Arc::new(Mutex::new(Stage::Serving));
-        Ok(Ingest { xdp, mode, sockets, ownership, mailboxes, partitions, stage, terms })
+        let drain_requests = Mutex::new(DrainRequests::new());
+        Ok(Ingest {
+            xdp,
+            mode,
+            sockets,
+            ownership,
+            mailboxes,
+            partitions,
+            stage,
+            drain_requests,
+            terms,
+        })
     }
 
     /// Warns that the sockets' filters do not count reasons. Logs nothing if the warning about XDP
@@ -275,6 +287,7 @@ impl Ingest {
         };
         let mut stats = IngestStats::new(xdp, counts.by_reason, counts.dropped, misplaced);
         stats.dropped_handoff = self.mailboxes.dropped();
+        stats.dropped_held = self.mailboxes.dropped_held();
         Ok(stats)
     }
 
@@ -314,14 +327,5 @@ impl Ingest {
     pub fn owner(&self, partition: u32) -> Option<u32> {
         let partition = self.partitions.partition(partition).ok()?;
         Some(self.partitions.cpu(self.ownership.owner(partition)).get())
-    }
-
-    fn move_in_progress(&self, partition: Partition) -> XdpError {
-        let (from, to) = match self.ownership.state(partition) {
-            PartitionState::Owned(owner) => (owner, owner),
-            PartitionState::Moving { from, to, .. } => (from, to),
-        };
-        let [from, to] = [from, to].map(|index| self.partitions.cpu(index).get());
-        XdpError::MoveInProgress { partition: partition.get(), from, to }
     }
 }

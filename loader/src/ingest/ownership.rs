@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::{CpuIndex, Partition};
 
-/// Who owns a partition.
+/// The owner of a partition, or the move that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionState {
     Owned(CpuIndex),
@@ -35,6 +35,9 @@ pub enum Step {
 pub enum Role {
     /// The receiver handles them.
     Owner,
+    /// The receiver passes them on to the receiver of the given CPU, which handles them before
+    /// the datagrams that it holds back. No new datagram reaches this receiver's socket.
+    FormerOwner(CpuIndex),
     /// The receiver holds them back until the present owner has handled all earlier datagrams.
     NextOwner,
     /// The receiver hands them on to the receiver of the given CPU.
@@ -79,7 +82,9 @@ impl Ownership {
 
     /// What the receiver of a CPU does with a partition's datagrams.
     pub fn role(&self, partition: Partition, receiver: CpuIndex) -> Role {
-        match owners(self.load(partition)) {
+        let state = self.load(partition);
+        match owners(state) {
+            (from, to) if from == receiver && is_socket_moved(state) => Role::FormerOwner(to),
             (from, _) if from == receiver => Role::Owner,
             (_, to) if to == receiver => Role::NextOwner,
             (_, to) => Role::Other(to),
@@ -96,12 +101,6 @@ impl Ownership {
         (0..self.count()).map(|partition| self.owner(Partition::new(partition))).collect()
     }
 
-    /// The first partition that is moving; `None` if no partition is.
-    pub fn moving(&self) -> Option<Partition> {
-        let is_moving = |p: &Partition| matches!(self.state(*p), PartitionState::Moving { .. });
-        (0..self.count()).map(Partition::new).find(is_moving)
-    }
-
     fn load(&self, partition: Partition) -> u64 {
         self.states[partition.get() as usize].load(Ordering::Acquire)
     }
@@ -109,6 +108,10 @@ impl Ownership {
 
 fn owners(packed: u64) -> (CpuIndex, CpuIndex) {
     (CpuIndex::new(packed as u16), CpuIndex::new((packed >> 16) as u16))
+}
+
+fn is_socket_moved(packed: u64) -> bool {
+    packed >> 32 == Step::SocketMoved as u64
 }
 
 fn pack(state: PartitionState) -> u64 {
@@ -146,9 +149,10 @@ mod tests {
         let step = Step::QueueMoved;
         ownership.set(partition, PartitionState::Moving { from, to, step });
         assert_eq!(roles(), [Role::Owner, Role::NextOwner, Role::Other(to)]);
-        assert_eq!(ownership.moving(), Some(partition));
+        let step = Step::SocketMoved;
+        ownership.set(partition, PartitionState::Moving { from, to, step });
+        assert_eq!(roles(), [Role::FormerOwner(to), Role::NextOwner, Role::Other(to)]);
         ownership.set(partition, PartitionState::Owned(to));
         assert_eq!(roles(), [Role::Other(to), Role::Owner, Role::Other(to)]);
-        assert_eq!(ownership.moving(), None);
     }
 }

@@ -2,11 +2,10 @@
 //! while partitions move.
 
 mod drain_progress;
-mod held;
+mod routing;
+mod waiting;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -14,14 +13,21 @@ use std::time::Duration;
 
 use crate::ids::{CpuId, CpuIndex, Partition};
 use crate::ingest::datagram::{OwnedDatagram, parse};
-use crate::ingest::mailbox::{MAX_MAIL, Mailbox, Mailboxes};
+use crate::ingest::mailbox::{MAX_MAIL, Mail, Mailbox, Mailboxes};
 use crate::ingest::ownership::{Ownership, Role};
 use crate::ingest::receiver::drain_progress::DrainProgress;
-use crate::ingest::receiver::held::Held;
+use crate::ingest::receiver::waiting::Waiting;
 use crate::ingest::sockets;
 use crate::report::{Datagram, Received, XdpError};
 use crate::sys::datagrams::Batch;
 use crate::sys::thread;
+
+/// The most ready datagrams that one call of [`Receiver::receive`] handles. It is twice the size of
+/// a batch: so the number of ready datagrams shrinks, even if each datagram that a call reads from
+/// the socket must wait behind them.
+const READY_SHARE: usize = 2 * Batch::SIZE;
+/// How long a receiver waits before it tries again to pass datagrams on.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 /// Receives the datagrams of the partitions that one CPU owns, each datagram exactly once. The
 /// datagrams of one sender and partition keep the order in which the kernel received them, even
@@ -52,14 +58,10 @@ pub struct Receiver {
     socket: Arc<UdpSocket>,
     ownership: Arc<Ownership>,
     mailboxes: Arc<Mailboxes>,
-    /// Whether the mailbox's poller watches the socket.
-    watches_socket: bool,
     batch: Batch,
     /// The index in `batch` of the first datagram that is not handled yet.
     next: usize,
-    /// Datagrams that were taken from the mailbox and are not handled yet.
-    mail: VecDeque<OwnedDatagram>,
-    held: Held,
+    waiting: Waiting,
     drain: DrainProgress,
 }
 
@@ -67,11 +69,10 @@ impl Receiver {
     /// The most datagrams that one call of [`Receiver::receive`] reads from the socket.
     pub const BATCH: usize = Batch::SIZE;
 
-    /// The number of held datagrams at which the receiver stops reading its socket until a move
-    /// completes. A receiver holds the datagrams of partitions that are moving to its CPU. The
-    /// receiver may hold more than this number: in addition, the content of one receive buffer,
-    /// and up to `MAX_HELD` datagrams from other receivers. `MAX_HELD` datagrams of the greatest
-    /// length that fits into an Ethernet frame take about 100 MB.
+    /// The most datagrams that a receiver holds back. It holds back the datagrams of partitions
+    /// that are moving to its CPU. Further datagrams of these partitions are dropped and counted
+    /// ([`crate::IngestStats::dropped_held`]); other partitions are not affected. `MAX_HELD`
+    /// datagrams of the greatest length that fits into an Ethernet frame take about 100 MB.
     pub const MAX_HELD: usize = MAX_MAIL;
 
     /// Fails with [`XdpError::ReceiverInUse`] if the CPU has a receiver.
@@ -86,23 +87,17 @@ impl Receiver {
         if !mailboxes.of(index).claim() {
             return Err(XdpError::ReceiverInUse { cpu: cpu.get() });
         }
-        let mut receiver = Receiver {
+        Ok(Receiver {
             cpu,
             index,
             socket,
             ownership,
             mailboxes,
-            // A former receiver may have been dropped while the poller did not watch the socket.
-            // With false, `watch_socket` below enables watching in any case.
-            watches_socket: false,
             batch: Batch::new(),
             next: 0,
-            mail: VecDeque::new(),
-            held: Held::default(),
-            drain: DrainProgress::new(buffer, Self::BATCH),
-        };
-        receiver.watch_socket(true)?;
-        Ok(receiver)
+            waiting: Waiting::default(),
+            drain: DrainProgress::new(buffer),
+        })
     }
 
     /// The id of the CPU whose partitions this receiver handles.
@@ -129,14 +124,18 @@ impl Receiver {
             .map_err(|error| XdpError::kernel(format!("bind a thread to CPU {}", self.cpu), error))
     }
 
-    /// Calls `handle` for each waiting datagram. Reads at most [`Receiver::BATCH`] datagrams from
-    /// the socket. If no datagram waits, blocks until one arrives, another receiver or a move
-    /// wakes this receiver, or the timeout ends. The timeout is rounded up to whole milliseconds;
-    /// a timeout of zero never blocks.
+    /// Calls `handle` for waiting datagrams. Reads at most [`Receiver::BATCH`] datagrams from the
+    /// socket; in addition handles at most twice as many that other receivers handed on or that
+    /// waited for a move. If no datagram waits, blocks until one arrives, another receiver or a
+    /// move wakes this receiver, or the timeout ends. The timeout is rounded up to whole
+    /// milliseconds; a timeout of zero never blocks.
     ///
     /// The call may return early with nothing handled, so call it in a loop. A caller that waits
     /// for the receiver's descriptor ([`AsFd`]) instead calls this with a zero timeout until
     /// [`Received::drained`] is true, and only then waits again.
+    ///
+    /// While a partition moves away from this CPU, a call may read the whole socket: it passes the
+    /// partition's datagrams on to the new owner, and keeps the others for later calls.
     ///
     /// # Errors
     /// [`XdpError::Socket`] if the socket cannot be read.
@@ -148,109 +147,80 @@ impl Receiver {
         if self.mailbox().is_woken() {
             self.mailbox().clear_wake();
         }
-        let mut received = self.handle_available(&mut handle)?;
-        if received.handled == 0 {
-            if !timeout.is_zero() {
-                self.wait(timeout)?;
-            }
-            // Cleared even if `is_woken` is false: `wake` signals the descriptor after it sets
-            // `is_woken`, so the descriptor may still be signalled. Every later wait would
-            // then return at once.
-            self.mailbox().clear_wake();
-            received = self.handle_available(&mut handle)?;
+        let received = self.handle_available(&mut handle)?;
+        if received.handled > 0 {
+            return Ok(received);
         }
-        self.watch_socket(!self.is_paused(self.mailbox().drain_request()))?;
-        Ok(received)
+        if !timeout.is_zero() {
+            self.wait(timeout)?;
+        }
+        // Cleared even if `is_woken` is false: `wake` signals the descriptor after it sets
+        // `is_woken`, so the descriptor may still be signalled. Every later wait would then
+        // return at once.
+        self.mailbox().clear_wake();
+        self.handle_available(&mut handle)
     }
 
     /// Handles the datagrams that an earlier receiver of this CPU left or that other receivers
     /// handed on, without reading the socket. Returns the number of datagrams handled. Call this
     /// on each receiver before [`crate::Ingest::hand_over`]. Never blocks.
     pub fn drain(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> usize {
-        let request = self.mailbox().drain_request();
-        self.handle_mail(request, &mut handle) + self.handle_batch(&mut handle)
+        let mut handled = self.handle_batch(&mut handle);
+        loop {
+            self.settle();
+            match self.handle_ready(&mut handle) {
+                0 => return handled,
+                more => handled += more,
+            }
+        }
     }
 
-    /// Handles first the mail, then the datagrams in the socket. The number of the drain request
-    /// is read before both: a request that is made later covers datagrams that arrive after these
-    /// reads, so this call cannot meet that request.
+    /// Handles the datagrams that are ready, then those in the socket. The number of the drain
+    /// request is read first: a request that is made later covers datagrams that arrive after
+    /// these reads, so this call cannot meet that request.
     fn handle_available(
         &mut self,
         handle: &mut impl FnMut(Datagram<'_>),
     ) -> Result<Received, XdpError> {
         let request = self.mailbox().drain_request();
-        let from_mail = self.handle_mail(request, handle);
-        let from_socket = self.read_socket(request, handle)?;
-        Ok(Received { handled: from_mail + from_socket.handled, ..from_socket })
+        self.settle();
+        if !self.drain.is_met(request) {
+            self.drain_socket(request)?;
+        }
+        let ready = self.handle_ready(handle);
+        let (read, is_empty) = self.read_socket(handle)?;
+        let drained = is_empty && self.waiting.ready() == 0;
+        Ok(Received { handled: ready + read, drained })
     }
 
-    fn handle_mail(&mut self, request: u64, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
-        let mut handled = 0;
-        for partition in self.held.partitions() {
-            match self.ownership.role(partition, self.index) {
-                Role::Owner => handled += self.release_held(partition, handle),
-                Role::NextOwner => {}
-                // The move was cancelled.
-                Role::Other(_) => {
-                    self.mail.extend(std::iter::from_fn(|| self.held.pop(partition)));
-                }
+    /// Handles at most [`READY_SHARE`] of the datagrams that are ready.
+    fn handle_ready(&mut self, handle: &mut impl FnMut(Datagram<'_>)) -> usize {
+        let (ownership, index) = (&self.ownership, self.index);
+        let is_own = |p| matches!(ownership.role(p, index), Role::Owner | Role::NextOwner);
+        for handled in 0..READY_SHARE {
+            match self.waiting.pop_ready(is_own) {
+                Some(datagram) => handle(datagram.as_datagram()),
+                None => return handled,
             }
         }
-        if !self.is_paused(request) {
-            let mail = self.mailbox().take();
-            self.mail.extend(mail);
-        }
-        while let Some(datagram) = self.mail.pop_front() {
-            handled += self.dispatch(datagram, handle);
-        }
-        handled
+        READY_SHARE
     }
 
-    /// Handles the held datagrams of a partition whose move has completed.
-    fn release_held(
-        &mut self,
-        partition: Partition,
-        handle: &mut impl FnMut(Datagram<'_>),
-    ) -> usize {
-        let mut handled = 0;
-        while let Some(datagram) = self.held.pop(partition) {
-            handle(datagram.as_datagram());
-            handled += 1;
-        }
-        handled
-    }
-
+    /// Reads and handles one batch. Returns the number of datagrams handled, and whether the
+    /// socket is empty.
     fn read_socket(
         &mut self,
-        request: u64,
         handle: &mut impl FnMut(Datagram<'_>),
-    ) -> Result<Received, XdpError> {
-        if self.is_paused(request) {
-            // There is nothing to do until a move ends. The end of the move wakes the receiver.
-            return Ok(Received { handled: 0, drained: true });
+    ) -> Result<(usize, bool), XdpError> {
+        if self.is_full() {
+            return Ok((0, false));
         }
         // If the handler panicked and the caller caught the panic, a part of the last batch is
         // left. That part is handled before the socket is read again.
-        if self.next >= self.batch.len() {
-            self.next = 0;
-            match self.batch.receive(self.socket.as_fd()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.note_read(request, 0, true);
-                    return Ok(Received { handled: 0, drained: true });
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    return Ok(Received { handled: 0, drained: false });
-                }
-                Err(error) => {
-                    let action = format!("read the socket of CPU {}", self.cpu);
-                    return Err(XdpError::socket(action, error));
-                }
-            }
+        if self.next >= self.batch.len() && !self.read_batch()? {
+            return Ok((0, true));
         }
-        let handled = self.handle_batch(handle);
-        self.note_read(request, self.batch.len(), false);
-        Ok(Received { handled, drained: false })
+        Ok((self.handle_batch(handle), false))
     }
 
     /// Handles the datagrams of the batch that are not handled yet.
@@ -263,71 +233,31 @@ impl Receiver {
             // The socket's filter drops invalid datagrams, so this does not skip any.
             let Some(datagram) = parse(sender, bytes, self.ownership.count()) else { continue };
             let partition = Partition::new(datagram.partition);
-            if self.held.is_empty() && self.ownership.role(partition, self.index) == Role::Owner {
+            let is_owner = self.role(partition) == Role::Owner;
+            // The mailbox is asked after the role: see `routing`.
+            let has_mail = self.mailbox().has_mail();
+            if is_owner && !has_mail && !self.waiting.contains(partition) {
                 handle(datagram);
                 handled += 1;
-            } else {
-                let datagram = OwnedDatagram::from(datagram);
-                handled += self.dispatch(datagram, handle);
+                continue;
             }
+            let datagram = OwnedDatagram::from(datagram);
+            if has_mail {
+                self.settle();
+            }
+            self.accept(datagram);
         }
         handled
     }
 
-    /// Handles a datagram, holds it, or hands it on. Returns the number of datagrams handled,
-    /// including held datagrams that this call released.
-    fn dispatch(
-        &mut self,
-        datagram: OwnedDatagram,
-        handle: &mut impl FnMut(Datagram<'_>),
-    ) -> usize {
-        let partition = datagram.partition;
-        match self.ownership.role(partition, self.index) {
-            // The move has just completed. The held datagrams are older than this one and come
-            // first.
-            Role::Owner if self.held.contains(partition) => {
-                self.held.push(datagram);
-                return self.release_held(partition, handle);
-            }
-            Role::Owner => {
-                handle(datagram.as_datagram());
-                return 1;
-            }
-            Role::NextOwner => self.held.push(datagram),
-            Role::Other(cpu) => self.mailboxes.hand_on(self.index, cpu, datagram),
-        }
-        0
-    }
-
-    fn note_read(&mut self, request: u64, read: usize, is_empty: bool) {
-        if self.drain.meets(request, read, is_empty) {
-            self.mailbox().meet_drain_request(request);
-        }
-    }
-
-    /// Whether the receiver holds too many datagrams to read more. False while a drain request is
-    /// not met: the move that would release the held datagrams may wait for that request.
-    fn is_paused(&self, request: u64) -> bool {
-        self.held.len() >= Self::MAX_HELD && self.drain.is_met(request)
-    }
-
     fn wait(&mut self, timeout: Duration) -> Result<(), XdpError> {
-        self.watch_socket(!self.is_paused(self.mailbox().drain_request()))?;
+        // Ready datagrams that could not be passed on wait for room in a mailbox. Nothing wakes
+        // this receiver when there is room.
+        let timeout = if self.waiting.ready() > 0 { timeout.min(RETRY_AFTER) } else { timeout };
         let waited = self.mailbox().poller().wait(timeout).map(drop);
         waited.map_err(|error| {
             XdpError::socket(format!("wait for the socket of CPU {}", self.cpu), error)
         })
-    }
-
-    /// Sets whether datagrams in the socket make the descriptor readable. Wake-ups always do.
-    fn watch_socket(&mut self, watch: bool) -> Result<(), XdpError> {
-        if self.watches_socket != watch {
-            self.mailbox().poller().set_enabled(self.socket.as_fd(), watch).map_err(|error| {
-                XdpError::socket(format!("watch the socket of CPU {}", self.cpu), error)
-            })?;
-            self.watches_socket = watch;
-        }
-        Ok(())
     }
 
     fn mailbox(&self) -> &Mailbox {
@@ -354,13 +284,14 @@ impl AsRawFd for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let mut unhandled: Vec<_> = self.held.take_all().collect();
-        unhandled.extend(self.mail.drain(..));
+        let (ready, held) = self.waiting.take_all();
         let rest = (self.next..self.batch.len()).filter_map(|at| self.batch.get(at));
         let partitions = self.ownership.count();
         let rest = rest.filter_map(|(sender, bytes)| parse(sender, bytes, partitions));
-        unhandled.extend(rest.map(OwnedDatagram::from));
-        self.mailbox().release(unhandled);
+        let newer = held.into_iter().chain(rest.map(OwnedDatagram::from));
+        let ready = ready.into_iter().map(|datagram| Mail { datagram, is_older: true });
+        let newer = newer.map(|datagram| Mail { datagram, is_older: false });
+        self.mailbox().release(ready.chain(newer).collect());
     }
 }
 

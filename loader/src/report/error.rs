@@ -232,20 +232,6 @@ pub enum XdpError {
     )]
     HandOverInProgress,
 
-    /// The partition is moving to a CPU other than the one that the caller named.
-    #[error(
-        "partition {partition} is moving from CPU {from} to CPU {to}; wait until that move ends, \
-         or repeat it if it failed, before you call this again"
-    )]
-    MoveInProgress {
-        /// The partition.
-        partition: u32,
-        /// The CPU that the partition leaves.
-        from: u32,
-        /// The CPU that the partition moves to.
-        to: u32,
-    },
-
     /// The operation needs a feature that the program was loaded without.
     #[error("`{feature}` was not configured when the program was loaded; load it with `{feature}`")]
     FeatureOff {

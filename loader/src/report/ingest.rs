@@ -83,6 +83,10 @@ pub struct IngestStats {
     /// datagrams were already waiting for the other receiver. Receivers hand on misplaced
     /// datagrams and, with classic BPF, the datagrams of partitions that have moved.
     pub dropped_handoff: u64,
+    /// Datagrams of a moving partition that the next owner dropped, because it held back 65,536
+    /// datagrams already. This happens if a move stays unfinished, for example because a handler
+    /// of the former owner does not return.
+    pub dropped_held: u64,
 }
 
 impl IngestStats {
@@ -126,6 +130,7 @@ impl fmt::Display for IngestStats {
             ("overflowed", self.overflowed),
             ("misplaced", Some(self.misplaced)),
             ("dropped_handoff", Some(self.dropped_handoff)),
+            ("dropped_held", Some(self.dropped_held)),
         ] {
             if let Some(value) = value {
                 write!(f, "\n{name}={value}")?;
@@ -149,6 +154,7 @@ impl Sub for IngestStats {
             overflowed: both(self.overflowed, earlier.overflowed),
             misplaced: self.misplaced.saturating_sub(earlier.misplaced),
             dropped_handoff: self.dropped_handoff.saturating_sub(earlier.dropped_handoff),
+            dropped_held: self.dropped_held.saturating_sub(earlier.dropped_held),
         }
     }
 }
@@ -258,6 +264,7 @@ mod tests {
             overflowed: None,
             misplaced: 7,
             dropped_handoff: 1,
+            dropped_held: 1,
         };
         let now = IngestStats { accepted: Some(15), overflowed: Some(3), misplaced: 2, ..earlier };
         let expected = IngestStats { accepted: Some(5), ..Default::default() };
@@ -269,13 +276,17 @@ mod tests {
         let stats = IngestStats { accepted: Some(1), misplaced: 2, ..Default::default() };
         let text = stats.to_string();
         assert!(text.starts_with(&stats.verdicts.to_string()), "{text}");
-        assert!(text.ends_with("\naccepted=1\nmisplaced=2\ndropped_handoff=0"), "{text}");
+        assert!(
+            text.ends_with("\naccepted=1\nmisplaced=2\ndropped_handoff=0\ndropped_held=0"),
+            "{text}"
+        );
     }
 
     #[test]
     fn all_counters_serialize_by_name() {
         let json = serde_json::to_value(IngestStats::default()).unwrap();
-        for name in ["verdicts", "accepted", "overflowed", "misplaced", "dropped_handoff"] {
+        let names = ["verdicts", "accepted", "overflowed", "misplaced", "dropped_handoff"];
+        for name in names.into_iter().chain(["dropped_held"]) {
             assert!(json.get(name).is_some(), "{name}");
         }
     }

@@ -58,29 +58,19 @@ impl Poller {
         Ok(Poller(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Adds a descriptor and enables it. The kernel removes the descriptor from the poller when
-    /// the descriptor's last duplicate is closed.
+    /// Adds a descriptor. A wait ends when the descriptor becomes readable. The kernel removes the
+    /// descriptor from the poller when the descriptor's last duplicate is closed.
     pub fn add(&self, fd: impl AsFd) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, true)
-    }
-
-    /// Enables or disables an added descriptor. A wait ends when an enabled descriptor becomes
-    /// readable. The kernel reports errors and hang-up even on a disabled descriptor.
-    pub fn set_enabled(&self, fd: impl AsFd, enabled: bool) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, enabled)
-    }
-
-    fn control(&self, operation: c_int, fd: impl AsFd, enabled: bool) -> io::Result<()> {
-        let events = if enabled { libc::EPOLLIN as u32 } else { 0 };
-        let mut event = libc::epoll_event { events, u64: 0 };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
         let (poller, fd) = (self.0.as_raw_fd(), fd.as_fd());
         // SAFETY: both descriptors are open during the call. The kernel reads one event: `event`,
         // which outlives the call.
-        let answer = unsafe { libc::epoll_ctl(poller, operation, fd.as_raw_fd(), &mut event) };
+        let answer =
+            unsafe { libc::epoll_ctl(poller, libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) };
         check_errno(answer).map(drop)
     }
 
-    /// Waits until an enabled descriptor is readable, or until the timeout ends. Returns
+    /// Waits until an added descriptor is readable, or until the timeout ends. Returns
     /// whether a descriptor is readable. The timeout is rounded up to whole milliseconds. An
     /// interrupted wait ends early.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
@@ -130,17 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn a_disabled_descriptor_does_not_wake() {
+    fn a_poller_can_be_polled() {
         let (event, poller) = (EventFd::new().unwrap(), Poller::new().unwrap());
         let outer = Poller::new().unwrap();
         poller.add(&event).unwrap();
         outer.add(&poller).unwrap();
+        assert!(!is_readable(&outer));
         event.signal();
-        assert!(is_readable(&poller) && is_readable(&outer));
-        poller.set_enabled(&event, false).unwrap();
-        assert!(!is_readable(&poller) && !is_readable(&outer));
-        poller.set_enabled(&event, true).unwrap();
-        assert!(is_readable(&poller) && is_readable(&outer));
+        assert!(is_readable(&outer));
     }
 
     #[test]

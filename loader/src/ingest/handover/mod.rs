@@ -280,7 +280,7 @@ impl Ingest {
     /// # Errors
     /// [`XdpError::HandOver`] if the other process has a different configuration, belongs to
     /// another user, or fails. [`XdpError::HandOverInProgress`] while another process is
-    /// taking over, [`XdpError::MoveInProgress`] while a partition moves.
+    /// taking over, [`XdpError::NotMoved`] if an unfinished move of a partition cannot be completed.
     pub fn offer<'a>(&self, successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
         let channel = Channel::new(successor)?;
         let wanted = channel.receive()?;
@@ -308,9 +308,7 @@ impl Ingest {
     fn start_offer(&self) -> Result<OwnPrograms, XdpError> {
         let mut stage = lock(&self.stage);
         stage.check_serving()?;
-        if let Some(partition) = self.ownership.moving() {
-            return Err(self.move_in_progress(partition));
-        }
+        self.complete_moves()?;
         let xdp = match &self.xdp {
             Some(xdp) => {
                 let RunningProgram { attachment, loaded, .. } = xdp.program();

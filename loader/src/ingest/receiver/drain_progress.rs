@@ -1,48 +1,59 @@
-//! Decides when a receiver has met a request to drain its socket.
+//! Decides when a receiver has taken all datagrams that waited in its socket at the time of a
+//! request.
 
 /// One datagram takes at least this many bytes of a socket's buffer. The kernel's bookkeeping for
 /// the datagram alone takes more.
 const MIN_FOOTPRINT: usize = 512;
 
-/// Decides when the latest request to drain a socket is met.
+/// How far a receiver has come with the latest request to drain its socket.
 pub struct DrainProgress {
     request: u64,
     /// Datagrams read since the request.
     read: usize,
+    found_empty: bool,
     is_met: bool,
-    /// The most datagrams that can wait in the socket at once, plus one batch: the first
-    /// batch that is recorded after a request may have been read before the request.
+    /// The most datagrams that can wait in the socket at once.
     limit: usize,
 }
 
 impl DrainProgress {
-    /// `receive_buffer` is the buffer's size in bytes as requested with `SO_RCVBUF`; `batch` is
-    /// the most datagrams that one read takes.
-    pub fn new(receive_buffer: usize, batch: usize) -> DrainProgress {
+    /// `receive_buffer` is the buffer's size in bytes as requested with `SO_RCVBUF`.
+    pub fn new(receive_buffer: usize) -> DrainProgress {
         // The kernel grants twice the requested size, and since Linux 6.18 a little more for each
         // NUMA node. The factor of 4 leaves room for both.
-        let capacity = (receive_buffer / MIN_FOOTPRINT).saturating_mul(4).saturating_add(4);
-        DrainProgress { request: 0, read: 0, is_met: true, limit: capacity.saturating_add(batch) }
+        let limit = (receive_buffer / MIN_FOOTPRINT).saturating_mul(4).saturating_add(4);
+        DrainProgress { request: 0, read: 0, found_empty: false, is_met: true, limit }
     }
 
-    /// Records a read after a request. Returns true for the first read that meets the request. A
-    /// read meets the request if it found the socket empty, or if more datagrams were read since
-    /// the request than the socket can hold. In both cases all datagrams that waited at the time
-    /// of the request are handled.
-    pub fn meets(&mut self, request: u64, read: usize, is_empty: bool) -> bool {
-        if self.request != request {
-            *self = DrainProgress { request, read: 0, is_met: false, limit: self.limit };
-        }
+    /// Records a read after a request. Returns whether all datagrams that waited at the time of
+    /// the request are read: a read found the socket empty, or more datagrams were read than the
+    /// socket can hold.
+    pub fn record(&mut self, request: u64, read: usize, is_empty: bool) -> bool {
+        self.start(request);
         self.read += read;
-        if self.is_met || !(is_empty || self.read > self.limit) {
-            return false;
-        }
+        self.found_empty |= is_empty;
+        self.is_drained(request)
+    }
+
+    /// Whether all datagrams that waited at the time of the request are read.
+    pub fn is_drained(&self, request: u64) -> bool {
+        self.request == request && (self.found_empty || self.read > self.limit)
+    }
+
+    /// Marks the latest request as met.
+    pub fn meet(&mut self) {
         self.is_met = true;
-        true
     }
 
     pub fn is_met(&self, request: u64) -> bool {
         self.is_met && self.request == request
+    }
+
+    fn start(&mut self, request: u64) {
+        if self.request != request {
+            let (read, found_empty, is_met) = (0, false, false);
+            *self = DrainProgress { request, read, found_empty, is_met, limit: self.limit };
+        }
     }
 }
 
@@ -51,20 +62,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_met_once_by_an_empty_socket() {
-        let mut progress = DrainProgress::new(4096, 10);
-        assert!(progress.is_met(0) && !progress.is_met(1));
-        assert!(!progress.meets(1, 10, false));
-        assert!(progress.meets(1, 0, true));
+    fn an_empty_socket_is_drained() {
+        let mut progress = DrainProgress::new(4096);
+        assert!(progress.is_met(0));
+        assert!(!progress.record(1, 10, false));
+        assert!(progress.record(1, 0, true));
+        assert!(!progress.is_met(1), "the receiver has not passed its datagrams on");
+        progress.meet();
         assert!(progress.is_met(1));
-        assert!(!progress.meets(1, 0, true), "reported already");
-        assert!(progress.meets(2, 0, true));
+        assert!(!progress.is_met(2) && !progress.is_drained(2));
     }
 
     #[test]
-    fn a_request_is_met_by_more_than_the_socket_can_hold() {
-        let mut progress = DrainProgress::new(4096, 10);
-        assert!(!progress.meets(1, 46, false));
-        assert!(progress.meets(1, 1, false));
+    fn a_socket_is_drained_after_more_datagrams_than_it_can_hold() {
+        let mut progress = DrainProgress::new(4096);
+        assert!(!progress.record(1, 36, false));
+        assert!(progress.record(1, 1, false));
     }
 }

@@ -52,38 +52,144 @@ fn is_readable(receiver: &Receiver) -> bool {
     poller.wait(Duration::ZERO).unwrap()
 }
 
+fn mail(number: u32) -> OwnedDatagram {
+    let sender = SocketAddr::from(([192, 0, 2, 2], 1));
+    parse(sender, &bytes(number), 2).unwrap().into()
+}
+
+/// Calls `receive` until nothing is left, and returns the numbers of the datagrams.
+fn received(receiver: &mut Receiver) -> Vec<u32> {
+    let mut seen = Vec::new();
+    let mut is_drained = false;
+    while !is_drained {
+        let take = |datagram: Datagram<'_>| {
+            seen.push(u32::from_be_bytes(datagram.payload.try_into().unwrap()));
+        };
+        is_drained = receiver.receive(Duration::ZERO, take).unwrap().drained;
+    }
+    seen
+}
+
 #[test]
 fn held_datagrams_are_limited_and_dropped_ones_are_counted() {
-    const ROUND: u32 = 60_000;
+    const EXTRA: u32 = 10;
     let (ownership, mailboxes, mut receiver) = receiver();
-    let sender = SocketAddr::from(([192, 0, 2, 2], 1));
-    for number in 0..5 * ROUND {
-        let bytes = bytes(number);
-        let datagram = OwnedDatagram::from(parse(sender, &bytes, 2).unwrap());
-        mailboxes.hand_on(OTHER, THIS, datagram);
-        if number % ROUND == 0 {
-            let received = receiver.receive(Duration::ZERO, |_| {}).unwrap();
-            assert_eq!(received.handled, 0);
+    let count = Receiver::MAX_HELD as u32 + EXTRA;
+    for number in 0..count {
+        mailboxes.hand_on(OTHER, THIS, mail(number));
+        if number % 1000 == 0 {
+            assert!(received(&mut receiver).is_empty());
         }
     }
-    let held = receiver.held.len();
-    assert!((Receiver::MAX_HELD..2 * Receiver::MAX_HELD).contains(&held), "{held}");
-    assert!(mailboxes.dropped() > 0);
-
-    // The receiver is paused and does not read its socket, so a datagram in the socket must not
-    // make the descriptor readable.
-    sent_to(&receiver, 0..1);
-    assert!(receiver.receive(Duration::ZERO, |_| {}).unwrap().drained);
-    assert!(!is_readable(&receiver));
-
+    assert!(received(&mut receiver).is_empty());
+    assert_eq!((mailboxes.dropped(), mailboxes.dropped_held()), (0, u64::from(EXTRA)));
     ownership.set(PARTITION, PartitionState::Owned(THIS));
-    let mut handled = 0;
-    for _ in 0..3 {
-        handled += receiver.receive(Duration::ZERO, |_| {}).unwrap().handled as u64;
+    assert_eq!(received(&mut receiver), (0..count - EXTRA).collect::<Vec<_>>());
+}
+
+/// A partition that cannot complete its move must not delay the other partitions of the CPU.
+#[test]
+fn other_partitions_are_handled_although_one_is_held_back() {
+    let (ownership, mailboxes, mut receiver) = receiver();
+    for number in 0..Receiver::MAX_HELD as u32 {
+        mailboxes.hand_on(OTHER, THIS, mail(number));
+        if number % 1000 == 0 {
+            assert!(received(&mut receiver).is_empty());
+        }
     }
-    assert_eq!(handled + mailboxes.dropped(), u64::from(5 * ROUND) + 1);
-    sent_to(&receiver, 0..1);
-    assert!(is_readable(&receiver));
+    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let header = LaminarHeader::new(1, 4).to_bytes();
+    let datagram = [&header[..], &7_u32.to_be_bytes()].concat();
+    sender.send_to(&datagram, receiver.socket.local_addr().unwrap()).unwrap();
+    assert_eq!(received(&mut receiver), [7]);
+}
+
+/// The order of one partition's datagrams: those that the former owner passes on, those that this
+/// receiver held back, those in the mailbox from other receivers, and new ones.
+#[test]
+fn passed_on_datagrams_come_first() {
+    for takes_new_receiver in [false, true] {
+        let (ownership, mailboxes, mut receiver) = receiver();
+        mailboxes.hand_on(OTHER, THIS, mail(3));
+        sent_to(&receiver, 4..6);
+        assert!(received(&mut receiver).is_empty());
+        mailboxes.pass_on(THIS, mail(1)).unwrap();
+        mailboxes.pass_on(THIS, mail(2)).unwrap();
+        if takes_new_receiver {
+            receiver = next_receiver(receiver);
+        }
+        ownership.set(PARTITION, PartitionState::Owned(THIS));
+        sent_to(&receiver, 6..8);
+        assert_eq!(received(&mut receiver), [1, 2, 3, 4, 5, 6, 7], "{takes_new_receiver}");
+    }
+}
+
+/// The move completes while this receiver is between taking its mail and reading its socket. The
+/// handler stands for that moment.
+#[test]
+fn passed_on_datagrams_come_first_if_the_move_completes_during_a_call() {
+    let (ownership, mailboxes, mut receiver) = receiver();
+    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = receiver.socket.local_addr().unwrap();
+    let other = [&LaminarHeader::new(1, 4).to_bytes()[..], &0_u32.to_be_bytes()].concat();
+    sender.send_to(&other, to).unwrap();
+    sender.send_to(&bytes(2), to).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let handle = |datagram: Datagram<'_>| {
+            seen.push(u32::from_be_bytes(datagram.payload.try_into().unwrap()));
+            if datagram.partition == 1 {
+                mailboxes.pass_on(THIS, mail(1)).unwrap();
+                ownership.set(PARTITION, PartitionState::Owned(THIS));
+            }
+        };
+        receiver.receive(Duration::from_secs(5), handle).unwrap();
+    }
+    assert_eq!(seen, [0, 1, 2]);
+}
+
+/// The former owner must not wait for its handler: it passes on what waits in its socket.
+#[test]
+fn a_former_owner_passes_on_what_it_has() {
+    let (ownership, mailboxes, mut receiver) = receiver();
+    ownership.set(PARTITION, PartitionState::Owned(THIS));
+    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
+    sent_to(&receiver, 0..100);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = [&LaminarHeader::new(1, 4).to_bytes()[..], &500_u32.to_be_bytes()].concat();
+    sender.send_to(&other, receiver.socket.local_addr().unwrap()).unwrap();
+    let step = Step::SocketMoved;
+    ownership.set(PARTITION, PartitionState::Moving { from: THIS, to: OTHER, step });
+    let request = mailboxes.of(THIS).request_drain();
+    assert!(!mailboxes.of(THIS).wait_drained(request, Duration::ZERO));
+    assert_eq!(received(&mut receiver), [500]);
+    assert!(mailboxes.of(THIS).wait_drained(request, Duration::ZERO));
+    let passed = mailboxes.of(OTHER).take();
+    assert!(passed.iter().all(|mail| mail.is_older));
+    let numbers = passed.iter().map(|mail| mail.datagram.as_datagram().payload[3]);
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+}
+
+/// If the next owner's mailbox is full, nothing is lost and the move waits.
+#[test]
+fn a_full_mailbox_delays_the_drain() {
+    let (ownership, mailboxes, mut receiver) = receiver();
+    (0..MAX_MAIL as u32).for_each(|number| mailboxes.hand_on(THIS, OTHER, mail(number)));
+    let step = Step::SocketMoved;
+    ownership.set(PARTITION, PartitionState::Moving { from: THIS, to: OTHER, step });
+    sent_to(&receiver, 0..10);
+    let request = mailboxes.of(THIS).request_drain();
+    for _ in 0..3 {
+        assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap().handled, 0);
+    }
+    assert!(!mailboxes.of(THIS).wait_drained(request, Duration::ZERO));
+    assert_eq!(mailboxes.of(OTHER).take().len(), MAX_MAIL);
+    receiver.receive(Duration::ZERO, |_| {}).unwrap();
+    assert!(mailboxes.of(THIS).wait_drained(request, Duration::ZERO));
+    assert_eq!(mailboxes.of(OTHER).take().len(), 10);
+    assert_eq!(mailboxes.dropped(), 0);
 }
 
 #[test]
@@ -159,7 +265,8 @@ fn datagrams_that_an_earlier_receiver_left_make_the_descriptor_readable() {
 #[test]
 fn a_drain_request_that_an_earlier_receiver_left_makes_the_descriptor_readable() {
     let (_, mailboxes, receiver) = receiver();
-    assert!(!mailboxes.of(THIS).drain(Duration::ZERO), "nothing answers yet");
+    let request = mailboxes.of(THIS).request_drain();
+    assert!(!mailboxes.of(THIS).wait_drained(request, Duration::ZERO), "nothing answers yet");
     // The earlier receiver cleared the wake-up, but did not meet the request.
     mailboxes.of(THIS).clear_wake();
     let mut receiver = next_receiver(receiver);

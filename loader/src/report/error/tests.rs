@@ -108,7 +108,6 @@ fn state_errors_name_what_the_caller_can_change() {
             ["holds 3 prefixes", "`max_prefixes`"],
         ),
         (XdpError::NotListed { list: "deny", prefix }, ["198.51.100.0/24", "deny list"]),
-        (XdpError::MoveInProgress { partition: 5, from: 0, to: 1 }, ["partition 5", "CPU 1"]),
     ] {
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
