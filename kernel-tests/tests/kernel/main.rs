@@ -16,6 +16,7 @@ mod model;
 mod netlink;
 mod opening;
 mod outages;
+mod overload;
 mod ports;
 mod receiver;
 mod receiving;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         handover::TESTS,
         handover_errors::TESTS,
         outages::TESTS,
+        overload::TESTS,
         fallback::TESTS,
         opening::TESTS,
         attachment::TESTS,

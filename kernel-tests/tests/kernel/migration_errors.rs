@@ -47,31 +47,36 @@ fn move_is_refused_to_unknown_cpus_and_without_receivers() -> Result<()> {
 }
 
 /// Until a move completes, the new owner holds back the datagrams that it receives. After the
-/// timeout, a second call of `move_partition` completes the move.
+/// timeout, a second call of `move_partition` completes the move, or moves the partition back.
 fn move_times_out_if_the_old_receiver_is_not_read_and_can_be_retried() -> Result<()> {
-    let namespace = loopback()?;
-    let ingest = open(&namespace, &sockets_only()?)?;
-    let [first, second] = two_cpus();
-    let (mut old, mut new) = (ingest.receiver(first)?, ingest.receiver(second)?);
-    let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
-    let send = |text: &[u8]| sender.send_to(&datagram(0, text), "127.0.0.1:9999");
-    send(b"before")?;
-    let error = ingest.move_partition(0, second).unwrap_err();
-    assert!(error.to_string().contains("has not handled"), "{error}");
-    send(b"after")?;
-    assert_eq!(drain(slice::from_mut(&mut new))?, [], "the new owner must hold it back");
-    assert_eq!(ingest.owner(0), Some(first));
-    std::thread::scope(|scope| -> Result<()> {
-        let again = scope.spawn(|| ingest.move_partition(0, second));
+    for goes_back in [false, true] {
+        let namespace = loopback()?;
+        let ingest = open(&namespace, &sockets_only()?)?;
+        let [first, second] = two_cpus();
+        let (mut old, mut new) = (ingest.receiver(first)?, ingest.receiver(second)?);
+        let sender = namespace.enter(|| UdpSocket::bind("127.0.0.1:0"))?;
+        let send = |text: &[u8]| sender.send_to(&datagram(0, text), "127.0.0.1:9999");
+        send(b"before")?;
+        let error = ingest.move_partition(0, second).unwrap_err();
+        assert!(error.to_string().contains("has not read"), "{error}");
+        send(b"after")?;
+        assert_eq!(drain(slice::from_mut(&mut new))?, [], "the new owner must hold it back");
+        assert_eq!(ingest.owner(0), Some(first));
+        let target = if goes_back { first } else { second };
         let mut received = Vec::new();
-        while !again.is_finished() {
-            received.extend(drain(slice::from_mut(&mut old))?);
-        }
-        assert_eq!(received, [(first, 0, b"before".to_vec())]);
-        Ok(again.join().expect("no panic")?)
-    })?;
-    assert_eq!(ingest.owner(0), Some(second));
-    assert_eq!(drain(&mut [old, new])?, [(second, 0, b"after".to_vec())]);
+        std::thread::scope(|scope| -> Result<()> {
+            let again = scope.spawn(|| ingest.move_partition(0, target));
+            while !again.is_finished() {
+                received.extend(drain(slice::from_mut(&mut old))?);
+                received.extend(drain(slice::from_mut(&mut new))?);
+            }
+            Ok(again.join().expect("no panic")?)
+        })?;
+        assert_eq!(ingest.owner(0), Some(target));
+        received.extend(drain(&mut [old, new])?);
+        let texts: Vec<_> = received.iter().map(|(_, _, text)| &text[..]).collect();
+        assert_eq!(texts, [&b"before"[..], b"after"], "{received:?}");
+    }
     Ok(())
 }
 

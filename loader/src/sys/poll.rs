@@ -1,7 +1,6 @@
 //! Waiting for descriptors: eventfd(2) to wake a thread, and epoll(7) to wait for several
 //! descriptors through one.
 
-use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
