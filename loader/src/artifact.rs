@@ -53,6 +53,15 @@ pub enum ArtifactError {
         /// The file that differs.
         source: IntegrityError,
     },
+    /// The objects that a manifest lists have more than 64 MiB together.
+    #[error(
+        "the objects that the manifest in {} lists have more than 64 MiB together; {}",
+        folder.display(), Self::REINSTALL
+    )]
+    SetTooLarge {
+        /// The folder of the set.
+        folder: PathBuf,
+    },
     /// A file is not a BPF object for any machine.
     #[error("{} is not a BPF object: {problem}; {}", path.display(), Self::REINSTALL)]
     NotAnObject {
@@ -114,6 +123,9 @@ impl Artifact {
     /// The largest file that is read, in bytes. Objects and manifests are much smaller. Without
     /// a limit, a wrong path could fill the memory.
     const MAX_FILE_SIZE: u64 = 4 << 20;
+    /// The most bytes that all objects of a set may have together. A manifest can name one file
+    /// many times.
+    const MAX_SET_SIZE: usize = 64 << 20;
 
     /// Finds the objects for a path. The path may be a folder with a set, an object in a folder
     /// with a set, or a single object. If nothing exists at the path, uses the embedded set.
@@ -158,9 +170,13 @@ impl Artifact {
         manifest: &Manifest,
         bytes_of: impl Fn(&str) -> Result<Cow<'static, [u8]>, ArtifactError>,
     ) -> Result<Artifact, ArtifactError> {
-        let mut objects = Vec::new();
+        let (mut objects, mut size) = (Vec::new(), 0);
         for entry in &manifest.objects {
             let bytes = bytes_of(&entry.file)?;
+            size += bytes.len();
+            if size > Self::MAX_SET_SIZE {
+                return Err(ArtifactError::SetTooLarge { folder: folder.into() });
+            }
             verify(folder, entry, &bytes)?;
             let (file, entry) = (entry.file.clone(), Some(entry.clone()));
             objects.push(ArtifactObject { file, entry, bytes });
@@ -237,15 +253,29 @@ fn read_manifest(folder: &Path) -> Result<Manifest, ArtifactError> {
 /// Reads a regular file of limited size. A FIFO would block, and a device has no end.
 fn read(path: &Path) -> Result<Vec<u8>, ArtifactError> {
     let read = || -> io::Result<Vec<u8>> {
-        if !path.metadata()?.is_file() {
+        // The kind is asked of the open file, because the path may name another file by then.
+        let file = open(path)?;
+        if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         let mut bytes = Vec::new();
-        File::open(path)?.take(Artifact::MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+        file.take(Artifact::MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > Artifact::MAX_FILE_SIZE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 4 MiB"));
         }
         Ok(bytes)
     };
     read().map_err(|error| ArtifactError::unreadable(path, error))
+}
+
+/// Opens a file to read. With O_NONBLOCK, opening a FIFO does not wait for a writer.
+#[cfg(all(target_os = "linux", not(laminar_xdp_unsupported)))]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+#[cfg(not(all(target_os = "linux", not(laminar_xdp_unsupported))))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
 }

@@ -23,6 +23,7 @@ mod rx_cpu;
 pub mod seccomp;
 mod shared;
 mod socket;
+pub mod stress;
 mod sys;
 mod testnet;
 mod threads;

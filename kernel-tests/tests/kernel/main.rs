@@ -22,6 +22,7 @@ mod receiver;
 mod receiving;
 mod samples;
 mod selection;
+mod shortage;
 mod sources;
 mod steering;
 mod support;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         netlink::TESTS,
         artifacts::TESTS,
         selection::TESTS,
+        shortage::TESTS,
         bad_input::TESTS,
     ];
     let (last, first): (Vec<Test>, Vec<Test>) =

@@ -1,9 +1,12 @@
-//! Whether this thread may load and attach programs, and which capability it lacks.
+//! Whether this thread may load and attach programs, and what it lacks: a capability, or
+//! descriptors.
 
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 use crate::report::XdpError;
+use crate::sys::poll::EventFd;
 
 /// Bits of a capability set, from the kernel's `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
@@ -14,6 +17,21 @@ const CAP_BPF: u32 = 39;
 /// The purposes of capabilities, for error messages.
 pub const LOAD: &str = "load BPF programs and maps";
 pub const ATTACH: &str = "attach XDP programs to an interface";
+
+/// Loading an object needs fewer descriptors than this: for its maps, its programs, and what
+/// libbpf and the probes open for a moment.
+const DESCRIPTORS: usize = 32;
+
+/// Fails unless the process can open the descriptors that loading an object needs. Without this
+/// check, a shortage has misleading errors: libbpf reports an object that it cannot read, or loads
+/// a program without one of its maps, and a less suitable object may be loaded instead.
+pub fn check_descriptors() -> Result<(), XdpError> {
+    let opened = (0..DESCRIPTORS).map(|_| EventFd::new()).collect::<io::Result<Vec<_>>>();
+    let needed = DESCRIPTORS;
+    opened
+        .map(drop)
+        .map_err(|error| XdpError::TooFewDescriptors { needed, source: Arc::new(error) })
+}
 
 /// Fails with the first capability that is missing.
 pub fn check() -> Result<(), XdpError> {

@@ -48,9 +48,13 @@ pub struct OpenObject {
 
 impl OpenObject {
     pub fn open(elf: &[u8], layer: Layer) -> Result<OpenObject, LoadFailure> {
-        let object = Object::open(elf).map_err(LoadFailure::of(
-            "the file is damaged, reinstall it: the ELF file cannot be read",
-        ))?;
+        let object = Object::open(elf).map_err(|error| {
+            let step = match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => "it cannot be opened",
+                _ => "the file is damaged, reinstall it: the ELF file cannot be read",
+            };
+            LoadFailure::of(step)(error)
+        })?;
         let programs = layout::check(&object, layer).map_err(|problem| {
             LoadFailure::of("it is not an object of laminar-xdp")(io::Error::other(problem))
         })?;

@@ -161,6 +161,19 @@ pub enum XdpError {
         source: Arc<io::Error>,
     },
 
+    /// The process cannot open enough descriptors to load a program. This is checked before a
+    /// program is loaded, because the errors of a half-loaded program would blame other things.
+    #[error(
+        "loading a program needs {needed} more descriptors, which cannot be opened; {}",
+        Self::DESCRIPTOR_LIMIT
+    )]
+    TooFewDescriptors {
+        /// The number of descriptors that must be free.
+        needed: usize,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
+
     /// An operation on a socket failed.
     #[error("cannot {action}; {advice}")]
     Socket {
@@ -278,6 +291,8 @@ impl XdpError {
     const REPORT_KERNEL: &str = "try again, and if the error persists report it with `uname -r` \
                                  and the end of `dmesg`";
     const REPORT_SOCKET: &str = "try again, and if the error persists report it with `uname -r`";
+    const DESCRIPTOR_LIMIT: &str =
+        "raise the limit (`ulimit -n`, or LimitNOFILE= in a systemd unit)";
     const FILE_LIMIT: &str = "raise the limit (`ulimit -n`, or LimitNOFILE= in a systemd unit), \
                               or use fewer CPUs";
 
@@ -342,6 +357,7 @@ impl XdpError {
             XdpError::Attach { advice, .. } => Some(advice),
             XdpError::Kernel { .. } => Some(Self::REPORT_KERNEL),
             XdpError::TooManySockets { .. } => Some(Self::FILE_LIMIT),
+            XdpError::TooFewDescriptors { .. } => Some(Self::DESCRIPTOR_LIMIT),
             XdpError::Socket { advice, .. } => Some(advice),
             _ => None,
         }

@@ -8,7 +8,7 @@ use std::ptr;
 
 use libbpf_sys as ffi;
 
-use super::{check, owned_fd};
+use super::{check, owned_fd, signals};
 
 /// Creates a map. Sizes are in bytes.
 pub fn create_map(
@@ -109,11 +109,11 @@ pub fn load_program(
     // is a C string, the name is null, which means none, and `options` states its size and
     // holds no pointer. All of them outlive the call. The answer is the new program's
     // descriptor or a negative errno.
-    unsafe {
+    signals::blocked(|| unsafe {
         let code = code.as_ptr().cast::<ffi::bpf_insn>();
         let answer = ffi::bpf_prog_load(kind, ptr::null(), license, code, length, &mut options);
         owned_fd(answer)
-    }
+    })
 }
 
 /// Runs an XDP program once on `packet` and returns its verdict, which has no effect on any
@@ -148,10 +148,11 @@ fn test_run(program: impl AsFd, packet: &[u8], options: ffi::bpf_test_run_opts) 
         batch_size: options.batch_size,
         ..Default::default()
     };
-    // SAFETY: `program` is open during the call. `options` states its size; its only
+    let fd = program.as_fd().as_raw_fd();
+    // SAFETY: `fd` is open during the call. `options` states its size; its only
     // pointer that is not null is `data_in`, from which the kernel reads the
     // `data_size_in` bytes of `packet`. Both outlive the call.
-    check(unsafe { ffi::bpf_prog_test_run_opts(program.as_fd().as_raw_fd(), &mut options) })?;
+    check(signals::blocked(|| unsafe { ffi::bpf_prog_test_run_opts(fd, &mut options) }))?;
     Ok(options.retval)
 }
 

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 use libbpf_sys as ffi;
 
 use super::map::Map;
-use super::{check, libbpf_error};
+use super::{check, libbpf_error, signals};
 
 /// The size of the verifier's log buffer in bytes. It is the largest size that kernels before
 /// Linux 5.2 accept. If a log did not fit into the buffer, the kernel would return ENOSPC instead
@@ -181,9 +181,10 @@ impl Object {
             // until then, never replaces them, and does not read them during a call of libbpf.
             check(unsafe { ffi::bpf_program__set_log_buf(program.as_ptr(), start, size) })?;
         }
+        let object = self.raw.as_ptr();
         // SAFETY: the object is open and borrowed mutably. The log buffer of its programs
         // is the one above.
-        check(unsafe { ffi::bpf_object__load(self.raw.as_ptr()) }).map(drop)
+        check(signals::blocked(|| unsafe { ffi::bpf_object__load(object) })).map(drop)
     }
 
     /// A loaded map, through a duplicate of libbpf's descriptor.

@@ -15,6 +15,7 @@
 //! | `datagrams` | recvmmsg(2) |
 //! | `descriptors` | `SCM_RIGHTS`: descriptors over a Unix stream |
 //! | `poll` | eventfd(2) and epoll(7) |
+//! | `signals` | the signal mask of a thread |
 //! | `thread` | CPU affinity, membarrier(2), the monotonic clock |
 //! | `cpus` | the kernel's lists of CPUs |
 //!
@@ -31,6 +32,7 @@ pub mod map;
 pub mod netdev;
 pub mod poll;
 pub mod ring_buffer;
+pub mod signals;
 pub mod socket;
 pub mod thread;
 pub mod xdp_attach;

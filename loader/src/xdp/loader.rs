@@ -89,6 +89,7 @@ impl XdpLoader {
     ) -> Result<XdpLoader, XdpError> {
         check_forced_target(config, &artifact)?;
         capabilities::check()?;
+        capabilities::check_descriptors()?;
         KernelFeatures::check_bpf()?;
         let interface = &Interface::find(&config.interface)?;
         occupant::make_free(interface)?;
@@ -115,6 +116,7 @@ impl XdpLoader {
         mut running: RunningProgram,
     ) -> Result<XdpLoader, XdpError> {
         check_forced_target(config, &artifact)?;
+        capabilities::check_descriptors()?;
         let loaded = &running.loaded;
         let shared = [
             (abi::LAMINAR_MAP_STATS, &loaded.stats),

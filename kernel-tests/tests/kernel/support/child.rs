@@ -1,12 +1,14 @@
 //! Child processes. A test starts the test program again, with one of the arguments below. Later
 //! the test stops or kills that process.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use laminar_xdp::{IngestConfig, XdpLoader};
+use laminar_xdp::{Ingest, IngestConfig, XdpLoader};
 
 use super::arrivals::Arrivals;
 use super::config::config;
@@ -25,6 +27,14 @@ pub const HOLD: &str = "--hold-attachment";
 /// successor connects, and optionally the path of its predecessor's socket.
 pub const OWN: &str = "--own-ingest";
 
+/// The argument that makes the process open ingest repeatedly while it receives a signal in every
+/// millisecond. The process prints the mode of each ingest.
+pub const OPEN_UNDER_SIGNALS: &str = "--open-under-signals";
+
+/// The argument that makes the process load the program with every limit of descriptors, from too
+/// few to enough. The process prints each error, and "loaded" at the end.
+pub const LOAD_WITH_FEW_DESCRIPTORS: &str = "--load-with-few-descriptors";
+
 /// A partition that the first process moves to the other CPU. After each hand-over, that CPU must
 /// still own the partition.
 pub const MOVED: u32 = 0;
@@ -37,6 +47,8 @@ pub fn run_as_child() -> Option<ExitCode> {
     let result = match first.as_str() {
         HOLD => hold(),
         OWN => own(rest),
+        OPEN_UNDER_SIGNALS => open_under_signals(),
+        LOAD_WITH_FEW_DESCRIPTORS => load_with_few_descriptors(),
         _ => return None,
     };
     Some(match result {
@@ -54,6 +66,32 @@ fn hold() -> Result<()> {
     wait_for_end_of_input();
     drop(loader);
     Ok(())
+}
+
+fn open_under_signals() -> Result<()> {
+    testbed::stress::signal_every(Duration::from_millis(1))?;
+    for _ in 0..10 {
+        let ingest = Ingest::open(&IngestConfig::new(two_cpus()), &config().build()?)?;
+        println!("{}", ingest.mode());
+    }
+    Ok(())
+}
+
+fn load_with_few_descriptors() -> Result<()> {
+    let (config, cpus) = (config().build()?, online_cpus());
+    // The descriptor that a new file gets is the lowest free one.
+    let open = std::fs::File::open("/dev/null")?.as_raw_fd() as u64;
+    for limit in open..open + 200 {
+        testbed::stress::limit_descriptors(limit)?;
+        match XdpLoader::load_and_attach(&config, &cpus) {
+            Ok(_) => {
+                println!("loaded");
+                return Ok(());
+            }
+            Err(error) => println!("{:?}", error.with_causes().to_string()),
+        }
+    }
+    bail!("200 more descriptors are not enough")
 }
 
 fn own(arguments: &[String]) -> Result<()> {

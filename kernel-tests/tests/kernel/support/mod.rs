@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub use arrivals::{Arrivals, PARTITIONS};
-pub use child::{HOLD, MOVED, OWN, run_as_child};
+pub use child::{HOLD, LOAD_WITH_FEW_DESCRIPTORS, MOVED, OPEN_UNDER_SIGNALS, OWN, run_as_child};
 pub use config::{config, load};
 pub use ingest::{
     PORT, all_at_owners, drain, loopback, open, open_again, owner_of, receivers, sockets_only,

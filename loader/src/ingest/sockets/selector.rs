@@ -5,7 +5,7 @@ use laminar_xdp_prebuilt::{ByteOrder, Layer, abi};
 
 use crate::artifact::Artifact;
 use crate::object::{
-    KernelFeatures, LoadedSockets, SharedMaps, Sizing, incompatibility, load_sockets,
+    KernelFeatures, LoadedSockets, SharedMaps, Sizing, capabilities, incompatibility, load_sockets,
 };
 use crate::partitions::Partitions;
 use crate::report::XdpError;
@@ -75,6 +75,7 @@ fn load(
 ) -> Result<LoadedSockets, String> {
     let sizing =
         Sizing { partitions: partitions.count(), cpu_slots: partitions.cpu_slots(), shared };
+    capabilities::check_descriptors().map_err(|error| error.with_causes().to_string())?;
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {
         let Some(entry) = &object.entry else { continue };

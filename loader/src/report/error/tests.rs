@@ -22,6 +22,7 @@ fn errors_with_causes() -> Vec<(XdpError, String)> {
         },
         XdpError::kernel("read the statistics", io()),
         XdpError::TooManySockets { cpus: 2, source: shared() },
+        XdpError::TooFewDescriptors { needed: 32, source: shared() },
         XdpError::socket("read", io()),
         XdpError::hand_over_io("the running process sent nothing", io()),
         ArtifactError::Unreadable { path: "a.o".into(), source: shared() }.into(),
