@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{ArtifactError, ManifestError, XdpError};
-use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi};
+use laminar_xdp_prebuilt::{ByteOrder, Manifest, abi, sha256_hex};
 use object::{Object, ObjectSection};
 use testbed::TestNet;
 
@@ -17,6 +17,7 @@ tests! {
         unreadable_path_does_not_fall_back_to_the_embedded_objects,
         default_object_name_selects_the_whole_set,
         set_with_one_damaged_object_is_refused,
+        set_that_would_fill_the_memory_is_refused,
         untrustworthy_manifests_are_refused,
         files_that_are_not_objects_are_refused,
         objects_of_the_other_byte_order_are_refused,
@@ -43,6 +44,27 @@ fn path_may_be_a_folder_an_object_of_a_set_or_a_lone_object() -> Result<()> {
         XdpError::Artifact(ArtifactError::Unreadable { path, .. })
             if path.ends_with(Manifest::FILE_NAME)
     ));
+    Ok(())
+}
+
+/// A manifest can name one large file many times, by links.
+fn set_that_would_fill_the_memory_is_refused() -> Result<()> {
+    let (set, net) = (ObjectSet::new()?, TestNet::new()?);
+    let mut bytes = fs::read(set.path(&best()))?;
+    bytes.resize(4 << 20, 0);
+    fs::write(set.path("large"), &bytes)?;
+    let mut manifest = set.manifest()?;
+    let mut entry = manifest.find(&best()).context("no entry")?.clone();
+    entry.sha256 = sha256_hex(&bytes);
+    manifest.objects.clear();
+    for number in 0..17 {
+        entry.file = format!("link{number}.o");
+        fs::hard_link(set.path("large"), set.path(&entry.file))?;
+        manifest.objects.push(entry.clone());
+    }
+    set.write_manifest(&manifest.to_toml()?)?;
+    let error = set.load_error(&net, "");
+    assert!(matches!(error, XdpError::Artifact(ArtifactError::SetTooLarge { .. })), "{error}");
     Ok(())
 }
 
