@@ -1,4 +1,4 @@
-//! Conditions that make system calls of this process fail: frequent signals and few descriptors.
+//! Conditions that processes must survive: signals, stops, and few descriptors.
 
 use std::io;
 use std::ptr;
@@ -27,4 +27,10 @@ pub fn limit_descriptors(count: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: count, rlim_max: count.max(1024) };
     // SAFETY: the limit is read during the call only.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }).map(drop)
+}
+
+/// Sends a signal to a child process, for example SIGSTOP.
+pub fn send_signal(process: u32, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::kill(process as libc::pid_t, signal) }).map(drop)
 }

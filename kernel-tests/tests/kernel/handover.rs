@@ -17,7 +17,8 @@ use crate::support::{
 
 tests! {
     Root:
-        successor_keeps_interface_limits_and_steering_or_fails;
+        successor_keeps_interface_limits_and_steering_or_fails,
+        late_successor_leaves_the_serving_program_alone;
     Namespaces:
         ten_handovers_lose_and_reorder_no_datagram,
         failed_handover_leaves_the_owner_unchanged;
@@ -179,5 +180,61 @@ fn successor_keeps_interface_limits_and_steering_or_fails() -> Result<()> {
     wait_until(|| Ok(next.stats()?.verdicts.redirected >= 20))?;
     let verdicts = next.stats()?.verdicts;
     ensure!(verdicts.redirected == 20, "{}: {verdicts:?}", next.mode());
+    Ok(())
+}
+
+/// A successor is stopped when it is ready. Its offer is withdrawn, and another successor takes
+/// over. When the stopped successor continues, it must not touch the program of the process that
+/// serves.
+fn late_successor_leaves_the_serving_program_alone() -> Result<()> {
+    for name in ["native", "generic", "native, no links"] {
+        let owner = OwnerWay::named(name).context("no such way")?;
+        if !owner.way.is_available() {
+            continue;
+        }
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let objects = ObjectSet::without_sockets_object()?;
+        let config = owner.way.config(&objects).build()?;
+        let to = IngestConfig::new(two_cpus());
+        let old = net.receiver.enter(|| -> Result<Ingest> {
+            owner.restrict()?;
+            Ok(Ingest::open(&to, &config)?)
+        })?;
+        let listener = UnixListener::bind(folder.path().join("old"))?;
+        let mut late = net.receiver.enter(|| -> Result<Child> {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args([OWN, name]).arg(arrivals.path());
+            command.args(["late", "old"].map(|socket| folder.path().join(socket)));
+            Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?)
+        })?;
+        let (stream, _) = listener.accept()?;
+        let offer = old.offer(&stream)?;
+        ensure!(net.attached_program()? != Some(old.interfaces()[0].program_id()?));
+        testbed::stress::send_signal(late.id(), libc::SIGSTOP)?;
+        net.receiver.enter(|| drop(offer));
+        let own = Some(old.interfaces()[0].program_id()?);
+        ensure!(net.attached_program()? == own, "the withdrawn offer left another program");
+
+        let (here, there) = UnixStream::pair()?;
+        let serving = std::thread::scope(|scope| -> Result<Ingest> {
+            let take_over = || {
+                net.receiver.enter(|| -> Result<Ingest> {
+                    owner.restrict()?;
+                    Ok(Ingest::take_over(&to, &config, &there)?)
+                })
+            };
+            let serving = scope.spawn(take_over);
+            let offer = old.offer(&here)?;
+            old.hand_over(offer)?;
+            serving.join().expect("no panic")
+        })?;
+        let program = Some(serving.interfaces()[0].program_id()?);
+        ensure!(net.attached_program()? == program, "{name}: the successor's program");
+        testbed::stress::send_signal(late.id(), libc::SIGCONT)?;
+        ensure!(!late.wait()?.success(), "the late successor took over");
+        ensure!(net.attached_program()? == program, "{name}: the late successor's program");
+        net.receiver.enter(|| drop(serving));
+        ensure!(net.attached_program()?.is_none());
+    }
     Ok(())
 }

@@ -43,12 +43,23 @@ pub fn detach_link(link: impl AsFd) -> io::Result<()> {
     check(unsafe { ffi::bpf_link_detach(link.as_fd().as_raw_fd()) }).map(drop)
 }
 
-/// Replaces a link's program in one step.
-pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+/// Replaces a link's program in one step. If `old` is given, fails with EPERM if the link's program
+/// is not `old`.
+pub fn update_link(
+    link: impl AsFd,
+    program: impl AsFd,
+    old: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let (link, program) = (link.as_fd().as_raw_fd(), program.as_fd().as_raw_fd());
-    // SAFETY: both descriptors are open during the call. The options are null, which means
-    // none.
-    check(unsafe { ffi::bpf_link_update(link, program, ptr::null()) }).map(drop)
+    let options = ffi::bpf_link_update_opts {
+        sz: size_of::<ffi::bpf_link_update_opts>() as _,
+        flags: old.map_or(0, |_| ffi::BPF_F_REPLACE),
+        old_prog_fd: old.map_or(0, |old| old.as_raw_fd() as u32),
+        ..Default::default()
+    };
+    // SAFETY: all descriptors are open during the call. `options` states its size, holds no
+    // pointer and outlives the call.
+    check(unsafe { ffi::bpf_link_update(link, program, &options) }).map(drop)
 }
 
 /// Attaches through netlink. The attachment outlives the process. If `old` is given, replaces

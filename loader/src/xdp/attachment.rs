@@ -31,16 +31,25 @@ pub struct Attachment {
 pub enum Hold {
     /// The kernel detaches the program when the link's last descriptor is closed, even if the
     /// process is killed.
-    Link(OwnedFd),
+    Link { program: OwnedFd, link: OwnedFd },
     /// Used before Linux 5.9. The interface keeps the program until a process detaches it. The
     /// lock shows other processes that the program's owner is alive.
     Netlink { program: OwnedFd, lock: OwnerLock },
 }
 
 impl Hold {
+    /// The program that this resource keeps attached.
+    fn program(&self) -> &OwnedFd {
+        match self {
+            Hold::Link { program, .. } | Hold::Netlink { program, .. } => program,
+        }
+    }
+
     fn try_clone(&self) -> io::Result<Hold> {
         Ok(match self {
-            Hold::Link(link) => Hold::Link(link.try_clone()?),
+            Hold::Link { program, link } => {
+                Hold::Link { program: program.try_clone()?, link: link.try_clone()? }
+            }
             Hold::Netlink { program, lock } => {
                 Hold::Netlink { program: program.try_clone()?, lock: lock.try_clone()? }
             }
@@ -65,8 +74,13 @@ impl Attachment {
             former: None,
         };
 
-        let error = match xdp_attach::create_link(program, interface.index, flag) {
-            Ok(link) => return Ok(attached(Hold::Link(link))),
+        let link = || {
+            let program = program.try_clone_to_owned()?;
+            let link = xdp_attach::create_link(&program, interface.index, flag)?;
+            Ok(attached(Hold::Link { program, link }))
+        };
+        let error = match { link }() {
+            Ok(attachment) => return Ok(attachment),
             Err(error) => error,
         };
         if capabilities::is_denied(&error) || error.raw_os_error() == Some(libc::ENODEV) {
@@ -125,15 +139,17 @@ impl Attachment {
         self.former = None;
     }
 
-    /// Replaces the program in one step. The returned attachment holds the new program. It is
-    /// provisional if this attachment is provisional.
+    /// Replaces the program in one step. Fails if another process has replaced this attachment's
+    /// program meanwhile. The returned attachment holds the new program. It is provisional if this
+    /// attachment is provisional.
     pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachError> {
         let replace = || -> io::Result<Hold> {
             match &self.hold {
                 None => Err(io::ErrorKind::NotConnected.into()),
-                Some(Hold::Link(link)) => {
-                    let hold = Hold::Link(link.try_clone()?);
-                    xdp_attach::update_link(link.as_fd(), program)?;
+                Some(Hold::Link { program: current, link }) => {
+                    let copy = program.try_clone_to_owned()?;
+                    let hold = Hold::Link { program: copy, link: link.try_clone()? };
+                    hook::exchange_in_link(self.interface.index, link, current, program)?;
                     Ok(hold)
                 }
                 Some(Hold::Netlink { program: current, lock }) => {
@@ -168,7 +184,7 @@ impl Attachment {
 
     /// Whether the kernel detaches the program when the process ends.
     pub fn detaches_on_exit(&self) -> bool {
-        matches!(self.hold, Some(Hold::Link(_)))
+        matches!(self.hold, Some(Hold::Link { .. }))
     }
 
     /// The resource that keeps the program attached; `None` once it is detached or released.
@@ -199,7 +215,7 @@ impl Attachment {
         match &self.hold {
             None => {}
             // Closing the link's descriptor would detach the program as well, but later.
-            Some(Hold::Link(link)) => drop(xdp_attach::detach_link(link.as_fd())),
+            Some(Hold::Link { link, .. }) => drop(xdp_attach::detach_link(link)),
             Some(Hold::Netlink { program, .. }) => {
                 let (result, output) = libbpf_print::capture(|| {
                     hook::remove(self.interface.index, program, self.mode)
@@ -216,8 +232,13 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         let interface = self.interface.name.clone();
         if let Some(former) = self.former.take() {
-            // The former program was never replaced, or is attached again already.
-            if hook::is_attached(self.interface.index, &former).unwrap_or(false) {
+            // If the former program is attached, it was never replaced or is attached again. If
+            // this attachment's program is not attached, a third process has taken over.
+            let index = self.interface.index;
+            let own = self.hold.as_ref().map(Hold::program);
+            let is_own_attached =
+                own.is_some_and(|own| hook::is_attached(index, own).unwrap_or(true));
+            if hook::is_attached(index, &former).unwrap_or(false) || !is_own_attached {
                 return;
             }
             match self.replaced(former.as_fd(), true) {
@@ -256,24 +277,26 @@ impl Reinstatement {
     }
 
     fn try_run(&self) -> io::Result<()> {
-        match &self.hold {
-            Hold::Link(link) => xdp_attach::update_link(link.as_fd(), self.program.as_fd()),
-            Hold::Netlink { .. } => {
-                let index = self.interface.index;
-                if hook::is_attached(index, &self.program)? {
-                    return Ok(());
-                }
-                let occupant = Occupant::find(&self.interface).ok().flatten();
-                match occupant.and_then(Occupant::into_our_program) {
-                    Some(other) => {
-                        let answer = hook::exchange(index, self.mode, &other, self.program.as_fd());
-                        // The refused process may have attached this program again meanwhile.
-                        if hook::is_attached(index, &self.program)? { Ok(()) } else { answer }
-                    }
-                    None => Ok(()),
-                }
-            }
+        let index = self.interface.index;
+        if hook::is_attached(index, &self.program)? {
+            return Ok(());
         }
+        let occupant = Occupant::find(&self.interface).ok().flatten();
+        let other = occupant.and_then(Occupant::into_our_program);
+        let answer = match (&self.hold, other) {
+            (Hold::Link { link, .. }, Some(other)) => {
+                hook::exchange_in_link(index, link, &other, self.program.as_fd())
+            }
+            // Without CAP_SYS_ADMIN this process cannot open the other program. Only processes
+            // that this process has sent the link to can have replaced the link's program.
+            (Hold::Link { link, .. }, None) => xdp_attach::update_link(link, &self.program, None),
+            (Hold::Netlink { .. }, Some(other)) => {
+                hook::exchange(index, self.mode, &other, self.program.as_fd())
+            }
+            (Hold::Netlink { .. }, None) => Ok(()),
+        };
+        // The refused process may have attached this program again meanwhile.
+        if hook::is_attached(index, &self.program)? { Ok(()) } else { answer }
     }
 }
 

@@ -24,6 +24,24 @@ pub fn is_attached(index: InterfaceIndex, program: &OwnedFd) -> io::Result<bool>
     Ok(xdp_attach::attached_programs(index)?.iter().any(|(_, attached)| *attached == id))
 }
 
+/// Replaces a link's program `current` with `program`. Fails with EBUSY if `current` is not
+/// attached. The kernel answers EPERM then, which would look like a missing capability.
+pub fn exchange_in_link(
+    index: InterfaceIndex,
+    link: &OwnedFd,
+    current: &OwnedFd,
+    program: BorrowedFd,
+) -> io::Result<()> {
+    match xdp_attach::update_link(link, program, Some(current.as_fd())) {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EPERM) && !is_attached(index, current)? =>
+        {
+            Err(io::Error::from_raw_os_error(libc::EBUSY))
+        }
+        answer => answer,
+    }
+}
+
 /// Replaces `current` with `program`. Fails if `current` is not attached.
 pub fn exchange(
     index: InterfaceIndex,

@@ -83,7 +83,7 @@ pub fn send(
         descriptors.push(program.as_fd());
         descriptors.extend([cpu_map, stats, steering].map(Map::as_fd));
         descriptors.push(match hold {
-            Hold::Link(link) => link.as_fd(),
+            Hold::Link { link, .. } => link.as_fd(),
             Hold::Netlink { lock, .. } => lock.as_fd(),
         });
     }
@@ -169,7 +169,7 @@ impl Descriptors {
         };
         let copy = || loaded.program.try_clone().map_err(failed_to("duplicate a descriptor"));
         let hold = match inventory.has_link {
-            true => Hold::Link(self.next()?),
+            true => Hold::Link { program: copy()?, link: self.next()? },
             false => {
                 let lock = OwnerLock::from_descriptor(self.next()?);
                 Hold::Netlink { program: copy()?, lock }
@@ -193,7 +193,7 @@ impl XdpInventory {
             is_generic: program.mode() == XdpAttachMode::Generic,
             steers: program.steers,
             multi_buffer: program.loaded.multi_buffer,
-            has_link: matches!(hold, Hold::Link(_)),
+            has_link: matches!(hold, Hold::Link { .. }),
         }
     }
 }
