@@ -209,6 +209,14 @@ pub struct Offer<'a> {
     _stream: std::marker::PhantomData<&'a UnixStream>,
 }
 
+#[cfg(unix)]
+impl Offer<'_> {
+    /// Sets how long `Ingest::hand_over` waits for the other process's answer.
+    pub fn patience(self, _: std::time::Duration) -> Self {
+        match self._never {}
+    }
+}
+
 /// A hand-over that failed. It holds the ingest, which continues to work.
 #[derive(Debug)]
 #[non_exhaustive]

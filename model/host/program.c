@@ -123,8 +123,8 @@ void *bpf_map_lookup_elem(void *map, const void *key)
 		return index == 0 ? (void *)&config->controls : NULL;
 	if (map == &stats) {
 		/*
-		 * Only the configured slot has counters. The subtraction wraps
-		 * around for a lower slot, so that index is out of range too.
+		 * Only the configured slot has counters. For a lower slot the
+		 * subtraction wraps around to an index that is out of range.
 		 */
 		index -= config->settings.interface_slot * LAMINAR_MAX_REASONS;
 		return index < LAMINAR_MAX_REASONS ? &now.counters[index]

@@ -1,24 +1,28 @@
 //! Hand-overs: a new process takes over ingest from the running process.
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use laminar_xdp::{Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfigBuilder, XdpError};
 use tempfile::TempDir;
 use testbed::TestNet;
 use testbed::frame::datagram;
+use testbed::stress::send_signal;
 
 use crate::runtime::ThreadPerCoreRuntime;
 use crate::support::{
-    Arrivals, MOVED, OWN, OWNER_WAYS, ObjectSet, Owner, OwnerWay, PARTITIONS, Stream, Way, config,
-    datagrams, send_a_thousand, steering_modes, tests, two_cpus, wait_until,
+    Arrivals, MOVED, OWN, OWNER_WAYS, ObjectSet, Owner, OwnerWay, PARTITIONS, PORT, Stream, Way,
+    config, datagrams, send_a_thousand, steering_modes, tests, two_cpus, wait_until,
 };
 
 tests! {
     Root:
         successor_keeps_interface_limits_and_steering_or_fails,
-        late_successor_leaves_the_serving_program_alone;
+        late_successor_leaves_the_serving_program_alone,
+        stalled_successor_stops_the_service_for_a_second_only;
     Namespaces:
         ten_handovers_lose_and_reorder_no_datagram,
         failed_handover_leaves_the_owner_unchanged;
@@ -200,17 +204,10 @@ fn late_successor_leaves_the_serving_program_alone() -> Result<()> {
             owner.restrict()?;
             Ok(Ingest::open(&to, &config)?)
         })?;
-        let listener = UnixListener::bind(folder.path().join("old"))?;
-        let mut late = net.receiver.enter(|| -> Result<Child> {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args([OWN, name]).arg(arrivals.path());
-            command.args(["late", "old"].map(|socket| folder.path().join(socket)));
-            Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?)
-        })?;
-        let (stream, _) = listener.accept()?;
+        let (mut late, stream) = successor(&net, name, &arrivals, folder.path())?;
         let offer = old.offer(&stream)?;
         ensure!(net.attached_program()? != Some(old.interfaces()[0].program_id()?));
-        testbed::stress::send_signal(late.id(), libc::SIGSTOP)?;
+        send_signal(late.id(), libc::SIGSTOP)?;
         net.receiver.enter(|| drop(offer));
         let own = Some(old.interfaces()[0].program_id()?);
         ensure!(net.attached_program()? == own, "the withdrawn offer left another program");
@@ -230,11 +227,63 @@ fn late_successor_leaves_the_serving_program_alone() -> Result<()> {
         })?;
         let program = Some(serving.interfaces()[0].program_id()?);
         ensure!(net.attached_program()? == program, "{name}: the successor's program");
-        testbed::stress::send_signal(late.id(), libc::SIGCONT)?;
+        send_signal(late.id(), libc::SIGCONT)?;
         ensure!(!late.wait()?.success(), "the late successor took over");
         ensure!(net.attached_program()? == program, "{name}: the late successor's program");
         net.receiver.enter(|| drop(serving));
         ensure!(net.attached_program()?.is_none());
+    }
+    Ok(())
+}
+
+/// Starts a child process that takes over, and returns it with the stream to it.
+fn successor(
+    net: &TestNet,
+    way: &str,
+    arrivals: &Arrivals,
+    folder: &Path,
+) -> Result<(Child, UnixStream)> {
+    let listener = UnixListener::bind(folder.join("old"))?;
+    let process = net.receiver.enter(|| -> Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([OWN, way]).arg(arrivals.path());
+        command.args(["new", "old"].map(|socket| folder.join(socket)));
+        Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?)
+    })?;
+    Ok((process, listener.accept()?.0))
+}
+
+/// A successor is stopped after it is ready. The old process gets its ingest back after the
+/// patience and continues. The successor cannot take over when it continues.
+fn stalled_successor_stops_the_service_for_a_second_only() -> Result<()> {
+    for name in ["native", "sockets"] {
+        let owner = OwnerWay::named(name).context("no such way")?;
+        if !owner.way.is_available() {
+            continue;
+        }
+        let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
+        let objects = ObjectSet::without_sockets_object()?;
+        let config = owner.way.config(&objects).build()?;
+        let to = IngestConfig::new(two_cpus());
+        let old = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        let own = net.attached_program()?;
+        let (mut stalled, stream) = successor(&net, name, &arrivals, folder.path())?;
+        let offer = old.offer(&stream)?;
+        send_signal(stalled.id(), libc::SIGSTOP)?;
+        let begin = Instant::now();
+        let failed = old.hand_over(offer).err().context("a stopped process took over")?;
+        let took = begin.elapsed();
+        // A busy machine may take longer than the patience of 1 s.
+        ensure!((1..10).contains(&took.as_secs()), "{name}: {took:?}");
+        let old = *failed.ingest;
+        ensure!(net.attached_program()? == own, "{name}: the program was not put back");
+        net.sending_socket()?.send_to(&datagram(0, b"x"), TestNet::destination(PORT))?;
+        let mut receiver = old.receiver(two_cpus()[0])?;
+        let receive = || Ok(receiver.receive(Duration::from_millis(10), |_| {})?.handled == 1);
+        ensure!(wait_until(receive)?, "{name}: the old process does not receive");
+        send_signal(stalled.id(), libc::SIGCONT)?;
+        ensure!(!stalled.wait()?.success(), "{name}: the stalled successor took over");
+        ensure!(net.attached_program()? == own, "{name}: the stalled successor's program");
     }
     Ok(())
 }

@@ -66,7 +66,11 @@ impl Channel<'_> {
 
     /// Receives a message. If the message is a refusal, fails with its reason.
     pub fn receive(&self) -> Result<String, XdpError> {
-        let text = self.receive_raw()?;
+        self.receive_within(PATIENCE)
+    }
+
+    fn receive_within(&self, patience: Duration) -> Result<String, XdpError> {
+        let text = self.receive_raw(patience)?;
         match text.strip_prefix(REFUSED) {
             Some(reason) => {
                 let reason: String = reason.chars().take(MAX_QUOTED).collect();
@@ -79,7 +83,12 @@ impl Channel<'_> {
 
     /// Receives a message, and fails unless it is `text`.
     pub fn expect(&self, text: &str) -> Result<(), XdpError> {
-        let received = self.receive()?;
+        self.expect_within(text, PATIENCE)
+    }
+
+    /// As [`Channel::expect`], with a deadline that may be shorter.
+    pub fn expect_within(&self, text: &str, patience: Duration) -> Result<(), XdpError> {
+        let received = self.receive_within(patience.min(PATIENCE))?;
         if received == text {
             return Ok(());
         }
@@ -87,8 +96,8 @@ impl Channel<'_> {
         Err(XdpError::hand_over(format!("the other process sent {received:?} instead of {text:?}")))
     }
 
-    fn receive_raw(&self) -> Result<String, XdpError> {
-        let deadline = Instant::now() + PATIENCE;
+    fn receive_raw(&self, patience: Duration) -> Result<String, XdpError> {
+        let deadline = Instant::now() + patience;
         let receive = || -> io::Result<String> {
             let mut length = [0; 4];
             self.read_exact(&mut length, deadline)?;
@@ -105,8 +114,7 @@ impl Channel<'_> {
                 "the other process closed the stream; look for the reason in its log",
             ),
             io::ErrorKind::TimedOut => XdpError::hand_over(format!(
-                "the other process did not answer within {} s; check whether it still runs",
-                PATIENCE.as_secs()
+                "the other process did not answer within {patience:?}; check whether it still runs"
             )),
             _ => failed_to("read from the other process")(error),
         })

@@ -23,6 +23,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use laminar_xdp_prebuilt::abi;
 
@@ -78,7 +79,13 @@ pub struct Offer<'a> {
     /// `None` once the offer has ended.
     programs: Option<OwnPrograms>,
     is_accepted: bool,
+    /// How long the other process may take to answer "yours".
+    patience: Duration,
 }
+
+/// How long nobody receives, at most, if the other process does not answer "yours". A process that
+/// runs answers within a millisecond.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Handles to attach this process's programs again, in case the other process has replaced them
 /// with its own programs.
@@ -101,6 +108,17 @@ impl Stage {
             Stage::Serving => Ok(()),
             _ => Err(XdpError::HandOverInProgress),
         }
+    }
+}
+
+impl Offer<'_> {
+    /// Sets how long [`Ingest::hand_over`] waits for the other process's answer: 1 second unless
+    /// this is called, and at most 30 seconds. Nobody receives during this time; datagrams wait in the sockets. If the
+    /// other process does not answer in time, for example because it was stopped, this process
+    /// continues. The other process then cannot take over any more.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 }
 
@@ -288,7 +306,8 @@ impl Ingest {
         let programs = checked.inspect_err(|error| channel.refuse_for(error))?;
         // From now on an error drops the offer, which withdraws it.
         let stage = self.stage.clone();
-        let offer = Offer { channel, stage, programs: Some(programs), is_accepted: false };
+        let (programs, patience) = (Some(programs), ANSWER_PATIENCE);
+        let offer = Offer { channel, stage, programs, is_accepted: false, patience };
         let xdp = self.xdp.as_ref().map(XdpLoader::program);
         state::send(&offer.channel, self.ownership.owners(), &self.sockets, xdp)?;
         offer.channel.expect("ready")?;
@@ -323,8 +342,8 @@ impl Ingest {
         Ok(OwnPrograms { sockets, partitions, xdp })
     }
 
-    /// Lets the other process start to receive, and waits at most 30 seconds until that process
-    /// confirms that it starts. The ingest of this process ends without detaching XDP, and the
+    /// Lets the other process start to receive, and waits at most 1 second ([`Offer::patience`])
+    /// until that process confirms that it starts. The ingest of this process ends without detaching XDP, and the
     /// sockets stay open in the other process.
     ///
     /// # Errors
@@ -347,13 +366,15 @@ impl Ingest {
         self.check_mailboxes("is in use", |mailbox| !mailbox.is_in_use())?;
         self.check_mailboxes("left datagrams unhandled", Mailbox::is_empty)?;
         let channel = &offer.channel;
-        let answer = channel.send("yours").and_then(|()| channel.expect("mine"));
-        // Exactly one process may receive. The other process starts once it has sent "mine".
-        // After an error this process therefore closes the stream, and then looks for a "mine"
-        // that arrived before.
+        let patience = offer.patience;
+        let expect = || channel.expect_within("mine", patience);
+        let answer = channel.send("yours").and_then(|()| expect());
+        // Exactly one process may receive. The other process starts once it has sent "mine". After
+        // an error, this process closes the stream, so that the other process can no longer send
+        // "mine". A "mine" that was sent before the close has arrived and is read here.
         let answer = answer.or_else(|error| {
             channel.close();
-            channel.expect("mine").map_err(|_| error)
+            expect().map_err(|_| error)
         });
         answer?;
         offer.is_accepted = true;
