@@ -128,6 +128,9 @@ struct laminar_settings {
 	__u32 interface_slot;
 };
 
+/* The settings of an unconfigured object. A field that is not named is 0. */
+#define LAMINAR_DEFAULT_SETTINGS {.partitions = LAMINAR_DEFAULT_PARTITIONS}
+
 /**
  * Values that user space may change while the program runs. In the map of
  * objects without global data, no port means the default port.
@@ -246,5 +249,53 @@ enum laminar_reason {
 	/** Redirected by XDP to the CPU that owns the partition. */
 	LAMINAR_REASON_REDIRECTED = LAMINAR_FIRST_REDIRECT_REASON,
 };
+
+/*
+ * The layouts of this version. A loader of the same version writes and reads
+ * these bytes, so another layout needs another version.
+ */
+_Static_assert(LAMINAR_ABI_VERSION == 4,
+	       "state the layouts of the new LAMINAR_ABI_VERSION below");
+#define LAMINAR_LAYOUT(condition)                                              \
+	_Static_assert(condition, "the layout of a struct has changed: raise " \
+				  "LAMINAR_ABI_VERSION, then state the new "   \
+				  "layout here")
+#define LAMINAR_SIZE(type, size) LAMINAR_LAYOUT(sizeof(struct type) == (size))
+#define LAMINAR_OFFSET(type, field, offset)                                    \
+	LAMINAR_LAYOUT(__builtin_offsetof(struct type, field) == (offset))
+
+LAMINAR_SIZE(laminar_header, 12);
+LAMINAR_OFFSET(laminar_header, magic, 0);
+LAMINAR_OFFSET(laminar_header, partition_key, 4);
+LAMINAR_OFFSET(laminar_header, payload_len, 8);
+LAMINAR_SIZE(laminar_settings, 12);
+LAMINAR_OFFSET(laminar_settings, partitions, 0);
+LAMINAR_OFFSET(laminar_settings, features, 4);
+LAMINAR_OFFSET(laminar_settings, interface_slot, 8);
+LAMINAR_SIZE(laminar_controls, 56);
+LAMINAR_OFFSET(laminar_controls, ports, 0);
+LAMINAR_OFFSET(laminar_controls, interval, 32);
+LAMINAR_OFFSET(laminar_controls, tolerance, 40);
+LAMINAR_OFFSET(laminar_controls, sample_every, 48);
+LAMINAR_OFFSET(laminar_controls, reserved, 52);
+LAMINAR_SIZE(laminar_count, 16);
+LAMINAR_OFFSET(laminar_count, packets, 0);
+LAMINAR_OFFSET(laminar_count, bytes, 8);
+LAMINAR_SIZE(laminar_source, 20);
+LAMINAR_OFFSET(laminar_source, family, 0);
+LAMINAR_OFFSET(laminar_source, address, 4);
+LAMINAR_SIZE(laminar_prefix, 24);
+LAMINAR_OFFSET(laminar_prefix, length, 0);
+LAMINAR_OFFSET(laminar_prefix, source, 4);
+LAMINAR_SIZE(laminar_sample, 152);
+LAMINAR_OFFSET(laminar_sample, time, 0);
+LAMINAR_OFFSET(laminar_sample, reason, 8);
+LAMINAR_OFFSET(laminar_sample, length, 12);
+LAMINAR_OFFSET(laminar_sample, captured, 16);
+LAMINAR_OFFSET(laminar_sample, reserved, 20);
+LAMINAR_OFFSET(laminar_sample, packet, 24);
+LAMINAR_SIZE(laminar_owner, 4);
+LAMINAR_OFFSET(laminar_owner, queue, 0);
+LAMINAR_OFFSET(laminar_owner, socket, 2);
 
 #endif

@@ -37,13 +37,13 @@ struct {
 	__type(value, struct laminar_owner);
 } steering SEC(".maps");
 
-/* The one place of the defaults. A field that is not named is 0. */
-#define DEFAULT_SETTINGS {.partitions = LAMINAR_DEFAULT_PARTITIONS}
-
-/* setting(field) is the value of a field of struct laminar_settings. */
+/*
+ * setting(field) is the value of a field of struct laminar_settings: the value
+ * that the loader wrote, or the default.
+ */
 #ifdef LAMINAR_GLOBAL_DATA
 
-const volatile struct laminar_settings settings = DEFAULT_SETTINGS;
+const volatile struct laminar_settings settings = LAMINAR_DEFAULT_SETTINGS;
 
 #define setting(field) (settings.field)
 
@@ -67,7 +67,7 @@ static __always_inline const struct laminar_settings *settings_get(void)
 #define setting(field)                                                         \
 	({                                                                     \
 		const struct laminar_settings *set = settings_get();           \
-		struct laminar_settings defaults = DEFAULT_SETTINGS;           \
+		struct laminar_settings defaults = LAMINAR_DEFAULT_SETTINGS;   \
                                                                                \
 		set && set->field ? set->field : defaults.field;               \
 	})

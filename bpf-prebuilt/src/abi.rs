@@ -311,6 +311,22 @@ pub const LAMINAR_REASON_REDIRECTED: laminar_reason = 48;
  see LAMINAR_FIRST_DROP_REASON and verdict_of() in verdict.h. A new reason is
  appended to the range of its verdict, so no other number changes.*/
 pub type laminar_reason = ::core::ffi::c_uint;
+impl laminar_settings {
+    /// The memory layout of this struct, in the byte order of this machine.
+    pub fn to_ne_bytes(self) -> [u8; ::core::mem::size_of::<laminar_settings>()] {
+        let mut bytes = [0; ::core::mem::size_of::<laminar_settings>()];
+        let field = self.partitions.to_ne_bytes();
+        bytes[::core::mem::offset_of!(laminar_settings, partitions)..][..field.len()]
+            .copy_from_slice(&field);
+        let field = self.features.to_ne_bytes();
+        bytes[::core::mem::offset_of!(laminar_settings, features)..][..field.len()]
+            .copy_from_slice(&field);
+        let field = self.interface_slot.to_ne_bytes();
+        bytes[::core::mem::offset_of!(laminar_settings, interface_slot)..][..field.len()]
+            .copy_from_slice(&field);
+        bytes
+    }
+}
 /// Every reason with its name.
 pub const LAMINAR_REASONS: &[(&str, laminar_reason)] = &[
     ("LAMINAR_REASON_INVALID", LAMINAR_REASON_INVALID),

@@ -54,8 +54,38 @@ fn abi(project: &Project) -> Result<String> {
         .generate()?;
     let module = "//! Names, layouts and constants that the programs and user space share.\n\n";
     let bindings = bindings.to_string();
+    let bytes = settings_bytes(&bindings)?;
     let reasons = reasons(&bindings)?;
-    Ok(format!("{GENERATED}\n{module}{bindings}{reasons}"))
+    Ok(format!("{GENERATED}\n{module}{bindings}{bytes}{reasons}"))
+}
+
+/// Generates the conversion of `struct laminar_settings` into bytes. The loader may not contain
+/// unsafe code, so it cannot copy the struct's memory. The conversion is generated so that a new
+/// field cannot be left out.
+fn settings_bytes(bindings: &str) -> Result<String> {
+    let fields = bindings.split_once("pub struct laminar_settings {").map(|(_, rest)| rest);
+    let fields = fields.and_then(|rest| rest.split_once("\n}")).map_or("", |(fields, _)| fields);
+    let names = fields.lines().filter_map(|line| {
+        let (name, _) = line.trim().strip_prefix("pub ")?.split_once(": ")?;
+        Some(name)
+    });
+    let copies: String = names
+        .map(|name| {
+            format!(
+                "        let field = self.{name}.to_ne_bytes();\n        \
+                 bytes[::core::mem::offset_of!(laminar_settings, {name})..][..field.len()]\n            \
+                 .copy_from_slice(&field);\n"
+            )
+        })
+        .collect();
+    ensure!(!copies.is_empty(), "{} defines no `struct laminar_settings`", Project::ABI_HEADER);
+    Ok(format!(
+        "impl laminar_settings {{\n    \
+         /// The memory layout of this struct, in the byte order of this machine.\n    \
+         pub fn to_ne_bytes(self) -> [u8; ::core::mem::size_of::<laminar_settings>()] {{\n        \
+         let mut bytes = [0; ::core::mem::size_of::<laminar_settings>()];\n\
+         {copies}        bytes\n    }}\n}}\n"
+    ))
 }
 
 /// Generates a list of all members of `enum laminar_reason`. The bindings contain these members

@@ -1,10 +1,12 @@
 //! Checks the documents of the repository: their links lead to existing targets, the `make` targets
-//! that they name exist, and they explain every counter.
+//! that they name exist, they explain every counter, verdict and target, and they name the
+//! current ABI version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use laminar_xdp::XdpReason;
+use laminar_xdp::{Layer, XdpReason, XdpVerdict};
+use laminar_xdp_prebuilt::{Manifest, abi, embedded};
 
 /// The word count of `README.md`, as `wc -w` counts words, must be lower than this number.
 const MAX_README_WORDS: usize = 900;
@@ -87,11 +89,73 @@ fn make_targets_exist() {
     assert!(checked > 20, "only {checked} commands were found");
 }
 
+/// The text below a heading of the second level, up to the next one.
+fn section(page: &str, heading: &str) -> String {
+    let page = read(&root().join(page));
+    let section = page.split(&format!("\n## {heading}\n")).nth(1).expect("the section");
+    section.split("\n## ").next().expect("its text").to_string()
+}
+
+#[test]
+fn every_reason_of_xdp_has_a_row_of_the_verdict_table() {
+    let table = section("docs/operations.md", "What happens to a packet");
+    for reason in XdpReason::ALL.iter().filter(|reason| reason.layers().contains(&Layer::Xdp)) {
+        let counter = format!("| `{reason}` |");
+        let row = table.lines().find(|line| line.ends_with(&counter));
+        let row = row.unwrap_or_else(|| {
+            panic!("the verdict table in docs/operations.md has no row for `{reason}`")
+        });
+        let verdict = match reason.verdict() {
+            XdpVerdict::Passed => "| pass |",
+            XdpVerdict::Dropped => "| drop |",
+            XdpVerdict::Redirected => "| redirect to that CPU |",
+            other => panic!("the test does not know the verdict {other:?}"),
+        };
+        assert!(row.contains(verdict), "docs/operations.md: not {verdict} in {row}");
+    }
+}
+
+#[test]
+fn every_target_has_a_row_of_the_table_of_objects_in_the_order_of_the_manifest() {
+    let table = section("docs/kernels.md", "Objects");
+    let manifest = Manifest::parse(embedded::MANIFEST).expect("the embedded manifest");
+    let mut before = 0;
+    for object in &manifest.objects {
+        let layer = if object.layer == Layer::Xdp { "XDP" } else { "sockets" };
+        let row = format!("\n| `{}` | {layer} | Linux {} |", object.target, object.since);
+        let at = table.find(&row);
+        let at = at.unwrap_or_else(|| panic!("docs/kernels.md has no row that starts {row:?}"));
+        assert!(at >= before, "docs/kernels.md: the row of {} is too late", object.target);
+        before = at;
+    }
+}
+
+/// The numbers that follow `ABI ` in a text.
+fn abi_versions(text: &str) -> Vec<u32> {
+    let numbers = text.split("ABI ").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse()
+    });
+    numbers.flatten().collect()
+}
+
+#[test]
+fn documents_name_the_current_abi_version() {
+    let current = abi::LAMINAR_ABI_VERSION;
+    let changes = read(&root().join("CHANGELOG.md"));
+    let newest = changes.split("\n## ").nth(1).expect("a version in CHANGELOG.md");
+    let format = newest.lines().find(|line| line.starts_with("Manifest format "));
+    let format = format.expect("the line `Manifest format n, ABI n.` of the newest version");
+    assert_eq!(abi_versions(format), [current], "CHANGELOG.md: {format}");
+    let heading = format!("\n### ABI {current}\n");
+    assert!(newest.contains(&heading), "CHANGELOG.md does not describe ABI {current}");
+    let protocol = abi_versions(&read(&root().join("docs/handover-protocol.md")));
+    assert_eq!(protocol, [current], "docs/handover-protocol.md: the example of the terms");
+}
+
 #[test]
 fn every_counter_is_explained_to_operators() {
-    let page = read(&root().join("docs/operations.md"));
-    let section = page.split("\n## Counters\n").nth(1).expect("the section");
-    let section = section.split("\n## ").next().expect("its text");
+    let section = section("docs/operations.md", "Counters");
     for reason in XdpReason::ALL {
         let row = format!("\n| `{reason}` | ");
         assert!(section.contains(&row), "docs/operations.md does not explain `{reason}`");

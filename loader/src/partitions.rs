@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use laminar_xdp_prebuilt::abi;
 
-use crate::config::{ConfigError, XdpConfig};
+use crate::config::{ConfigError, XdpConfig, check_cpu_list};
 use crate::ids::{CpuId, CpuIndex, Partition};
 use crate::report::XdpError;
 use crate::sys::cpus;
@@ -143,19 +143,14 @@ pub fn write_entry(table: &Map, partition: Partition, entry: TableEntry) -> Resu
     })
 }
 
-/// Fails unless every CPU exists, is online and is named once.
+/// Fails unless every CPU exists, is online and is listed once.
 fn check_cpus(cpus: &[u32]) -> Result<(), XdpError> {
     let refuse = |problem: String| Err(ConfigError::new("cpus", problem).into());
-    if cpus.is_empty() {
-        return refuse("no CPU was named; name the ids of the CPUs that own partitions".into());
-    }
+    check_cpu_list(cpus)?;
     let possible = cpus::possible().map_err(|error| unreadable(cpus::POSSIBLE_PATH, error))?;
     let online = cpus::online().map_err(|error| unreadable(cpus::ONLINE_PATH, error))?;
-    for (i, &cpu) in cpus.iter().enumerate() {
+    for &cpu in cpus {
         let id = CpuId::new(cpu);
-        if cpus[..i].contains(&cpu) {
-            return refuse(format!("CPU {cpu} is named twice; name each CPU once"));
-        }
         if !possible.contains(&id) {
             return refuse(format!("CPU {cpu} does not exist here; `lscpu -e` lists the CPUs"));
         }
@@ -194,6 +189,14 @@ fn partition_count(wanted: Option<u32>, cpus: u32) -> Result<u32, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_list_of_cpus_and_a_cpu_listed_twice_are_refused() {
+        let error = |cpus: &[u32]| Partitions::new(None, cpus).unwrap_err().to_string();
+        assert!(error(&[]).contains("no CPU is listed"), "{}", error(&[]));
+        let twice = [u32::MAX, u32::MAX];
+        assert!(error(&twice).contains("is listed twice"), "{}", error(&twice));
+    }
 
     #[test]
     fn cpu_slots_reach_the_highest_id() {

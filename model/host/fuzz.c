@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const __u16 queues[3] = {1, 0, 9};
 	struct host_config config = {
-		.settings = {.partitions = 3, .interface_slot = 15},
+		.settings = LAMINAR_DEFAULT_SETTINGS,
 		/* Ports are big-endian; fuzzing runs on little-endian only. */
 		.controls = {.ports = {__builtin_bswap16(9999)},
 			     .interval = 1000},
@@ -103,6 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < PREFIX_LEN)
 		return -1;
+	config.settings.partitions = 3;
+	config.settings.interface_slot = 15;
 	config.settings.features = data[1] & 0xf;
 	if (config.settings.features & LAMINAR_FEATURE_SAMPLES)
 		config.controls.sample_every = 1;

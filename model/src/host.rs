@@ -23,11 +23,11 @@ pub fn verdict_of(reason: u32) -> i32 {
 /// The program with the configuration of a model. The program has two forms, one for packets
 /// in one buffer and one for split packets, and each form has its own buckets.
 pub struct Program {
+    settings: abi::laminar_settings,
+    controls: abi::laminar_controls,
     queues: Vec<u16>,
-    ports: Vec<u16>,
-    lists: Option<(Vec<abi::laminar_prefix>, Vec<abi::laminar_prefix>)>,
-    limit: Option<Limit>,
-    has_samples: bool,
+    deny: Vec<abi::laminar_prefix>,
+    allow: Vec<abi::laminar_prefix>,
     whole_sources: HostSources,
     split_sources: HostSources,
 }
@@ -41,17 +41,19 @@ impl Program {
     /// a queue. If `has_samples` is set, the program samples each dropped packet.
     ///
     /// # Panics
-    /// Panics if the Rust declarations of the C structs differ from the C declarations.
+    /// Panics if the Rust declarations of the C structs differ from the C declarations, or if the
+    /// model has another number of owners than of partitions.
     pub fn configured_as(model: &Model, has_samples: bool) -> Program {
         check_layout();
         let queue = |owner: &Option<u32>| owner.map_or(0, |cpu| cpu as u16 + 1);
-        let list = |prefixes: &[crate::Prefix]| prefixes.iter().map(prefix).collect();
+        assert_eq!(model.owners.len(), model.settings.partitions as usize);
+        let lists = model.lists.iter();
         Program {
+            settings: settings(model, has_samples),
+            controls: controls(model, has_samples),
             queues: model.owners.iter().map(queue).collect(),
-            ports: model.ports.clone(),
-            lists: model.lists.as_ref().map(|lists| (list(&lists.deny), list(&lists.allow))),
-            limit: model.limit,
-            has_samples,
+            deny: lists.clone().flat_map(|lists| &lists.deny).map(prefix).collect(),
+            allow: lists.flat_map(|lists| &lists.allow).map(prefix).collect(),
             whole_sources: HostSources::EMPTY,
             split_sources: HostSources::EMPTY,
         }
@@ -88,10 +90,10 @@ impl Program {
         now: u64,
         sources: &mut HostSources,
     ) -> Counted {
-        let (deny, allow) = self.lists.as_ref().map_or((&[][..], &[][..]), |(d, a)| (d, a));
+        let Program { deny, allow, .. } = self;
         let config = HostConfig {
-            settings: self.settings(),
-            controls: self.controls(),
+            settings: self.settings,
+            controls: self.controls,
             queues: self.queues.as_ptr(),
             deny: deny.as_ptr(),
             allow: allow.as_ptr(),
@@ -118,37 +120,37 @@ impl Program {
             let faults = answer.faults;
             return Err(format!("faults {faults:#x} (enum host_fault in model/host/program.h)"));
         }
-        if answer.sampled != u32::from(self.has_samples && is_dropped) {
+        if answer.sampled != u32::from(self.controls.sample_every != 0 && is_dropped) {
             return Err(format!("{} samples with verdict {}", answer.sampled, answer.verdict));
         }
         Ok((answer_of(&answer)?, answer.bytes))
     }
+}
 
-    fn settings(&self) -> abi::laminar_settings {
-        let features = [
-            (self.lists.is_some(), abi::LAMINAR_FEATURE_LISTS),
-            (self.limit.is_some(), abi::LAMINAR_FEATURE_LIMIT),
-            (self.has_samples, abi::LAMINAR_FEATURE_SAMPLES),
-            (self.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
-        ];
-        let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
-        // The configured slot is the last one, and only that slot is read. If the program ignored
-        // the configured slot, it would count in slot 0, and the test would see uncounted packets.
-        let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
-        abi::laminar_settings { partitions: self.queues.len() as u32, features, interface_slot }
-    }
+fn settings(model: &Model, has_samples: bool) -> abi::laminar_settings {
+    let features = [
+        (model.lists.is_some(), abi::LAMINAR_FEATURE_LISTS),
+        (model.limit.is_some(), abi::LAMINAR_FEATURE_LIMIT),
+        (has_samples, abi::LAMINAR_FEATURE_SAMPLES),
+        (model.ports.len() > 1, abi::LAMINAR_FEATURE_PORTS),
+    ];
+    let features = features.iter().filter(|(is_on, _)| *is_on).map(|(_, bit)| bit).sum();
+    // The configured slot is the last one, and only that slot is read. If the program ignored
+    // the configured slot, it would count in slot 0, and the test would see uncounted packets.
+    let interface_slot = abi::LAMINAR_MAX_INTERFACES - 1;
+    abi::laminar_settings { features, interface_slot, ..model.settings }
+}
 
-    fn controls(&self) -> abi::laminar_controls {
-        let mut controls =
-            abi::laminar_controls { sample_every: self.has_samples.into(), ..Default::default() };
-        for (to, port) in controls.ports.iter_mut().zip(&self.ports) {
-            *to = port.to_be();
-        }
-        if let Some(Limit { interval, burst }) = self.limit {
-            (controls.interval, controls.tolerance) = (interval, (burst - 1) * interval);
-        }
-        controls
+fn controls(model: &Model, has_samples: bool) -> abi::laminar_controls {
+    let mut controls =
+        abi::laminar_controls { sample_every: has_samples.into(), ..Default::default() };
+    for (to, port) in controls.ports.iter_mut().zip(&model.ports) {
+        *to = port.to_be();
     }
+    if let Some(Limit { interval, burst }) = model.limit {
+        (controls.interval, controls.tolerance) = (interval, (burst - 1) * interval);
+    }
+    controls
 }
 
 fn prefix((address, length): &crate::Prefix) -> abi::laminar_prefix {

@@ -1,9 +1,12 @@
 //! The verdict table, implemented from its specification. This module shares no code and no
 //! constant with the BPF program and the loader, because a test cannot find a mistake that
-//! both sides share.
+//! both sides share. It shares one struct, `laminar_settings`, so that a test passes a load-time
+//! constant to the model and to the program in the same field.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+
+use laminar_xdp_prebuilt::abi::laminar_settings;
 
 /// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +80,9 @@ pub struct Model {
     pub ports: Vec<u16>,
     /// For each partition, the CPU that owns it, or `None` if no CPU with a queue owns it.
     pub owners: Vec<Option<u32>>,
+    /// The load-time constants of the program. The model does not read `features` and
+    /// `interface_slot`, which change no verdict by themselves.
+    pub settings: laminar_settings,
     /// The lists of sources, if the feature is on.
     pub lists: Option<Lists>,
     /// The limit of each source, if the feature is on.
@@ -111,7 +117,9 @@ impl Model {
     /// Makes a model without lists and without a limit.
     pub fn new(port: u16, owners: Vec<Option<u32>>) -> Model {
         let (ports, buckets) = (vec![port], HashMap::new());
-        Model { ports, owners, lists: None, limit: None, now: 0, buckets }
+        let partitions = owners.len() as u32;
+        let settings = laminar_settings { partitions, features: 0, interface_slot: 0 };
+        Model { ports, owners, settings, lists: None, limit: None, now: 0, buckets }
     }
 
     /// Fills every bucket.
@@ -122,7 +130,7 @@ impl Model {
     /// Judges a frame.
     pub fn judge(&mut self, frame: &[u8]) -> Answer {
         let (verdict, reason) = match self.partition_key(frame) {
-            Ok(key) => match self.owners[key as usize % self.owners.len()] {
+            Ok(key) => match self.owners[(key % self.settings.partitions) as usize] {
                 Some(cpu) => (Verdict::Redirect(cpu), Some(Reason::Redirected)),
                 None => (Verdict::Pass, Some(Reason::NoQueue)),
             },

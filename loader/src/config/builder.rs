@@ -1,8 +1,6 @@
 //! Builds an `XdpConfig` step by step.
 
-use std::path::PathBuf;
-
-use crate::config::{ConfigError, SourceLimit, SourceLists, XdpAttachMode, XdpConfig};
+use crate::config::{ConfigError, XdpConfig};
 
 /// Builds an [`XdpConfig`]. Each method sets the field of the same name; the others keep their
 /// defaults.
@@ -23,44 +21,28 @@ use crate::config::{ConfigError, SourceLimit, SourceLists, XdpAttachMode, XdpCon
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct XdpConfigBuilder {
-    config: XdpConfig,
+    pub(super) config: XdpConfig,
 }
 
 /// Generates one setter for each line. A line has the field, the parameter's type, and the
-/// value for the field.
+/// value for the field. A field of [`XdpConfig`] without a line is a compile error.
 macro_rules! setters {
-    ($($field:ident($type:ty) => $value:expr;)*) => {$(
-        #[doc = concat!("Sets [`XdpConfig::", stringify!($field), "`].")]
-        pub fn $field(mut self, $field: $type) -> Self {
-            self.config.$field = $value;
-            self
-        }
-    )*};
+    ($($field:ident($type:ty) => $value:expr;)*) => {
+        impl XdpConfigBuilder {$(
+            #[doc = concat!("Sets [`XdpConfig::", stringify!($field), "`].")]
+            pub fn $field(mut self, $field: $type) -> Self {
+                self.config.$field = $value;
+                self
+            }
+        )*}
+
+        // A pattern has to name every field.
+        const _: fn(XdpConfig) = |XdpConfig { $($field: _),* }| ();
+    };
 }
+pub(super) use setters;
 
 impl XdpConfigBuilder {
-    // Numbers have plain parameter types. With `impl Into<u16>`, a literal such as
-    // `.port(9999)` would be an `i32`, which does not compile.
-    setters! {
-        enabled(bool) => enabled;
-        bpf_object_path(impl Into<PathBuf>) => bpf_object_path.into();
-        interface(impl Into<String>) => interface.into();
-        more_interfaces(impl IntoIterator<Item = impl Into<String>>)
-            => more_interfaces.into_iter().map(Into::into).collect();
-        port(u16) => port;
-        more_ports(impl IntoIterator<Item = u16>) => more_ports.into_iter().collect();
-        attach_mode(XdpAttachMode) => attach_mode;
-        cpu_queue_size(u32) => cpu_queue_size;
-        partitions(u32) => Some(partitions);
-        source_limit(SourceLimit) => Some(source_limit);
-        source_lists(SourceLists) => Some(source_lists);
-        max_sources(u32) => max_sources;
-        max_prefixes(u32) => max_prefixes;
-        drop_samples(u32) => Some(drop_samples);
-        force_target(impl Into<String>) => Some(force_target.into());
-        fallback_on_error(bool) => fallback_on_error;
-    }
-
     /// Checks the configuration and returns it.
     ///
     /// # Errors
@@ -74,7 +56,10 @@ impl XdpConfigBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::config::{SourceLists, XdpAttachMode};
 
     #[test]
     fn setters_accept_untyped_literals() {

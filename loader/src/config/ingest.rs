@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, check_cpu_list};
 
 /// Sets which CPUs own partitions, and how their sockets are opened.
 /// [`XdpConfig`](crate::XdpConfig) sets the port and the number of partitions.
@@ -105,16 +105,7 @@ impl IngestConfig {
     /// [`ConfigError`] names the first field whose value cannot be used, and the allowed
     /// values.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.cpus.is_empty() {
-            let problem = "no CPU is listed; list the ids of the CPUs that own partitions";
-            return Err(ConfigError::new("cpus", problem));
-        }
-        for (i, cpu) in self.cpus.iter().enumerate() {
-            if self.cpus[..i].contains(cpu) {
-                let problem = format!("CPU {cpu} is listed twice; list each CPU once");
-                return Err(ConfigError::new("cpus", problem));
-            }
-        }
+        check_cpu_list(&self.cpus)?;
         let max = Self::MAX_RECEIVE_BUFFER;
         if !(1..=max).contains(&self.receive_buffer) {
             let problem = format!("{} bytes are out of range; use 1 to {max}", self.receive_buffer);

@@ -3,6 +3,7 @@
 
 mod attach_mode;
 mod builder;
+mod checks;
 mod error;
 mod ingest;
 mod sources;
@@ -12,8 +13,11 @@ use std::path::PathBuf;
 use laminar_xdp_prebuilt::abi;
 use serde::{Deserialize, Serialize};
 
+use checks::{check_port_count, check_port_values, check_range, is_interface_name};
+
 pub use attach_mode::XdpAttachMode;
 pub use builder::XdpConfigBuilder;
+pub(crate) use checks::{check_cpu_list, check_ports};
 pub use error::ConfigError;
 pub use ingest::IngestConfig;
 pub use sources::{SourceLimit, SourceLists};
@@ -171,6 +175,28 @@ impl Default for XdpConfig {
     }
 }
 
+// Numbers have plain parameter types. With `impl Into<u16>`, a literal such as `.port(9999)` would
+// be an `i32`, which does not compile.
+builder::setters! {
+    enabled(bool) => enabled;
+    bpf_object_path(impl Into<PathBuf>) => bpf_object_path.into();
+    interface(impl Into<String>) => interface.into();
+    more_interfaces(impl IntoIterator<Item = impl Into<String>>)
+        => more_interfaces.into_iter().map(Into::into).collect();
+    port(u16) => port;
+    more_ports(impl IntoIterator<Item = u16>) => more_ports.into_iter().collect();
+    attach_mode(XdpAttachMode) => attach_mode;
+    cpu_queue_size(u32) => cpu_queue_size;
+    partitions(u32) => Some(partitions);
+    source_limit(SourceLimit) => Some(source_limit);
+    source_lists(SourceLists) => Some(source_lists);
+    max_sources(u32) => max_sources;
+    max_prefixes(u32) => max_prefixes;
+    drop_samples(u32) => Some(drop_samples);
+    force_target(impl Into<String>) => Some(force_target.into());
+    fallback_on_error(bool) => fallback_on_error;
+}
+
 impl XdpConfig {
     /// Largest size of a CPU's queue in packets. The kernel refuses larger queues (`EOVERFLOW`).
     pub const MAX_CPU_QUEUE_SIZE: u32 = 16_384;
@@ -230,11 +256,8 @@ impl XdpConfig {
                            the field out for none";
             return Err(ConfigError::new("drop_samples", problem));
         }
-        check_range("max_sources", self.max_sources, Self::MAX_SOURCES)?;
-        check_range("max_prefixes", self.max_prefixes, Self::MAX_PREFIXES)?;
-        check_range("cpu_queue_size", self.cpu_queue_size, Self::MAX_CPU_QUEUE_SIZE)?;
-        if let Some(partitions) = self.partitions {
-            check_range("partitions", partitions, Self::MAX_PARTITIONS)?;
+        for (field, value, max) in self.ranges() {
+            value.map_or(Ok(()), |value| check_range(field, value, max))?;
         }
         if self.attach_mode == XdpAttachMode::Offload {
             return Err(ConfigError::new(
@@ -244,6 +267,16 @@ impl XdpConfig {
             ));
         }
         Ok(())
+    }
+
+    /// The fields that must be between 1 and a maximum: name, value and maximum.
+    fn ranges(&self) -> [(&'static str, Option<u32>, u32); 4] {
+        [
+            ("max_sources", Some(self.max_sources), Self::MAX_SOURCES),
+            ("max_prefixes", Some(self.max_prefixes), Self::MAX_PREFIXES),
+            ("cpu_queue_size", Some(self.cpu_queue_size), Self::MAX_CPU_QUEUE_SIZE),
+            ("partitions", self.partitions, Self::MAX_PARTITIONS),
+        ]
     }
 
     /// All ports: `port` first, then `more_ports`.
@@ -277,46 +310,6 @@ impl XdpConfig {
         }
         Ok(())
     }
-}
-
-/// Fails unless a program can filter these ports: 1 to 16 different ports, none of them 0.
-pub(crate) fn check_ports(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
-    check_port_count(field, ports)?;
-    check_port_values(field, ports)
-}
-
-fn check_port_count(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
-    let max = XdpConfig::MAX_PORTS;
-    if (1..=max).contains(&ports.len()) {
-        return Ok(());
-    }
-    let problem = format!("{} ports cannot be filtered; use 1 to {max} in all", ports.len());
-    Err(ConfigError::new(field, problem))
-}
-
-fn check_port_values(field: &'static str, ports: &[u16]) -> Result<(), ConfigError> {
-    for (i, port) in ports.iter().enumerate() {
-        if *port == 0 {
-            return Err(ConfigError::new(field, "0 is not a port; use 1 to 65535"));
-        }
-        if ports[..i].contains(port) {
-            let problem = format!("port {port} is listed twice; list each port once");
-            return Err(ConfigError::new(field, problem));
-        }
-    }
-    Ok(())
-}
-
-fn check_range(field: &'static str, value: u32, max: u32) -> Result<(), ConfigError> {
-    match (1..=max).contains(&value) {
-        true => Ok(()),
-        false => Err(ConfigError::new(field, format!("{value} is out of range; use 1 to {max}"))),
-    }
-}
-
-fn is_interface_name(name: &str) -> bool {
-    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
-    (1..=15).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
 }
 
 #[cfg(test)]

@@ -23,22 +23,29 @@ fn an_unusable_value_is_refused_with_the_name_of_its_field() {
         assert_eq!(refused_field(new().interface(name)), "interface", "{name:?}");
     }
     assert_eq!(refused_field(new().more_interfaces(["eth1"])), "more_interfaces");
-    assert_eq!(refused_field(new().cpu_queue_size(0)), "cpu_queue_size");
-    assert_eq!(refused_field(new().cpu_queue_size(16_385)), "cpu_queue_size");
-    assert_eq!(refused_field(new().partitions(0)), "partitions");
-    assert_eq!(refused_field(new().partitions(65_537)), "partitions");
     assert_eq!(refused_field(new().more_ports([9999])), "more_ports", "twice");
     assert_eq!(refused_field(new().more_ports([1, 0])), "more_ports");
     assert_eq!(refused_field(new().more_ports(1..=16)), "more_ports");
     assert_eq!(refused_field(new().source_limit(SourceLimit::per_second(0))), "source_limit");
-    assert_eq!(refused_field(new().max_sources(0)), "max_sources");
-    assert_eq!(refused_field(new().max_sources((1 << 24) + 1)), "max_sources");
-    assert_eq!(refused_field(new().max_prefixes(0)), "max_prefixes");
-    assert_eq!(refused_field(new().max_prefixes((1 << 20) + 1)), "max_prefixes");
     assert_eq!(refused_field(new().drop_samples(0)), "drop_samples");
     let lists = SourceLists::new().deny(["192.0.2.0/24".parse().unwrap(); 3]);
     assert_eq!(refused_field(new().max_prefixes(2).source_lists(lists)), "source_lists");
     assert_eq!(refused_field(new().attach_mode(XdpAttachMode::Offload)), "attach_mode");
+}
+
+#[test]
+fn every_ranged_field_is_refused_outside_its_range_and_accepted_at_its_ends() {
+    let defaults = serde_json::to_value(XdpConfig::default()).unwrap();
+    for (field, _, max) in XdpConfig::default().ranges() {
+        let validate = |value: u32| {
+            let mut json = defaults.clone();
+            json[field] = value.into();
+            let config = serde_json::from_value::<XdpConfig>(json).unwrap();
+            config.validate().map_err(|error| error.field())
+        };
+        assert_eq!((validate(0), validate(max + 1)), (Err(field), Err(field)));
+        assert_eq!((validate(1), validate(max)), (Ok(()), Ok(())), "{field}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::ingest::mailbox::Mailboxes;
 use crate::ingest::migration::DrainRequests;
 use crate::ingest::ownership::Ownership;
 use crate::ingest::sockets::{SocketGroup, selector};
-use crate::object::{KernelFeatures, SharedMaps, capabilities};
+use crate::object::{KernelFeatures, SharedMaps, capabilities, settings};
 use crate::partitions::Partitions;
 use crate::report::{IngestMode, IngestStats, Selection, XdpCounter, XdpError};
 use crate::sync::lock;
@@ -136,8 +136,9 @@ impl Ingest {
         let ownership = Arc::new(Ownership::new(initial_owners));
         let artifact = Artifact::find(&xdp_config.bpf_object_path).map_err(XdpError::from);
         let mut features = KernelFeatures::default();
-        let selector = selector::choose(&partitions, artifact.as_ref(), &mut features);
-        let group = SocketGroup::open(sockets, selector, &partitions, None)?;
+        let settings = settings(xdp_config, partitions.count());
+        let selector = selector::choose(&settings, &partitions, artifact.as_ref(), &mut features);
+        let group = SocketGroup::open(sockets, selector, &settings, &partitions, None)?;
         let loader = match xdp_config.enabled {
             true => artifact.and_then(|artifact| {
                 let table = group.table().map(|table| (abi::LAMINAR_MAP_STEERING, table));

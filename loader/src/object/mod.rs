@@ -25,7 +25,9 @@ pub use counters::{read_counters, read_packets};
 pub use kernel_features::KernelFeatures;
 pub use open_object::LoadFailure;
 pub use redirect_program::redirect_program;
-pub use settings::{ControlValues, LISTED, SharedMaps, Sizing, features, prefix_key};
+pub use settings::{
+    ControlValues, LISTED, SharedMaps, Sizing, SocketSettings, features, prefix_key, settings,
+};
 
 /// A loaded XDP program and its maps. Dropping this value unloads the program, unless the program
 /// is attached.
@@ -71,13 +73,10 @@ pub struct LoadedSockets {
 pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<LoadedXdp, LoadFailure> {
     with_libbpf_output(|| {
         let mut object = OpenObject::open(elf, Layer::Xdp)?;
-        let features = features(config);
+        let features = sizing.settings.features;
         let program = object.select_program(features, config)?;
-        let partitions = sizing.partitions;
-        let settings = abi::laminar_settings { partitions, features, interface_slot: 0 };
-        let settings = settings::settings_bytes(settings);
         let controls = ControlValues::initial(config).to_bytes();
-        object.load(abi::LAMINAR_MAP_CPU, sizing, &settings, &controls)?;
+        object.load(abi::LAMINAR_MAP_CPU, sizing, &controls)?;
 
         let loaded = || {
             Ok(LoadedXdp {
@@ -97,10 +96,7 @@ pub fn load_xdp(elf: &[u8], config: &XdpConfig, sizing: &Sizing) -> Result<Loade
 pub fn load_sockets(elf: &[u8], sizing: &Sizing) -> Result<LoadedSockets, LoadFailure> {
     with_libbpf_output(|| {
         let mut object = OpenObject::open(elf, Layer::Sockets)?;
-        let partitions = sizing.partitions;
-        let settings = abi::laminar_settings { partitions, features: 0, interface_slot: 0 };
-        let settings = settings::settings_bytes(settings);
-        object.load(abi::LAMINAR_MAP_SOCKETS, sizing, &settings, &[])?;
+        object.load(abi::LAMINAR_MAP_SOCKETS, sizing, &[])?;
         let loaded = || {
             Ok(LoadedSockets {
                 select: object.program(abi::LAMINAR_PROGRAM_SELECT)?,

@@ -123,15 +123,15 @@ impl OpenObject {
         &mut self,
         keyed_by_cpu: &CStr,
         sizing: &Sizing,
-        settings: &[u8],
         controls: &[u8],
     ) -> Result<(), LoadFailure> {
+        let settings = &sizing.settings.to_ne_bytes()[..];
         let object = &mut self.object;
         object
             .resize_map(keyed_by_cpu, sizing.cpu_slots)
             .map_err(LoadFailure::of("the map of CPUs cannot be resized"))?;
         object
-            .resize_map(abi::LAMINAR_MAP_STEERING, sizing.partitions)
+            .resize_map(abi::LAMINAR_MAP_STEERING, sizing.settings.partitions)
             .map_err(LoadFailure::of("the steering table cannot be resized"))?;
         for (name, map) in sizing.shared {
             object

@@ -20,10 +20,32 @@ pub type SharedMaps<'a> = &'a [(&'static CStr, &'a Map)];
 
 /// The sizes and maps that every object gets before it is loaded.
 pub struct Sizing<'a> {
-    pub partitions: u32,
+    pub settings: abi::laminar_settings,
     /// Slots of the map that is keyed by CPU id.
     pub cpu_slots: u32,
     pub shared: SharedMaps<'a>,
+}
+
+/// The load-time constants of a configuration. XDP programs and socket programs get the same
+/// values. The number of partitions depends on the CPUs, so the configuration alone does not
+/// contain it.
+pub fn settings(config: &XdpConfig, partitions: u32) -> abi::laminar_settings {
+    abi::laminar_settings { partitions, features: features(config), interface_slot: 0 }
+}
+
+/// The settings that sockets enforce without XDP.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketSettings {
+    pub partitions: u32,
+}
+
+impl SocketSettings {
+    /// The pattern names every setting. A new setting is a compile error here until the pattern
+    /// says whether sockets enforce it.
+    pub fn new(settings: &abi::laminar_settings) -> SocketSettings {
+        let abi::laminar_settings { partitions, features: _, interface_slot: _ } = *settings;
+        SocketSettings { partitions }
+    }
 }
 
 /// The features that a configuration asks for, as bits of `enum laminar_feature`.
@@ -35,21 +57,6 @@ pub fn features(config: &XdpConfig) -> u32 {
         (!config.more_ports.is_empty(), abi::LAMINAR_FEATURE_PORTS),
     ];
     wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, bit)| bit).sum()
-}
-
-/// The memory layout of `struct laminar_settings`. The pattern names every field, so a new
-/// field that is missing here is a compile error.
-pub fn settings_bytes(settings: abi::laminar_settings) -> [u8; size_of::<abi::laminar_settings>()] {
-    let abi::laminar_settings { partitions, features, interface_slot } = settings;
-    let mut bytes = [0; size_of::<abi::laminar_settings>()];
-    for (offset, value) in [
-        (offset_of!(abi::laminar_settings, partitions), partitions),
-        (offset_of!(abi::laminar_settings, features), features),
-        (offset_of!(abi::laminar_settings, interface_slot), interface_slot),
-    ] {
-        bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
-    }
-    bytes
 }
 
 /// The values that may change while the program runs.

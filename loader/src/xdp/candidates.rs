@@ -9,7 +9,7 @@ use laminar_xdp_prebuilt::Layer;
 use crate::artifact::{Artifact, ArtifactObject};
 use crate::config::{XdpAttachMode, XdpConfig};
 use crate::object::{
-    KernelFeatures, LoadFailure, LoadedXdp, SharedMaps, Sizing, incompatibility, load_xdp,
+    KernelFeatures, LoadFailure, LoadedXdp, SharedMaps, Sizing, incompatibility, load_xdp, settings,
 };
 use crate::partitions::Partitions;
 use crate::report::{self, AttachRefusal, Outcome, Selection, XdpError};
@@ -163,7 +163,7 @@ impl Candidates<'_> {
             return State::Settled(Outcome::Refused { reason });
         }
         let sizing = Sizing {
-            partitions: self.partitions.count(),
+            settings: settings(self.config, self.partitions.count()),
             cpu_slots: self.partitions.cpu_slots(),
             shared: self.shared,
         };

@@ -28,8 +28,8 @@ pub use ingest::{
 };
 pub use machine::{online_cpus, two_cpus, with_cpu_offline};
 pub use objects::{
-    BASELINE, ObjectSet, best, best_in_generic_mode, object_of, picked, prebuilt, targets,
-    targets_with_features,
+    BASELINE, ObjectSet, best, best_in_generic_mode, object_of, picked, prebuilt,
+    steers_in_generic_mode, targets, targets_with_features,
 };
 pub use output::{capture_warnings, enable_warnings, note, take_notes};
 pub use owner::Owner;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
 use laminar_xdp::{Outcome, XdpError, XdpLoader};
-use laminar_xdp_prebuilt::{ByteOrder, Layer, Manifest, ObjectEntry, embedded};
+use laminar_xdp_prebuilt::{ByteOrder, Feature, Layer, Manifest, ObjectEntry, embedded};
 use tempfile::TempDir;
 use testbed::{TestNet, kernel};
 
@@ -34,6 +34,20 @@ pub fn targets_with_features() -> impl Iterator<Item = &'static str> {
     let with_features = xdp_objects().iter().filter(has_features);
     let with_features: Vec<_> = with_features.map(|object| object.target.as_str()).collect();
     targets().iter().copied().filter(move |target| with_features.contains(target))
+}
+
+/// Whether the object of a target steers in generic mode, on kernels that redirect there. The kernel
+/// then attaches only programs whose CPU map has 8-byte values, and loses the redirected packets of
+/// programs for several buffers.
+pub fn steers_in_generic_mode(target: &str) -> bool {
+    requires(target, Feature::CpumapProgram) && !requires(target, Feature::Frags)
+}
+
+/// Whether the object of a target needs a feature of the kernel, according to the manifest.
+fn requires(target: &str, feature: Feature) -> bool {
+    let entry = xdp_objects().iter().find(|object| object.target == target);
+    let entry = entry.expect("a target of the manifest");
+    entry.requires.iter().any(|name| *name == feature.to_string())
 }
 
 /// The entries of the XDP objects for this machine's byte order.

@@ -35,7 +35,7 @@ use crate::ingest::mailbox::{Mailbox, Mailboxes};
 use crate::ingest::ownership::Ownership;
 use crate::ingest::sockets::{SocketGroup, selector};
 use crate::ingest::{Ingest, Parts};
-use crate::object::{KernelFeatures, SharedMaps};
+use crate::object::{KernelFeatures, SharedMaps, settings};
 use crate::partitions::Partitions;
 use crate::report::XdpError;
 use crate::sync::lock;
@@ -92,7 +92,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct OwnPrograms {
     sockets: Arc<SocketGroup>,
-    partitions: Arc<Partitions>,
     xdp: Option<Reinstatement>,
 }
 
@@ -124,7 +123,7 @@ impl Offer<'_> {
 
 impl OwnPrograms {
     fn put_back(&self) {
-        let sockets = self.sockets.reinstate(&self.partitions);
+        let sockets = self.sockets.reinstate();
         let xdp = self.xdp.as_ref().map_or(Ok(()), Reinstatement::run);
         for error in [sockets.err(), xdp.err()].into_iter().flatten() {
             tracing::warn!(%error, "cannot attach a program again that another process replaced");
@@ -250,11 +249,14 @@ impl Ingest {
         let ownership = Arc::new(Ownership::new(owners));
         let partitions = Arc::new(partitions);
         let mut features = KernelFeatures::default();
-        let selector = selector::take_over(&partitions, &artifact, &mut features, loaded_sockets);
+        let settings = settings(xdp_config, partitions.count());
+        let selector =
+            selector::take_over(&settings, &partitions, &artifact, &mut features, loaded_sockets);
         // This process may have been stopped for a while. If the other process has withdrawn its
         // offer meanwhile, it serves again, and its programs must not be replaced.
         channel.check_open()?;
-        let group = SocketGroup::open(sockets, selector, &partitions, Some(drops_before))?;
+        let group =
+            SocketGroup::open(sockets, selector, &settings, &partitions, Some(drops_before))?;
         let mut unused = None;
         channel.check_open()?;
         let loader = match xdp {
@@ -338,8 +340,7 @@ impl Ingest {
             None => None,
         };
         *stage = Stage::Offered;
-        let (sockets, partitions) = (self.sockets.clone(), self.partitions.clone());
-        Ok(OwnPrograms { sockets, partitions, xdp })
+        Ok(OwnPrograms { sockets: self.sockets.clone(), xdp })
     }
 
     /// Lets the other process start to receive, and waits at most 1 second ([`Offer::patience`])

@@ -4,6 +4,7 @@
 
 use laminar_xdp_prebuilt::abi;
 
+use crate::object::SocketSettings;
 use crate::sys::socket::ClassicInstruction as Instruction;
 
 const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -105,10 +106,28 @@ pub fn closed() -> Vec<Instruction> {
     vec![instruction(RETURN, 0)]
 }
 
+/// The programs of a group of sockets.
+#[derive(Debug)]
+pub struct ClassicPrograms {
+    /// Selects the socket of a datagram.
+    pub selector: Vec<Instruction>,
+    /// The filter of each socket.
+    pub filter: Vec<Instruction>,
+}
+
+impl ClassicPrograms {
+    /// The pattern names every setting that sockets enforce. A new
+    /// setting is a compile error here until a program uses it.
+    pub fn new(cpus: u32, settings: SocketSettings) -> ClassicPrograms {
+        let SocketSettings { partitions } = settings;
+        ClassicPrograms { selector: selector(cpus, partitions), filter: filter() }
+    }
+}
+
 /// Builds the filter of each socket. The filter drops the same invalid datagrams as XDP. It also
 /// drops datagrams to broadcast and multicast addresses, because the kernel gives every socket of
 /// the group a copy of such a datagram. In this program, offset 0 is the start of the UDP header.
-pub fn filter() -> Vec<Instruction> {
+fn filter() -> Vec<Instruction> {
     Filter::default()
         .step(LOAD_LENGTH, 0)
         .jump(AT_LEAST, UDP_HEADER + HEADER, To::Next, To::Drop)
@@ -149,7 +168,7 @@ pub fn marker_frame(number: u64) -> Vec<Instruction> {
 /// Builds the program that selects a socket of the group. The program returns the position of the
 /// socket that belongs to the partition's first owner. In this program, offset 0 is the start of
 /// the UDP payload.
-pub fn selector(cpus: u32, partitions: u32) -> Vec<Instruction> {
+fn selector(cpus: u32, partitions: u32) -> Vec<Instruction> {
     vec![
         instruction(LOAD, PARTITION_KEY),
         instruction(MODULO, partitions),

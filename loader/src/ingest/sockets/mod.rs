@@ -11,8 +11,11 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use laminar_xdp_prebuilt::abi;
+
+use crate::ingest::sockets::classic_bpf::ClassicPrograms;
 use crate::ingest::sockets::selector::Selector;
-use crate::object::{LoadedSockets, read_counters, read_packets};
+use crate::object::{LoadedSockets, SocketSettings, read_counters, read_packets};
 use crate::partitions::Partitions;
 use crate::report::{Counters, XdpCounter, XdpError};
 use crate::sync::lock;
@@ -26,6 +29,8 @@ pub use bind::bind;
 pub struct SocketGroup {
     sockets: Vec<Arc<UdpSocket>>,
     selector: Selector,
+    /// In use only if the selector is classic BPF.
+    classic_bpf: ClassicPrograms,
     drops: Mutex<Vec<Drops>>,
 }
 
@@ -57,13 +62,16 @@ impl SocketGroup {
     pub fn open(
         sockets: Vec<Arc<UdpSocket>>,
         selector: Selector,
+        settings: &abi::laminar_settings,
         partitions: &Partitions,
         drops_before: Option<Vec<u32>>,
     ) -> Result<SocketGroup, XdpError> {
         let is_taken_over = drops_before.is_some();
         let before = drops_before.unwrap_or_else(|| vec![0; sockets.len()]);
         let drops = before.into_iter().map(|last| Drops { last, total: 0 }).collect();
-        let group = SocketGroup { sockets, selector, drops: Mutex::new(drops) };
+        let cpus = partitions.cpus().len() as u32;
+        let classic_bpf = ClassicPrograms::new(cpus, SocketSettings::new(settings));
+        let group = SocketGroup { sockets, selector, classic_bpf, drops: Mutex::new(drops) };
         let open = || {
             if !is_taken_over {
                 group.reset_drops()?;
@@ -73,7 +81,7 @@ impl SocketGroup {
             // the old selector while packets still run through it. Keep the old selector after a
             // hand-over; a new classic selector would be identical.
             if !is_taken_over || group.loaded().is_some() {
-                group.install_selector(partitions)?;
+                group.install_selector()?;
             }
             group.install_filters()
         };
@@ -82,9 +90,9 @@ impl SocketGroup {
     }
 
     /// Installs this group's programs again, after another process has replaced them.
-    pub fn reinstate(&self, partitions: &Partitions) -> io::Result<()> {
+    pub fn reinstate(&self) -> io::Result<()> {
         if self.loaded().is_some() {
-            self.install_selector(partitions)?;
+            self.install_selector()?;
         }
         self.install_filters()
     }
@@ -164,14 +172,12 @@ impl SocketGroup {
     }
 
     /// Installs the selector of the group. A single socket is in no group and needs no selector.
-    fn install_selector(&self, partitions: &Partitions) -> io::Result<()> {
+    fn install_selector(&self) -> io::Result<()> {
         let [first, _, ..] = &self.sockets[..] else { return Ok(()) };
         match &self.selector {
             Selector::Loaded(loaded) => socket::set_selection(first.as_fd(), &loaded.select),
             Selector::ClassicBpf(_) => {
-                let cpus = partitions.cpus().len() as u32;
-                let code = classic_bpf::selector(cpus, partitions.count());
-                socket::set_classic_selection(first.as_fd(), &code)
+                socket::set_classic_selection(first.as_fd(), &self.classic_bpf.selector)
             }
         }
     }
@@ -180,7 +186,7 @@ impl SocketGroup {
         self.sockets.iter().try_for_each(|socket| match &self.selector {
             Selector::Loaded(loaded) => socket::set_filter(socket.as_fd(), &loaded.filter),
             Selector::ClassicBpf(_) => {
-                socket::set_classic_filter(socket.as_fd(), &classic_bpf::filter())
+                socket::set_classic_filter(socket.as_fd(), &self.classic_bpf.filter)
             }
         })
     }

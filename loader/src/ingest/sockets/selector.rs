@@ -22,13 +22,14 @@ pub enum Selector {
 /// Loads the programs that select and filter. If they cannot be loaded, returns classic BPF
 /// with the reason.
 pub fn choose(
+    settings: &abi::laminar_settings,
     partitions: &Partitions,
     artifact: Result<&Artifact, &XdpError>,
     features: &mut KernelFeatures,
 ) -> Selector {
     let loaded = || -> Result<LoadedSockets, String> {
         let artifact = artifact.map_err(|error| error.with_causes().to_string())?;
-        let loaded = load(partitions, artifact, features, &[])?;
+        let loaded = load(settings, partitions, artifact, features, &[])?;
         let filled = partitions.fill_table(&loaded.steering, false);
         filled.map_err(|error| error.with_causes().to_string())?;
         Ok(loaded)
@@ -45,6 +46,7 @@ pub fn choose(
 /// process uses classic BPF as well, and does not replace the selector: Linux 6.18 frees a
 /// replaced classic selector while packets still run through it.
 pub fn take_over(
+    settings: &abi::laminar_settings,
     partitions: &Partitions,
     artifact: &Artifact,
     features: &mut KernelFeatures,
@@ -58,7 +60,7 @@ pub fn take_over(
         (abi::LAMINAR_MAP_STATS, &running.stats),
         (abi::LAMINAR_MAP_STEERING, &running.steering),
     ];
-    let loaded = load(partitions, artifact, features, &shared);
+    let loaded = load(settings, partitions, artifact, features, &shared);
     Selector::Loaded(Box::new(loaded.unwrap_or_else(|reason| {
         tracing::warn!(reason, "keeping the socket programs of the former process");
         running
@@ -68,13 +70,13 @@ pub fn take_over(
 /// Tries the objects of the sockets' layer in order. Loads the first object that this kernel
 /// accepts.
 fn load(
+    settings: &abi::laminar_settings,
     partitions: &Partitions,
     artifact: &Artifact,
     features: &mut KernelFeatures,
     shared: SharedMaps,
 ) -> Result<LoadedSockets, String> {
-    let sizing =
-        Sizing { partitions: partitions.count(), cpu_slots: partitions.cpu_slots(), shared };
+    let sizing = Sizing { settings: *settings, cpu_slots: partitions.cpu_slots(), shared };
     capabilities::check_descriptors().map_err(|error| error.with_causes().to_string())?;
     let mut reason = format!("{} has no object for sockets", artifact.origin);
     for object in artifact.objects.iter().filter(|object| object.layer() == Layer::Sockets) {
