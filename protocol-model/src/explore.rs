@@ -1,8 +1,8 @@
 //! Visits every state of a model, breadth first, and looks for a state that breaks a property.
 //!
-//! The crate `stateright` was tried first. It cannot state "from here on, every run of these steps
-//! ends in such a state" if runs join or repeat, and the models need that to find a wait without
-//! an end.
+//! The crate `stateright` does not fit: the models need "from every state, every run of these
+//! steps ends in such a state" to find a wait without an end. The documentation of its property
+//! `eventually` says that runs that join or repeat are not checked.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,6 +34,7 @@ pub struct Step {
     pub actor: &'static str,
     /// The name of the step in the text of the protocol.
     pub name: &'static str,
+    /// Whether a property may rely on the step.
     pub kind: Kind,
 }
 

@@ -9,6 +9,7 @@ pub const NAMES: [&str; 3] = ["old", "successor1", "successor2"];
 /// How many generations the lock file can count in this model.
 pub const GENERATIONS: usize = 8;
 
+/// One state of the hand-over.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     pub(super) processes: Vec<Process>,
@@ -163,7 +164,7 @@ pub struct Stream {
 
 impl State {
     /// The old process serves, and no successor has started.
-    pub fn new(second: bool, one_lock: bool, link: bool) -> State {
+    pub(super) fn new(second: bool, one_lock: bool, link: bool) -> State {
         let successor = Process {
             life: Life::Running,
             stage: Stage::NotStarted,

@@ -28,7 +28,7 @@ impl Moves {
                                 next.queues[run.to].push(Queued::Datagram(run.datagram));
                             }
                             Way::Selected | Way::ClassicBpf => {
-                                self.into_socket(next, run.to, run.datagram);
+                                deliver(next, run.to, run.datagram);
                             }
                         }
                     });
@@ -59,7 +59,7 @@ impl Moves {
                 Kind::Fair,
                 |next| {
                     next.delivering[cpu] = None;
-                    self.into_socket(next, run.to, run.datagram);
+                    deliver(next, run.to, run.datagram);
                 },
             );
             return;
@@ -86,10 +86,10 @@ impl Moves {
             None => {}
         }
     }
+}
 
-    fn into_socket(&self, next: &mut State, cpu: Cpu, datagram: Datagram) {
-        next.sockets[cpu].push(datagram);
-    }
+fn deliver(next: &mut State, cpu: Cpu, datagram: Datagram) {
+    next.sockets[cpu].push(datagram);
 }
 
 impl State {

@@ -86,9 +86,11 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    /// Every mistake, with a model in which it does harm.
+    /// Every mistake, each in a model in which it does harm.
     pub fn all() -> Vec<Moves> {
         let [steered, selected, classic] = Moves::ways();
+        // A missing end shows only when all states are known, so these two get small bounds.
+        let small = Moves { datagrams: [1, 1], moves: 1, failures: 0, drops: 0, ..selected };
         [
             (Mistake::AnnouncedAfterTable, steered),
             (Mistake::QueueNotDrained, steered),
@@ -102,11 +104,11 @@ impl Mistake {
             (Mistake::RoleReadOncePerCall, steered),
             (Mistake::CompletedMovesNotCounted, selected),
             (Mistake::RequestReadAfterRole, steered),
-            (Mistake::NewOwnerNotWoken, steered),
+            (Mistake::NewOwnerNotWoken, small),
             (Mistake::MarkLostWithReceiver, steered),
             (Mistake::MailNotOrderedByMark, steered),
-            (Mistake::UnhandledBehindMail, classic),
-            (Mistake::HeldStopsSocket, steered),
+            (Mistake::UnhandledBehindMail, steered),
+            (Mistake::HeldStopsSocket, small),
             (Mistake::PendingMoveNotCompleted, steered),
         ]
         .map(|(mistake, model)| Moves { mistake: Some(mistake), ..model })
@@ -122,14 +124,14 @@ impl Moves {
             cpus: 2,
             start: 0,
             other_owner: 1,
-            datagrams: [3, 1],
+            datagrams: [2, 1],
             moves: 2,
             failures: 1,
             drops: 1,
             mistake: None,
         };
         [
-            Moves { way: Way::Steered, datagrams: [3, 0], ..selected },
+            Moves { way: Way::Steered, datagrams: [2, 0], ..selected },
             selected,
             Moves { way: Way::ClassicBpf, cpus: 3, datagrams: [2, 0], ..selected },
         ]

@@ -73,11 +73,11 @@ impl Moves {
                             self.request_drain(next, from);
                             MoverAt::AwaitingSocket
                         }
-                        false => MoverAt::AwaitingDeliveries(0),
+                        false => MoverAt::AwaitingDeliveries,
                     };
                 });
             }
-            MoverAt::AwaitingDeliveries(_) => {
+            MoverAt::AwaitingDeliveries => {
                 if state.programs_have_ended() {
                     steps.add(state, MOVER, "request a drain of the socket", Kind::Fair, |next| {
                         self.request_drain(next, from);
@@ -169,7 +169,7 @@ impl Moves {
             Ownership::Moving { step: MoveStep::SocketMoved, .. } => {
                 steps.add(state, MOVER, "continue after SocketMoved", Kind::Fair, |next| {
                     next.await_programs();
-                    next.mover.at = MoverAt::AwaitingDeliveries(0);
+                    next.mover.at = MoverAt::AwaitingDeliveries;
                 });
             }
             Ownership::Moving { .. } => {

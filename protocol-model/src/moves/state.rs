@@ -10,6 +10,7 @@ pub const STAYING: u8 = 1;
 
 pub const RECEIVERS: [&str; 3] = ["receiver0", "receiver1", "receiver2"];
 
+/// One state of the moves.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// How many datagrams of each partition were sent, and handled.
@@ -154,13 +155,13 @@ pub enum MoverAt {
     QueueDrained,
     AwaitingStart(u8),
     SocketWritten,
-    AwaitingDeliveries(u8),
+    AwaitingDeliveries,
     AwaitingSocket,
     Drained,
 }
 
 impl State {
-    pub fn new(cpus: usize, from: Cpu) -> State {
+    pub(super) fn new(cpus: usize, from: Cpu) -> State {
         let receiver = Receiver {
             is_in_use: true,
             at: At::Outside,
