@@ -119,11 +119,14 @@ fuzz: packages-fuzz ## Fuzz the XDP program, compiled for the host, with libFuzz
 # The checks that do not fit into the 40 minutes that .ci/run may take. If one of them fails, the
 # others still run.
 NIGHTLY_FUZZ_SECONDS ?= 3600
-.PHONY: nightly nightly-matrix nightly-fuzz nightly-bench
-nightly: ## Run all kernels of the mirror, an hour of fuzzing and all benchmarks; 2 hours (root)
-	$(MAKE) --no-print-directory --keep-going nightly-matrix nightly-fuzz nightly-bench
+.PHONY: nightly nightly-matrix nightly-models nightly-fuzz nightly-bench
+nightly: ## Run all kernels of the mirror, large models, an hour of fuzzing, all benchmarks; 2 hours (root)
+	$(MAKE) --no-print-directory --keep-going nightly-matrix nightly-models nightly-fuzz nightly-bench
 nightly-matrix:
 	$(MAKE) --no-print-directory matrix MATRIX="--all --no-record"
+# One test at a time, because a model needs up to 10 GB.
+nightly-models:
+	$(CARGO) test --locked --package protocol-model -- --ignored --nocapture --test-threads 1
 nightly-fuzz:
 	$(MAKE) --no-print-directory fuzz SECONDS=$(NIGHTLY_FUZZ_SECONDS)
 nightly-bench:
