@@ -36,8 +36,8 @@ macro_rules! setters {
             }
         )*}
 
-        // A pattern has to name every field.
-        const _: fn(XdpConfig) = |XdpConfig { $($field: _),* }| ();
+        // The compiler names a field that is missing here. For a pattern it would not.
+        const _: fn(XdpConfig) -> XdpConfig = |config| XdpConfig { $($field: config.$field),* };
     };
 }
 pub(super) use setters;
