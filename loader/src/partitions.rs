@@ -6,7 +6,8 @@ use std::mem::offset_of;
 
 use laminar_xdp_prebuilt::abi;
 
-use crate::config::{ConfigError, XdpConfig, check_cpu_list};
+use crate::config::checks::check_cpu_list;
+use crate::config::{ConfigError, XdpConfig};
 use crate::ids::{CpuId, CpuIndex, Partition};
 use crate::report::XdpError;
 use crate::sys::cpus;

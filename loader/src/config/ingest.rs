@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, check_cpu_list};
+use crate::config::ConfigError;
+use crate::config::checks::check_cpu_list;
 
 /// Sets which CPUs own partitions, and how their sockets are opened.
 /// [`XdpConfig`](crate::XdpConfig) sets the port and the number of partitions.

@@ -3,7 +3,7 @@
 
 mod attach_mode;
 mod builder;
-mod checks;
+pub(crate) mod checks;
 mod error;
 mod ingest;
 mod sources;
@@ -17,7 +17,6 @@ use checks::{check_port_count, check_port_values, check_range, is_interface_name
 
 pub use attach_mode::XdpAttachMode;
 pub use builder::XdpConfigBuilder;
-pub(crate) use checks::{check_cpu_list, check_ports};
 pub use error::ConfigError;
 pub use ingest::IngestConfig;
 pub use sources::{SourceLimit, SourceLists};

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::checks::check_ports;
 
 fn refused_field(builder: XdpConfigBuilder) -> &'static str {
     builder.build().expect_err("the value is refused").field()

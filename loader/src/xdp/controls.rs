@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use laminar_xdp_prebuilt::abi;
 
-use crate::config::{ConfigError, SourceLimit, XdpConfig, check_ports};
+use crate::config::checks::check_ports;
+use crate::config::{ConfigError, SourceLimit, XdpConfig};
 use crate::object::{ControlMaps, ControlValues, LISTED, prefix_key};
 use crate::report::{DropSample, XdpError, XdpReason};
 use crate::sync::lock;
