@@ -3,6 +3,7 @@
 mod kernel;
 mod mover;
 mod receiver;
+mod settle;
 mod state;
 
 pub use state::State;
@@ -29,6 +30,8 @@ pub struct Moves {
     pub failures: u8,
     /// How often a receiver is dropped.
     pub drops: u8,
+    /// How often the end of a timeout starts a call of `receive` that has nothing to do.
+    pub timeouts: u8,
     /// The mistake.
     pub mistake: Option<Mistake>,
 }
@@ -63,14 +66,18 @@ pub enum Mistake {
     OlderNotMarked,
     /// The former owner keeps its ready queue.
     ReadyQueueNotPassedOn,
-    /// The receiver reads its role for each datagram, after it took the mail.
+    /// The receiver reads the role that releases held datagrams after it took the mail.
     RoleReadAfterMail,
-    /// The receiver uses the role of the call's begin for each datagram.
-    RoleReadOncePerCall,
-    /// The receiver does not notice that a partition has moved away and back during a call.
-    CompletedMovesNotCounted,
-    /// The receiver reads the drain request after its role.
-    RequestReadAfterRole,
+    /// A receiver that sees itself as the owner does not look for mail.
+    MailNotLookedFor,
+    /// A receiver that sees itself as the former owner does not look for mail.
+    MailNotLookedForByFormerOwner,
+    /// A former owner makes new datagrams ready, and passes them on later.
+    FormerOwnerKeepsReady,
+    /// A receiver looks for mail before it reads its role.
+    MailLookedForBeforeRole,
+    /// The receiver reads the number of the drain request when it reports it.
+    RequestReadLate,
     /// The end of a move does not wake the new owner.
     NewOwnerNotWoken,
     /// A dropped receiver puts its ready datagrams back without their mark.
@@ -100,10 +107,12 @@ impl Mistake {
             (Mistake::StartNotDrained, classic),
             (Mistake::OlderNotMarked, steered),
             (Mistake::ReadyQueueNotPassedOn, steered),
-            (Mistake::RoleReadAfterMail, steered),
-            (Mistake::RoleReadOncePerCall, steered),
-            (Mistake::CompletedMovesNotCounted, selected),
-            (Mistake::RequestReadAfterRole, steered),
+            (Mistake::RoleReadAfterMail, Moves { timeouts: 1, ..steered }),
+            (Mistake::MailNotLookedFor, steered),
+            (Mistake::MailNotLookedForByFormerOwner, steered),
+            (Mistake::FormerOwnerKeepsReady, classic),
+            (Mistake::MailLookedForBeforeRole, steered),
+            (Mistake::RequestReadLate, steered),
             (Mistake::NewOwnerNotWoken, small),
             (Mistake::MarkLostWithReceiver, steered),
             (Mistake::MailNotOrderedByMark, steered),
@@ -128,6 +137,7 @@ impl Moves {
             moves: 2,
             failures: 1,
             drops: 1,
+            timeouts: 0,
             mistake: None,
         };
         [

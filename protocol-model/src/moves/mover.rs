@@ -18,7 +18,7 @@ impl Moves {
         };
         let waits = matches!(
             mover.at,
-            MoverAt::AwaitingMarker | MoverAt::AwaitingStart(_) | MoverAt::AwaitingSocket
+            MoverAt::AwaitingMarker | MoverAt::AwaitingStart | MoverAt::AwaitingSocket
         );
         if waits && mover.failures < self.failures {
             steps.add(state, MOVER, "the wait ends with an error", Kind::Chance, |next| {
@@ -51,8 +51,8 @@ impl Moves {
                     });
                 }
             }
-            MoverAt::AwaitingStart(request) => {
-                if state.mailboxes[self.start].met >= request {
+            MoverAt::AwaitingStart => {
+                if state.mailboxes[self.start].met >= mover.start_request {
                     steps.add(state, MOVER, "the start's socket is drained", Kind::Fair, |next| {
                         next.mover.at = MoverAt::QueueDrained;
                     });
@@ -97,8 +97,8 @@ impl Moves {
             }
             MoverAt::Drained => steps.add(state, MOVER, "complete", Kind::Fair, |next| {
                 next.ownership = Ownership::Owned(to);
-                next.completed += 1;
                 next.mover.request = 0;
+                next.mover.start_request = 0;
                 if !self.has(Mistake::NewOwnerNotWoken) {
                     next.mailboxes[to].is_woken = true;
                 }
@@ -192,10 +192,13 @@ impl Moves {
             }),
             Way::ClassicBpf if self.start != from && !self.has(Mistake::StartNotDrained) => {
                 steps.add(state, MOVER, "drain the start's socket", Kind::Fair, |next| {
-                    let mailbox = &mut next.mailboxes[self.start];
-                    mailbox.requested += 1;
-                    mailbox.is_woken = true;
-                    next.mover.at = MoverAt::AwaitingStart(mailbox.requested);
+                    if next.mover.start_request == 0 {
+                        let mailbox = &mut next.mailboxes[self.start];
+                        mailbox.requested += 1;
+                        mailbox.is_woken = true;
+                        next.mover.start_request = mailbox.requested;
+                    }
+                    next.mover.at = MoverAt::AwaitingStart;
                 });
             }
             Way::Selected | Way::ClassicBpf => {

@@ -1,10 +1,10 @@
 //! The steps of one CPU's receiver: the calls of `Receiver::receive`.
 
-use super::state::{At, Cpu, Datagram, MOVING, Mail, RECEIVERS, Role, STAYING, State};
+use super::state::{At, Cpu, Datagram, MOVING, Mail, RECEIVERS, Role, STAYING, State, Then};
 use super::{Mistake, Moves, Steps};
 use crate::explore::Kind;
 
-/// The most datagrams that one read takes, unless a drain is requested.
+/// The most datagrams that one read takes.
 const BATCH: usize = 2;
 
 impl Moves {
@@ -13,7 +13,8 @@ impl Moves {
         if !receiver.is_in_use {
             steps.add(state, name, "take the receiver", Kind::Fair, |next| {
                 next.receivers[cpu].is_in_use = true;
-                next.mailboxes[cpu].is_woken = true;
+                let mailbox = &mut next.mailboxes[cpu];
+                mailbox.is_woken |= !mailbox.mail.is_empty() || mailbox.met < mailbox.requested;
             });
             return;
         }
@@ -25,199 +26,218 @@ impl Moves {
             });
             return;
         }
-        // A panic of the handler drops the receiver in the middle of a call.
-        if state.drops < self.drops {
+        // Only the handler can panic. So a receiver is dropped between two calls, or while it
+        // handles a datagram.
+        let may_be_dropped = matches!(receiver.at, At::Outside | At::HandlingReady | At::Batch);
+        if may_be_dropped && state.drops < self.drops {
             steps.add(state, name, "drop the receiver", Kind::Chance, |next| {
                 next.drops += 1;
                 self.drop_receiver(next, cpu);
             });
         }
-        let role_first = self.has(Mistake::RequestReadAfterRole);
         match receiver.at {
             At::Outside => self.outside(state, cpu, steps),
-            At::RequestRead => {
-                let what = if role_first { "read the drain request" } else { "read the role" };
-                steps.add(state, name, what, Kind::Fair, |next| {
-                    match role_first {
-                        true => next.receivers[cpu].request = next.mailboxes[cpu].requested,
-                        false => self.read_role(next, cpu),
-                    }
-                    next.receivers[cpu].at = At::RoleRead;
-                });
-            }
-            At::RoleRead => self.role_read(state, cpu, steps),
-            At::MailTaken if !receiver.mail.is_empty() => {
-                steps.add(state, name, "dispatch a datagram of the mail", Kind::Fair, |next| {
-                    let mail = next.receivers[cpu].mail.remove(0);
-                    self.dispatch(next, cpu, mail);
-                });
-            }
-            At::MailTaken => self.release_held(state, cpu, steps),
-            At::HeldReleased => {
-                steps.add(state, name, "read the socket", Kind::Fair, |next| {
-                    self.read_socket(next, cpu);
-                });
-            }
-            At::SocketRead if !receiver.batch.is_empty() => {
-                steps.add(state, name, "dispatch a datagram of the batch", Kind::Fair, |next| {
-                    let datagram = next.receivers[cpu].batch.remove(0);
-                    self.dispatch(next, cpu, Mail { datagram, is_older: false });
-                });
-            }
-            At::SocketRead => {
+            At::RolesToRead(_)
+            | At::MailToTake(_)
+            | At::OlderMail(_)
+            | At::NewerMail(_)
+            | At::PassingOn(..) => self.settle(state, cpu, steps),
+            At::Draining => self.draining(state, cpu, steps),
+            At::Reporting => {
                 steps.add(state, name, "report the drain request", Kind::Fair, |next| {
-                    let receiver = &mut next.receivers[cpu];
-                    receiver.at = At::Outside;
-                    let mailbox = &mut next.mailboxes[cpu];
-                    mailbox.met = mailbox.met.max(receiver.request);
-                    // The next call starts with a clean state, so that equal calls are equal.
-                    receiver.request = 0;
-                    receiver.role = Role::Owner;
-                    receiver.completed = 0;
-                });
+                    self.report(next, cpu);
+                })
             }
+            At::HandlingReady => self.handling_ready(state, cpu, steps),
+            At::SocketToRead => steps.add(state, name, "read the socket", Kind::Fair, |next| {
+                read_socket(next, cpu);
+                next.receivers[cpu].at = At::Batch;
+            }),
+            At::Batch => self.batch(state, cpu, steps),
+            At::IsOwner(is_owner) => {
+                steps.add(
+                    state,
+                    name,
+                    "look for mail, then use the datagram",
+                    Kind::Fair,
+                    |next| {
+                        self.use_datagram(next, cpu, is_owner);
+                    },
+                );
+            }
+            At::ToAccept => steps.add(state, name, "accept a datagram", Kind::Fair, |next| {
+                let datagram = next.receivers[cpu].batch.remove(0);
+                next.receivers[cpu].at = At::Batch;
+                self.accept(next, cpu, datagram);
+            }),
         }
     }
 
-    fn read_role(&self, next: &mut State, cpu: Cpu) {
-        next.receivers[cpu].role = next.role(cpu);
-        next.receivers[cpu].completed = next.completed;
-    }
-
-    /// Between two calls: a call starts if there is something to do.
+    /// Between two calls: the application calls if the descriptor is readable, and until nothing
+    /// is ready.
     fn outside(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
-        let (name, receiver) = (RECEIVERS[cpu], &state.receivers[cpu]);
+        let receiver = &state.receivers[cpu];
         let is_paused = self.has(Mistake::HeldStopsSocket) && !receiver.held.is_empty();
         let socket_is_readable = !state.sockets[cpu].is_empty() && !is_paused;
-        if state.mailboxes[cpu].is_woken || socket_is_readable {
-            let role_first = self.has(Mistake::RequestReadAfterRole);
-            let what = if role_first { "read the role" } else { "read the drain request" };
-            steps.add(state, name, what, Kind::Fair, |next| {
-                next.mailboxes[cpu].is_woken = false;
-                match role_first {
-                    true => self.read_role(next, cpu),
-                    false => next.receivers[cpu].request = next.mailboxes[cpu].requested,
+        let has_work = state.mailboxes[cpu].is_woken
+            || socket_is_readable
+            || !receiver.ready.is_empty()
+            || !receiver.batch.is_empty();
+        // Without work, the end of a timeout starts a call.
+        if !has_work && state.timeouts == self.timeouts {
+            return;
+        }
+        let kind = if has_work { Kind::Fair } else { Kind::Chance };
+        steps.add(state, RECEIVERS[cpu], "read the drain request", kind, |next| {
+            next.timeouts += u8::from(!has_work);
+            next.mailboxes[cpu].is_woken = false;
+            next.receivers[cpu].request = next.mailboxes[cpu].requested;
+            next.receivers[cpu].at = At::RolesToRead(Then::Drain);
+        });
+    }
+
+    /// Takes everything from the socket without handling it.
+    fn draining(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
+        let name = RECEIVERS[cpu];
+        if !state.receivers[cpu].batch.is_empty() {
+            steps.add(state, name, "accept a datagram of the socket", Kind::Fair, |next| {
+                let datagram = next.receivers[cpu].batch.remove(0);
+                self.accept(next, cpu, datagram);
+            });
+        } else {
+            steps.add(state, name, "read the socket to drain it", Kind::Fair, |next| {
+                read_socket(next, cpu);
+                if next.receivers[cpu].batch.is_empty() {
+                    next.receivers[cpu].at = At::RolesToRead(Then::Report);
                 }
-                next.receivers[cpu].at = At::RequestRead;
             });
         }
-        for partition in [MOVING, STAYING] {
+    }
+
+    /// Reports the request unless a datagram that has to be passed on still waits.
+    fn report(&self, next: &mut State, cpu: Cpu) {
+        let moves_away = matches!(next.role(cpu), Role::FormerOwner(_));
+        let receiver = &mut next.receivers[cpu];
+        let moving = |datagram: &Datagram| datagram.partition == MOVING;
+        let waits = receiver.ready.iter().any(moving) || !receiver.held.is_empty();
+        if !(moves_away && waits) {
+            let request = match self.has(Mistake::RequestReadLate) {
+                true => next.mailboxes[cpu].requested,
+                false => receiver.request,
+            };
+            next.mailboxes[cpu].met = request;
+        }
+        next.receivers[cpu].at = At::HandlingReady;
+    }
+
+    /// Handles one ready datagram, of any partition that the receiver owns.
+    fn handling_ready(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
+        let receiver = &state.receivers[cpu];
+        let is_own = |partition| {
+            partition == STAYING
+                || matches!(state.role(cpu), Role::Owner | Role::NextOwner)
+                || self.has(Mistake::ReadyQueueNotPassedOn)
+        };
+        let mut handles = false;
+        for partition in [MOVING, STAYING].into_iter().filter(|partition| is_own(*partition)) {
             let of_partition = |datagram: &Datagram| datagram.partition == partition;
             if let Some(at) = receiver.ready.iter().position(of_partition) {
-                steps.add(state, name, "handle a ready datagram", Kind::Fair, |next| {
+                handles = true;
+                steps.add(state, RECEIVERS[cpu], "handle a ready datagram", Kind::Fair, |next| {
                     let datagram = next.receivers[cpu].ready.remove(at);
                     next.handle(datagram);
+                    next.receivers[cpu].at = self.after_ready(next, cpu);
                 });
             }
         }
-    }
-
-    /// A former owner passes its ready queue on before anything else. Then the mail is taken. A
-    /// dropped receiver may have left newer datagrams in front of older ones.
-    fn role_read(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
-        let (name, receiver) = (RECEIVERS[cpu], &state.receivers[cpu]);
-        let moving = |datagram: &Datagram| datagram.partition == MOVING;
-        let ready = receiver.ready.iter().position(moving);
-        let passes_on = !self.has(Mistake::ReadyQueueNotPassedOn);
-        if let (Role::FormerOwner(to), Some(at), true) = (receiver.role, ready, passes_on) {
-            steps.add(state, name, "pass a ready datagram on", Kind::Fair, |next| {
-                let datagram = next.receivers[cpu].ready.remove(at);
-                let mail = Mail { datagram, is_older: !self.has(Mistake::OlderNotMarked) };
-                next.receivers[cpu].in_hand = Some((mail, to));
+        if !handles {
+            steps.add(state, RECEIVERS[cpu], "nothing is ready", Kind::Fair, |next| {
+                next.receivers[cpu].at = self.after_ready(next, cpu);
             });
-            return;
-        }
-        steps.add(state, name, "take the mail", Kind::Fair, |next| {
-            let mut mail = std::mem::take(&mut next.mailboxes[cpu].mail);
-            if !self.has(Mistake::MailNotOrderedByMark) {
-                mail.sort_by_key(|mail| !mail.is_older);
-            }
-            next.receivers[cpu].mail = mail;
-            next.receivers[cpu].at = At::MailTaken;
-        });
-    }
-
-    fn release_held(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
-        let (name, receiver) = (RECEIVERS[cpu], &state.receivers[cpu]);
-        let role = self.role_for_datagram(state, cpu);
-        if role == Role::NextOwner || receiver.held.is_empty() {
-            steps.add(state, name, "keep what is held", Kind::Fair, |next| {
-                next.receivers[cpu].at = At::HeldReleased;
-            });
-            return;
-        }
-        steps.add(state, name, "release a held datagram", Kind::Fair, |next| {
-            let datagram = next.receivers[cpu].held.remove(0);
-            self.by_role(next, cpu, Mail { datagram, is_older: false }, role);
-        });
-    }
-
-    fn read_socket(&self, next: &mut State, cpu: Cpu) {
-        let drains = next.receivers[cpu].request > next.mailboxes[cpu].met;
-        let socket = &mut next.sockets[cpu];
-        let count = match drains {
-            true => socket.len(),
-            false => socket.len().min(BATCH),
-        };
-        let is_paused =
-            self.has(Mistake::HeldStopsSocket) && !next.receivers[cpu].held.is_empty() && !drains;
-        if !is_paused {
-            next.receivers[cpu].batch = socket.drain(..count).collect();
-        }
-        next.receivers[cpu].at = At::SocketRead;
-    }
-
-    fn dispatch(&self, next: &mut State, cpu: Cpu, mail: Mail) {
-        let receiver = &mut next.receivers[cpu];
-        if mail.datagram.partition == STAYING {
-            match cpu == self.other_owner {
-                true => receiver.ready.push(mail.datagram),
-                false => receiver.in_hand = Some((mail, self.other_owner)),
-            }
-        } else if !mail.is_older && !receiver.held.is_empty() {
-            receiver.held.push(mail.datagram);
-        } else {
-            let role = self.role_for_datagram(next, cpu);
-            self.by_role(next, cpu, mail, role);
         }
     }
 
-    /// What the receiver does with a datagram. The role may have changed since the call began.
-    fn role_for_datagram(&self, state: &State, cpu: Cpu) -> Role {
-        use Role::{FormerOwner, NextOwner, Other, Owner};
-        let now = state.role(cpu);
-        if self.has(Mistake::RoleReadAfterMail) {
-            return now;
-        }
+    fn after_ready(&self, state: &State, cpu: Cpu) -> At {
         let receiver = &state.receivers[cpu];
-        let is_same_move =
-            receiver.completed == state.completed || self.has(Mistake::CompletedMovesNotCounted);
-        match (receiver.role, now) {
-            _ if self.has(Mistake::RoleReadOncePerCall) => state.receivers[cpu].role,
-            // Older datagrams may have come by mail since the mail was taken. The end of the move
-            // has woken this receiver again.
-            (NextOwner | Other(_), Owner | FormerOwner(_)) => NextOwner,
-            // The partition has moved away and back during this call.
-            (_, Owner | FormerOwner(_)) if !is_same_move => NextOwner,
-            // The ready queue has to be passed on first. The next call does so.
-            (Owner, FormerOwner(_)) => Owner,
-            _ => now,
+        let is_paused = self.has(Mistake::HeldStopsSocket) && !receiver.held.is_empty();
+        if is_paused || !receiver.batch.is_empty() { At::Batch } else { At::SocketToRead }
+    }
+
+    fn batch(&self, state: &State, cpu: Cpu, steps: &mut Steps) {
+        let name = RECEIVERS[cpu];
+        if state.receivers[cpu].batch.is_empty() {
+            steps.add(state, name, "the call returns", Kind::Fair, |next| {
+                let receiver = &mut next.receivers[cpu];
+                receiver.at = At::Outside;
+                receiver.request = 0;
+            });
+        } else if self.has(Mistake::MailLookedForBeforeRole) {
+            steps.add(state, name, "look for mail", Kind::Fair, |next| {
+                let has_mail = !next.mailboxes[cpu].mail.is_empty();
+                next.receivers[cpu].at = match has_mail {
+                    true => At::RolesToRead(Then::Accept),
+                    false => At::IsOwner(true),
+                };
+            });
+        } else {
+            steps.add(state, name, "read the role of a datagram", Kind::Fair, |next| {
+                let datagram = next.receivers[cpu].batch[0];
+                let is_owner = self.role_of(next, cpu, datagram) == Role::Owner;
+                next.receivers[cpu].at = At::IsOwner(is_owner);
+            });
         }
     }
 
-    fn by_role(&self, next: &mut State, cpu: Cpu, mail: Mail, role: Role) {
+    /// Handles the datagram at once if nothing older waits and no mail has come.
+    fn use_datagram(&self, next: &mut State, cpu: Cpu, is_owner: bool) {
+        let datagram = next.receivers[cpu].batch[0];
+        let late_role = self.has(Mistake::MailLookedForBeforeRole);
+        let is_owner = match late_role {
+            true => self.role_of(next, cpu, datagram) == Role::Owner,
+            false => is_owner,
+        };
+        let asks = !late_role && !self.has(Mistake::MailNotLookedFor);
+        let has_mail = asks && !next.mailboxes[cpu].mail.is_empty();
+        if is_owner && !has_mail && !waits(next, cpu, datagram) {
+            next.receivers[cpu].batch.remove(0);
+            next.receivers[cpu].at = At::Batch;
+            next.handle(datagram);
+        } else {
+            next.receivers[cpu].at = match has_mail {
+                true => At::RolesToRead(Then::Accept),
+                false => At::ToAccept,
+            };
+        }
+    }
+
+    /// `Receiver::accept`: puts a datagram behind all older datagrams of its partition.
+    pub(super) fn accept(&self, next: &mut State, cpu: Cpu, datagram: Datagram) {
+        let role = self.role_of(next, cpu, datagram);
+        let has_mail = !next.mailboxes[cpu].mail.is_empty() && !self.has(Mistake::MailNotLookedFor);
+        let contains = waits(next, cpu, datagram);
+        let is_moving = datagram.partition == MOVING;
+        let passes_on_at_once = !self.has(Mistake::FormerOwnerKeepsReady);
+        let owner_alone = self.has(Mistake::MailNotLookedForByFormerOwner);
         let receiver = &mut next.receivers[cpu];
         match role {
-            Role::Owner => receiver.ready.push(mail.datagram),
-            Role::NextOwner if mail.is_older => receiver.ready.push(mail.datagram),
-            Role::NextOwner => receiver.held.push(mail.datagram),
-            Role::FormerOwner(to) => {
+            Role::Other(owner) if !contains => hand_on(next, cpu, owner, datagram),
+            Role::NextOwner => receiver.held.push(datagram),
+            Role::FormerOwner(owner) if !contains && !has_mail && passes_on_at_once => {
                 let is_older = !self.has(Mistake::OlderNotMarked);
-                receiver.in_hand = Some((Mail { is_older, ..mail }, to));
+                receiver.in_hand = Some((Mail { datagram, is_older }, owner));
             }
-            Role::Other(owner) => {
-                receiver.in_hand = Some((Mail { is_older: false, ..mail }, owner));
-            }
+            Role::Owner if has_mail && is_moving => receiver.held.push(datagram),
+            Role::FormerOwner(_) if has_mail && !owner_alone => receiver.held.push(datagram),
+            _ if is_moving && !receiver.held.is_empty() => receiver.held.push(datagram),
+            _ => receiver.ready.push(datagram),
+        }
+    }
+
+    pub(super) fn role_of(&self, state: &State, cpu: Cpu, datagram: Datagram) -> Role {
+        match datagram.partition {
+            MOVING => state.role(cpu),
+            _ if cpu == self.other_owner => Role::Owner,
+            _ => Role::Other(self.other_owner),
         }
     }
 
@@ -228,19 +248,32 @@ impl Moves {
         let ready = receiver.ready.drain(..);
         let mut left: Vec<_> =
             ready.map(|datagram| Mail { datagram, is_older: is_marked }).collect();
-        let unmarked = |datagram| Mail { datagram, is_older: false };
-        left.extend(receiver.held.drain(..).map(unmarked));
-        left.append(&mut receiver.mail);
-        left.extend(receiver.batch.drain(..).map(unmarked));
+        let newer = receiver.held.drain(..).chain(receiver.batch.drain(..));
+        left.extend(newer.map(|datagram| Mail { datagram, is_older: false }));
         receiver.is_in_use = false;
         receiver.at = At::Outside;
         receiver.request = 0;
-        receiver.role = Role::Owner;
-        receiver.completed = 0;
         let mail = &mut next.mailboxes[cpu].mail;
         match self.has(Mistake::UnhandledBehindMail) {
             true => mail.extend(left),
             false => drop(mail.splice(..0, left)),
         }
     }
+}
+
+pub fn hand_on(next: &mut State, cpu: Cpu, to: Cpu, datagram: Datagram) {
+    next.receivers[cpu].in_hand = Some((Mail { datagram, is_older: false }, to));
+}
+
+fn read_socket(next: &mut State, cpu: Cpu) {
+    let socket = &mut next.sockets[cpu];
+    let count = socket.len().min(BATCH);
+    next.receivers[cpu].batch = socket.drain(..count).collect();
+}
+
+/// Whether a datagram of the same partition waits in the receiver.
+fn waits(state: &State, cpu: Cpu, datagram: Datagram) -> bool {
+    let receiver = &state.receivers[cpu];
+    let mut waiting = receiver.ready.iter().chain(&receiver.held);
+    waiting.any(|other| other.partition == datagram.partition)
 }

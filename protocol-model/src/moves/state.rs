@@ -25,12 +25,11 @@ pub struct State {
     pub(super) queues: Vec<Vec<Queued>>,
     pub(super) sockets: Vec<Vec<Datagram>>,
     pub(super) ownership: Ownership,
-    /// How many moves have completed.
-    pub(super) completed: u8,
     pub(super) mailboxes: Vec<Mailbox>,
     pub(super) receivers: Vec<Receiver>,
     pub(super) mover: Mover,
     pub(super) drops: u8,
+    pub(super) timeouts: u8,
     pub(super) fault: Option<&'static str>,
 }
 
@@ -106,10 +105,8 @@ pub struct Receiver {
     pub at: At,
     /// The drain request that the present call can meet.
     pub request: u8,
-    /// The role in the moving partition for the present call.
-    pub role: Role,
-    /// How many moves had completed when the role was read.
-    pub completed: u8,
+    /// The role in the moving partition before the mail was taken, if datagrams were held.
+    pub role: Option<Role>,
     pub mail: Vec<Mail>,
     pub batch: Vec<Datagram>,
     /// A datagram that is about to be put into another receiver's mailbox.
@@ -122,11 +119,30 @@ pub struct Receiver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum At {
     Outside,
-    RequestRead,
-    RoleRead,
-    MailTaken,
-    HeldReleased,
-    SocketRead,
+    // `settle`, and what follows it.
+    RolesToRead(Then),
+    MailToTake(Then),
+    OlderMail(Then),
+    NewerMail(Then),
+    PassingOn(Role, Then),
+    // `drain_socket`.
+    Draining,
+    Reporting,
+    HandlingReady,
+    SocketToRead,
+    Batch,
+    /// The role of the batch's first datagram is read: whether it is `Owner`.
+    IsOwner(bool),
+    ToAccept,
+}
+
+/// What follows `settle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// Drain the socket if a request is not met.
+    Drain,
+    Report,
+    Accept,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,6 +155,8 @@ pub struct Mover {
     pub target: Cpu,
     /// The number of the drain request that the pending move has made; 0 for none.
     pub request: u8,
+    /// The same for the CPU where the partition starts, with classic BPF.
+    pub start_request: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,7 +171,7 @@ pub enum MoverAt {
     /// The mover waits for the marker in the former owner's queue.
     AwaitingMarker,
     QueueDrained,
-    AwaitingStart(u8),
+    AwaitingStart,
     SocketWritten,
     AwaitingDeliveries,
     AwaitingSocket,
@@ -166,8 +184,7 @@ impl State {
             is_in_use: true,
             at: At::Outside,
             request: 0,
-            role: Role::Owner,
-            completed: 0,
+            role: None,
             mail: Vec::new(),
             batch: Vec::new(),
             in_hand: None,
@@ -183,11 +200,18 @@ impl State {
             queues: vec![Vec::new(); cpus],
             sockets: vec![Vec::new(); cpus],
             ownership: Ownership::Owned(from),
-            completed: 0,
             mailboxes: vec![Mailbox::default(); cpus],
             receivers: vec![receiver; cpus],
-            mover: Mover { at: MoverAt::Idle, moves: 0, failures: 0, target: from, request: 0 },
+            mover: Mover {
+                at: MoverAt::Idle,
+                moves: 0,
+                failures: 0,
+                target: from,
+                request: 0,
+                start_request: 0,
+            },
             drops: 0,
+            timeouts: 0,
             fault: None,
         }
     }

@@ -70,9 +70,19 @@ impl Receiver {
                 self.mailboxes.count_dropped_held();
             }
             Role::NextOwner => self.waiting.push_held(datagram),
-            // The move to this receiver may have just completed. Then the mailbox may hold older
-            // datagrams, and the next call of `settle` releases the held ones behind the mail.
-            Role::Owner if self.mailbox().has_mail() => self.waiting.push_held(datagram),
+            // The move to this receiver may have just completed, and the next one started. Then the
+            // mailbox may hold older datagrams, and the next call of `settle` releases the held
+            // ones behind the mail.
+            Role::Owner | Role::FormerOwner(_) if self.mailbox().has_mail() => {
+                self.waiting.push_held(datagram);
+            }
+            // With classic BPF, a former owner gets datagrams after its drain. They must not become
+            // ready: if the partition moves back, they are newer than mail of the other receiver.
+            Role::FormerOwner(owner) if !self.waiting.contains(partition) => {
+                if let Err(datagram) = self.mailboxes.pass_on(owner, datagram) {
+                    self.waiting.push_held(datagram);
+                }
+            }
             _ if self.waiting.holds(partition) => self.waiting.push_held(datagram),
             _ => self.waiting.push_ready(datagram),
         }
