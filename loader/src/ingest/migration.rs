@@ -225,9 +225,9 @@ impl<'a> Migration<'a> {
         }
         let (cpu, patience) = (self.cpu(index), RECEIVER_PATIENCE.as_secs());
         Err(self.not_moved(format!(
-            "the receiver of CPU {cpu} has not read its socket within {patience} s; if its thread has \
-             ended, take `Ingest::receiver({cpu})`; if its handler is slow, wait; then call this \
-             again"
+            "the receiver of CPU {cpu} has not read its socket within {patience} s; if its thread \
+             has ended, take `Ingest::receiver({cpu})`; if its handler is slow, wait; then call \
+             this again"
         )))
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libbpf_sys as libbpf;
 
 use crate::config::XdpAttachMode;
+use crate::ids::InterfaceIndex;
 use crate::object::capabilities;
 use crate::sys::{libbpf_print, xdp_attach};
 use crate::xdp::attach_error::{AttachError, Refusal, locked};
@@ -46,14 +47,30 @@ impl Hold {
     }
 
     fn try_clone(&self) -> io::Result<Hold> {
+        self.with_program(self.program().as_fd())
+    }
+
+    /// The same resource for another program.
+    fn with_program(&self, program: BorrowedFd) -> io::Result<Hold> {
+        let program = program.try_clone_to_owned()?;
         Ok(match self {
-            Hold::Link { program, link } => {
-                Hold::Link { program: program.try_clone()?, link: link.try_clone()? }
-            }
-            Hold::Netlink { program, lock } => {
-                Hold::Netlink { program: program.try_clone()?, lock: lock.try_clone()? }
-            }
+            Hold::Link { link, .. } => Hold::Link { program, link: link.try_clone()? },
+            Hold::Netlink { lock, .. } => Hold::Netlink { program, lock: lock.try_clone()? },
         })
+    }
+
+    /// Replaces `current` with `program`. Fails if `current` is not attached.
+    fn exchange(
+        &self,
+        index: InterfaceIndex,
+        mode: XdpAttachMode,
+        current: &OwnedFd,
+        program: BorrowedFd,
+    ) -> io::Result<()> {
+        match self {
+            Hold::Link { link, .. } => hook::exchange_in_link(index, link, current, program),
+            Hold::Netlink { .. } => hook::exchange(index, mode, current, program),
+        }
     }
 }
 
@@ -122,16 +139,16 @@ impl Attachment {
         }
     }
 
-    /// Makes an attachment from the hold of another process that offers to hand over. `former` is
-    /// that process's program. Until [`Attachment::take_ownership`], dropping this attachment
-    /// leaves `former` attached, and so does dropping its replacement ([`Attachment::replaced`]).
+    /// Makes an attachment from the hold of another process that offers to hand over. Until
+    /// [`Attachment::take_ownership`], dropping this attachment leaves that process's program
+    /// attached, and so does dropping its replacement ([`Attachment::replaced`]).
     pub fn provisional(
         interface: Interface,
         mode: XdpAttachMode,
         hold: Hold,
-        former: OwnedFd,
-    ) -> Attachment {
-        Attachment { interface, mode, hold: Some(hold), former: Some(former) }
+    ) -> io::Result<Attachment> {
+        let former = Some(hold.program().try_clone()?);
+        Ok(Attachment { interface, mode, hold: Some(hold), former })
     }
 
     /// Makes this process the owner. From now on, dropping the attachment detaches the program.
@@ -144,21 +161,10 @@ impl Attachment {
     /// attachment is provisional.
     pub fn replaced(&self, program: BorrowedFd, steers: bool) -> Result<Attachment, AttachError> {
         let replace = || -> io::Result<Hold> {
-            match &self.hold {
-                None => Err(io::ErrorKind::NotConnected.into()),
-                Some(Hold::Link { program: current, link }) => {
-                    let copy = program.try_clone_to_owned()?;
-                    let hold = Hold::Link { program: copy, link: link.try_clone()? };
-                    hook::exchange_in_link(self.interface.index, link, current, program)?;
-                    Ok(hold)
-                }
-                Some(Hold::Netlink { program: current, lock }) => {
-                    let copy = program.try_clone_to_owned()?;
-                    let hold = Hold::Netlink { program: copy, lock: lock.try_clone()? };
-                    hook::exchange(self.interface.index, self.mode, current, program)?;
-                    Ok(hold)
-                }
-            }
+            let hold = self.hold.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+            let new = hold.with_program(program)?;
+            hold.exchange(self.interface.index, self.mode, hold.program(), program)?;
+            Ok(new)
         };
         let (result, output) = libbpf_print::capture(|| {
             let former = self.former.as_ref().map(OwnedFd::try_clone).transpose()?;
@@ -192,15 +198,14 @@ impl Attachment {
         self.hold.as_ref()
     }
 
-    /// Makes a handle that can attach `program` again after another process has replaced it.
+    /// Makes a handle that can attach the program again after another process has replaced it.
     /// `None` if the attachment is detached or released.
-    pub fn reinstatement(&self, program: &OwnedFd) -> io::Result<Option<Reinstatement>> {
+    pub fn reinstatement(&self) -> io::Result<Option<Reinstatement>> {
         let Some(hold) = &self.hold else { return Ok(None) };
         Ok(Some(Reinstatement {
             interface: self.interface.clone(),
             mode: self.mode,
             hold: hold.try_clone()?,
-            program: program.try_clone()?,
         }))
     }
 
@@ -265,7 +270,6 @@ pub struct Reinstatement {
     interface: Interface,
     mode: XdpAttachMode,
     hold: Hold,
-    program: OwnedFd,
 }
 
 impl Reinstatement {
@@ -277,26 +281,20 @@ impl Reinstatement {
     }
 
     fn try_run(&self) -> io::Result<()> {
-        let index = self.interface.index;
-        if hook::is_attached(index, &self.program)? {
+        let (index, own) = (self.interface.index, self.hold.program());
+        if hook::is_attached(index, own)? {
             return Ok(());
         }
         let occupant = Occupant::find(&self.interface).ok().flatten();
-        let other = occupant.and_then(Occupant::into_our_program);
-        let answer = match (&self.hold, other) {
-            (Hold::Link { link, .. }, Some(other)) => {
-                hook::exchange_in_link(index, link, &other, self.program.as_fd())
-            }
+        let answer = match (occupant.and_then(Occupant::into_our_program), &self.hold) {
+            (Some(other), hold) => hold.exchange(index, self.mode, &other, own.as_fd()),
             // Without CAP_SYS_ADMIN this process cannot open the other program. Only processes
             // that this process has sent the link to can have replaced the link's program.
-            (Hold::Link { link, .. }, None) => xdp_attach::update_link(link, &self.program, None),
-            (Hold::Netlink { .. }, Some(other)) => {
-                hook::exchange(index, self.mode, &other, self.program.as_fd())
-            }
-            (Hold::Netlink { .. }, None) => Ok(()),
+            (None, Hold::Link { link, .. }) => xdp_attach::update_link(link, own, None),
+            (None, Hold::Netlink { .. }) => Ok(()),
         };
         // The refused process may have attached this program again meanwhile.
-        if hook::is_attached(index, &self.program)? { Ok(()) } else { answer }
+        if hook::is_attached(index, own)? { Ok(()) } else { answer }
     }
 }
 

@@ -112,9 +112,9 @@ impl Stage {
 
 impl Offer<'_> {
     /// Sets how long [`Ingest::hand_over`] waits for the other process's answer: 1 second unless
-    /// this is called, and at most 30 seconds. Nobody receives during this time; datagrams wait in the sockets. If the
-    /// other process does not answer in time, for example because it was stopped, this process
-    /// continues. The other process then cannot take over any more.
+    /// this is called, and at most 30 seconds. Nobody receives during this time; datagrams wait in
+    /// the sockets. If the other process does not answer in time, for example because it was
+    /// stopped, this process continues. The other process then cannot take over any more.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -300,7 +300,8 @@ impl Ingest {
     /// # Errors
     /// [`XdpError::HandOver`] if the other process has a different configuration, belongs to
     /// another user, or fails. [`XdpError::HandOverInProgress`] while another process is
-    /// taking over, [`XdpError::NotMoved`] if an unfinished move of a partition cannot be completed.
+    /// taking over, [`XdpError::NotMoved`] if an unfinished move of a partition cannot be
+    /// completed.
     pub fn offer<'a>(&self, successor: &'a UnixStream) -> Result<Offer<'a>, XdpError> {
         let channel = Channel::new(successor)?;
         let wanted = channel.receive()?;
@@ -332,10 +333,8 @@ impl Ingest {
         self.complete_moves()?;
         let xdp = match &self.xdp {
             Some(xdp) => {
-                let RunningProgram { attachment, loaded, .. } = xdp.program();
-                attachment
-                    .reinstatement(&loaded.program)
-                    .map_err(failed_to("duplicate a descriptor"))?
+                let reinstatement = xdp.program().attachment.reinstatement();
+                reinstatement.map_err(failed_to("duplicate a descriptor"))?
             }
             None => None,
         };
@@ -344,8 +343,8 @@ impl Ingest {
     }
 
     /// Lets the other process start to receive, and waits at most 1 second ([`Offer::patience`])
-    /// until that process confirms that it starts. The ingest of this process ends without detaching XDP, and the
-    /// sockets stay open in the other process.
+    /// until that process confirms that it starts. The ingest of this process ends without
+    /// detaching XDP, and the sockets stay open in the other process.
     ///
     /// # Errors
     /// Fails if a receiver is in use, if a mailbox holds datagrams that no receiver has handled,

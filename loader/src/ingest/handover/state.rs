@@ -167,19 +167,17 @@ impl Descriptors {
             steering: self.map(abi::LAMINAR_MAP_STEERING)?,
             controls: None,
         };
-        let copy = || loaded.program.try_clone().map_err(failed_to("duplicate a descriptor"));
+        let duplicated = failed_to("duplicate a descriptor");
+        let (program, last) = (loaded.program.try_clone().map_err(&duplicated)?, self.next()?);
         let hold = match inventory.has_link {
-            true => Hold::Link { program: copy()?, link: self.next()? },
-            false => {
-                let lock = OwnerLock::from_descriptor(self.next()?);
-                Hold::Netlink { program: copy()?, lock }
-            }
+            true => Hold::Link { program, link: last },
+            false => Hold::Netlink { program, lock: OwnerLock::from_descriptor(last) },
         };
         let mode = match inventory.is_generic {
             true => XdpAttachMode::Generic,
             false => XdpAttachMode::Native,
         };
-        let attachment = Attachment::provisional(interface, mode, hold, copy()?);
+        let attachment = Attachment::provisional(interface, mode, hold).map_err(&duplicated)?;
         Ok(RunningProgram { attachment, loaded, steers: inventory.steers })
     }
 }
