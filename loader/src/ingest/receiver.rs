@@ -285,13 +285,11 @@ impl AsRawFd for Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         let (ready, held) = self.waiting.take_all();
-        let rest = (self.next..self.batch.len()).filter_map(|at| self.batch.get(at));
-        let partitions = self.ownership.count();
-        let rest = rest.filter_map(|(sender, bytes)| parse(sender, bytes, partitions));
-        let newer = held.into_iter().chain(rest.map(OwnedDatagram::from));
+        let newer = held.into_iter().chain(std::iter::from_fn(|| self.next_of_batch()));
         let ready = ready.into_iter().map(|datagram| Mail { datagram, is_older: true });
         let newer = newer.map(|datagram| Mail { datagram, is_older: false });
-        self.mailbox().release(ready.chain(newer).collect());
+        let unhandled = ready.chain(newer).collect();
+        self.mailbox().release(unhandled);
     }
 }
 

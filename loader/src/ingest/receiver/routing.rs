@@ -23,7 +23,7 @@ use crate::report::XdpError;
 const MAX_READY: usize = MAX_MAIL;
 
 impl Receiver {
-    /// Whether so many datagrams are ready that no more are taken.
+    /// Whether this receiver has [`MAX_READY`] ready datagrams.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.ready() >= MAX_READY
     }
@@ -138,14 +138,23 @@ impl Receiver {
 
     /// Accepts the datagrams of the batch that are not handled yet.
     fn accept_batch(&mut self) {
-        let partitions = self.ownership.count();
-        while self.next < self.batch.len() {
-            let at = self.next;
-            self.next += 1;
-            let Some((sender, bytes)) = self.batch.get(at) else { continue };
-            let Some(datagram) = parse(sender, bytes, partitions) else { continue };
-            self.accept(datagram.into());
+        while let Some(datagram) = self.next_of_batch() {
+            self.accept(datagram);
         }
+    }
+
+    /// Takes the next datagram of the batch that is not handled yet.
+    pub(super) fn next_of_batch(&mut self) -> Option<OwnedDatagram> {
+        while self.next < self.batch.len() {
+            let datagram = self.batch.get(self.next);
+            let datagram =
+                datagram.and_then(|(from, bytes)| parse(from, bytes, self.ownership.count()));
+            self.next += 1;
+            if let Some(datagram) = datagram {
+                return Some(datagram.into());
+            }
+        }
+        None
     }
 
     /// Reads a batch from the socket. Returns false if no datagram waits.

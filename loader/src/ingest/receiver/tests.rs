@@ -8,6 +8,7 @@ use crate::ingest::ownership::{PartitionState, Step};
 use crate::sys::poll::Poller;
 
 const PARTITION: Partition = Partition::new(0);
+const OTHER_PARTITION: Partition = Partition::new(1);
 const OTHER: CpuIndex = CpuIndex::new(0);
 const THIS: CpuIndex = CpuIndex::new(1);
 
@@ -33,16 +34,22 @@ fn receiver() -> (Arc<Ownership>, Arc<Mailboxes>, Receiver) {
     (ownership, mailboxes, receiver)
 }
 
-fn bytes(number: u32) -> Vec<u8> {
-    let header = LaminarHeader::new(0, 4).to_bytes();
+/// A datagram of a partition, with a number as its payload.
+fn bytes(partition: Partition, number: u32) -> Vec<u8> {
+    let header = LaminarHeader::new(partition.get(), 4).to_bytes();
     [&header[..], &number.to_be_bytes()].concat()
 }
 
-fn sent_to(receiver: &Receiver, numbers: std::ops::Range<u32>) {
+/// The number in a datagram.
+fn number(datagram: Datagram<'_>) -> u32 {
+    u32::from_be_bytes(datagram.payload.try_into().unwrap())
+}
+
+fn sent_to(receiver: &Receiver, partition: Partition, numbers: std::ops::Range<u32>) {
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = receiver.socket.local_addr().unwrap();
     for number in numbers {
-        sender.send_to(&bytes(number), to).unwrap();
+        sender.send_to(&bytes(partition, number), to).unwrap();
     }
 }
 
@@ -54,7 +61,7 @@ fn is_readable(receiver: &Receiver) -> bool {
 
 fn mail(number: u32) -> OwnedDatagram {
     let sender = SocketAddr::from(([192, 0, 2, 2], 1));
-    parse(sender, &bytes(number), 2).unwrap().into()
+    parse(sender, &bytes(PARTITION, number), 2).unwrap().into()
 }
 
 /// Calls `receive` until nothing is left, and returns the numbers of the datagrams.
@@ -62,12 +69,21 @@ fn received(receiver: &mut Receiver) -> Vec<u32> {
     let mut seen = Vec::new();
     let mut is_drained = false;
     while !is_drained {
-        let take = |datagram: Datagram<'_>| {
-            seen.push(u32::from_be_bytes(datagram.payload.try_into().unwrap()));
-        };
+        let take = |datagram: Datagram<'_>| seen.push(number(datagram));
         is_drained = receiver.receive(Duration::ZERO, take).unwrap().drained;
     }
     seen
+}
+
+/// Lets the receiver hold back datagrams of the moving partition.
+fn hold(mailboxes: &Mailboxes, receiver: &mut Receiver, count: u32) {
+    for number in 0..count {
+        mailboxes.hand_on(OTHER, THIS, mail(number));
+        if number % 1000 == 0 {
+            assert!(received(receiver).is_empty());
+        }
+    }
+    assert!(received(receiver).is_empty());
 }
 
 #[test]
@@ -75,13 +91,7 @@ fn held_datagrams_are_limited_and_dropped_ones_are_counted() {
     const EXTRA: u32 = 10;
     let (ownership, mailboxes, mut receiver) = receiver();
     let count = Receiver::MAX_HELD as u32 + EXTRA;
-    for number in 0..count {
-        mailboxes.hand_on(OTHER, THIS, mail(number));
-        if number % 1000 == 0 {
-            assert!(received(&mut receiver).is_empty());
-        }
-    }
-    assert!(received(&mut receiver).is_empty());
+    hold(&mailboxes, &mut receiver, count);
     assert_eq!((mailboxes.dropped(), mailboxes.dropped_held()), (0, u64::from(EXTRA)));
     ownership.set(PARTITION, PartitionState::Owned(THIS));
     assert_eq!(received(&mut receiver), (0..count - EXTRA).collect::<Vec<_>>());
@@ -91,17 +101,9 @@ fn held_datagrams_are_limited_and_dropped_ones_are_counted() {
 #[test]
 fn other_partitions_are_handled_although_one_is_held_back() {
     let (ownership, mailboxes, mut receiver) = receiver();
-    for number in 0..Receiver::MAX_HELD as u32 {
-        mailboxes.hand_on(OTHER, THIS, mail(number));
-        if number % 1000 == 0 {
-            assert!(received(&mut receiver).is_empty());
-        }
-    }
-    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let header = LaminarHeader::new(1, 4).to_bytes();
-    let datagram = [&header[..], &7_u32.to_be_bytes()].concat();
-    sender.send_to(&datagram, receiver.socket.local_addr().unwrap()).unwrap();
+    hold(&mailboxes, &mut receiver, Receiver::MAX_HELD as u32);
+    ownership.set(OTHER_PARTITION, PartitionState::Owned(THIS));
+    sent_to(&receiver, OTHER_PARTITION, 7..8);
     assert_eq!(received(&mut receiver), [7]);
 }
 
@@ -112,7 +114,7 @@ fn passed_on_datagrams_come_first() {
     for takes_new_receiver in [false, true] {
         let (ownership, mailboxes, mut receiver) = receiver();
         mailboxes.hand_on(OTHER, THIS, mail(3));
-        sent_to(&receiver, 4..6);
+        sent_to(&receiver, PARTITION, 4..6);
         assert!(received(&mut receiver).is_empty());
         mailboxes.pass_on(THIS, mail(1)).unwrap();
         mailboxes.pass_on(THIS, mail(2)).unwrap();
@@ -120,7 +122,7 @@ fn passed_on_datagrams_come_first() {
             receiver = next_receiver(receiver);
         }
         ownership.set(PARTITION, PartitionState::Owned(THIS));
-        sent_to(&receiver, 6..8);
+        sent_to(&receiver, PARTITION, 6..8);
         assert_eq!(received(&mut receiver), [1, 2, 3, 4, 5, 6, 7], "{takes_new_receiver}");
     }
 }
@@ -130,16 +132,13 @@ fn passed_on_datagrams_come_first() {
 #[test]
 fn passed_on_datagrams_come_first_if_the_move_completes_during_a_call() {
     let (ownership, mailboxes, mut receiver) = receiver();
-    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = receiver.socket.local_addr().unwrap();
-    let other = [&LaminarHeader::new(1, 4).to_bytes()[..], &0_u32.to_be_bytes()].concat();
-    sender.send_to(&other, to).unwrap();
-    sender.send_to(&bytes(2), to).unwrap();
+    ownership.set(OTHER_PARTITION, PartitionState::Owned(THIS));
+    sent_to(&receiver, OTHER_PARTITION, 0..1);
+    sent_to(&receiver, PARTITION, 2..3);
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let handle = |datagram: Datagram<'_>| {
-            seen.push(u32::from_be_bytes(datagram.payload.try_into().unwrap()));
+            seen.push(number(datagram));
             if datagram.partition == 1 {
                 mailboxes.pass_on(THIS, mail(1)).unwrap();
                 ownership.set(PARTITION, PartitionState::Owned(THIS));
@@ -155,11 +154,9 @@ fn passed_on_datagrams_come_first_if_the_move_completes_during_a_call() {
 fn a_former_owner_passes_on_what_it_has() {
     let (ownership, mailboxes, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
-    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
-    sent_to(&receiver, 0..100);
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let other = [&LaminarHeader::new(1, 4).to_bytes()[..], &500_u32.to_be_bytes()].concat();
-    sender.send_to(&other, receiver.socket.local_addr().unwrap()).unwrap();
+    ownership.set(OTHER_PARTITION, PartitionState::Owned(THIS));
+    sent_to(&receiver, PARTITION, 0..100);
+    sent_to(&receiver, OTHER_PARTITION, 500..501);
     let step = Step::SocketMoved;
     ownership.set(PARTITION, PartitionState::Moving { from: THIS, to: OTHER, step });
     let request = mailboxes.of(THIS).request_drain();
@@ -168,7 +165,7 @@ fn a_former_owner_passes_on_what_it_has() {
     assert!(mailboxes.of(THIS).wait_drained(request, Duration::ZERO));
     let passed = mailboxes.of(OTHER).take();
     assert!(passed.iter().all(|mail| mail.is_older));
-    let numbers = passed.iter().map(|mail| mail.datagram.as_datagram().payload[3]);
+    let numbers = passed.iter().map(|mail| number(mail.datagram.as_datagram()));
     assert_eq!(numbers.collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
 }
 
@@ -183,7 +180,7 @@ fn a_former_owner_passes_older_mail_on_first() {
     receiver.accept(mail(2));
     assert!(received(&mut receiver).is_empty());
     let passed = mailboxes.of(OTHER).take().into_iter();
-    let numbers = passed.map(|mail| mail.datagram.as_datagram().payload[3]);
+    let numbers = passed.map(|mail| number(mail.datagram.as_datagram()));
     assert_eq!(numbers.collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -193,18 +190,15 @@ fn a_former_owner_passes_older_mail_on_first() {
 #[test]
 fn a_former_owner_keeps_nothing_that_it_would_handle_after_a_move_back() {
     let (ownership, mailboxes, mut receiver) = receiver();
-    ownership.set(Partition::new(1), PartitionState::Owned(THIS));
+    ownership.set(OTHER_PARTITION, PartitionState::Owned(THIS));
     let step = Step::SocketMoved;
     ownership.set(PARTITION, PartitionState::Moving { from: THIS, to: OTHER, step });
-    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let to = receiver.socket.local_addr().unwrap();
-    let other = [&LaminarHeader::new(1, 4).to_bytes()[..], &0_u32.to_be_bytes()].concat();
-    sender.send_to(&bytes(2), to).unwrap();
-    sender.send_to(&other, to).unwrap();
+    sent_to(&receiver, PARTITION, 2..3);
+    sent_to(&receiver, OTHER_PARTITION, 0..1);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let handle = |datagram: Datagram<'_>| {
-            seen.push(u32::from_be_bytes(datagram.payload.try_into().unwrap()));
+            seen.push(number(datagram));
             let step = Step::Announced;
             ownership.set(PARTITION, PartitionState::Moving { from: OTHER, to: THIS, step });
         };
@@ -221,7 +215,7 @@ fn a_full_mailbox_delays_the_drain() {
     (0..MAX_MAIL as u32).for_each(|number| mailboxes.hand_on(THIS, OTHER, mail(number)));
     let step = Step::SocketMoved;
     ownership.set(PARTITION, PartitionState::Moving { from: THIS, to: OTHER, step });
-    sent_to(&receiver, 0..10);
+    sent_to(&receiver, PARTITION, 0..10);
     let request = mailboxes.of(THIS).request_drain();
     for _ in 0..3 {
         assert_eq!(receiver.receive(Duration::ZERO, |_| {}).unwrap().handled, 0);
@@ -238,7 +232,7 @@ fn a_full_mailbox_delays_the_drain() {
 fn a_caught_panic_loses_one_datagram() {
     let (ownership, _, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
-    sent_to(&receiver, 0..10);
+    sent_to(&receiver, PARTITION, 0..10);
     let mut seen = Vec::new();
     let mut handle = |datagram: Datagram<'_>| match datagram.payload[3] {
         4 | 7 => std::panic::resume_unwind(Box::new("poisoned")),
@@ -257,7 +251,7 @@ fn drained_means_that_the_socket_is_empty() {
     let (ownership, _, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
     let count = 2 * Receiver::BATCH as u32 + 1;
-    sent_to(&receiver, 0..count);
+    sent_to(&receiver, PARTITION, 0..count);
     assert!(is_readable(&receiver));
     let mut handled = 0;
     loop {
@@ -276,10 +270,7 @@ fn mail_makes_the_descriptor_readable() {
     let (ownership, mailboxes, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
     assert!(!is_readable(&receiver));
-    let sender = SocketAddr::from(([192, 0, 2, 2], 1));
-    let bytes = bytes(1);
-    let datagram = OwnedDatagram::from(parse(sender, &bytes, 2).unwrap());
-    mailboxes.hand_on(OTHER, THIS, datagram);
+    mailboxes.hand_on(OTHER, THIS, mail(1));
     assert!(is_readable(&receiver));
     let received = receiver.receive(Duration::ZERO, |_| {}).unwrap();
     assert_eq!(received.handled, 1);
@@ -291,7 +282,7 @@ fn mail_makes_the_descriptor_readable() {
 fn datagrams_that_an_earlier_receiver_left_make_the_descriptor_readable() {
     let (ownership, _, mut receiver) = receiver();
     ownership.set(PARTITION, PartitionState::Owned(THIS));
-    sent_to(&receiver, 0..2);
+    sent_to(&receiver, PARTITION, 0..2);
     let panics = |_: Datagram<'_>| std::panic::resume_unwind(Box::new("poisoned"));
     let receive = || receiver.receive(Duration::from_secs(5), panics);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive)).unwrap_err();
