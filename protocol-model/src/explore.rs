@@ -38,6 +38,32 @@ pub struct Step {
     pub kind: Kind,
 }
 
+/// The steps that can happen in one state, each with the state that follows.
+#[derive(Debug)]
+pub struct Steps<S>(pub Vec<(Step, S)>);
+
+impl<S> Default for Steps<S> {
+    fn default() -> Self {
+        Steps(Vec::new())
+    }
+}
+
+impl<S: Clone> Steps<S> {
+    /// Adds the step that changes `state` by `change`.
+    pub fn add(
+        &mut self,
+        state: &S,
+        actor: &'static str,
+        name: &'static str,
+        kind: Kind,
+        change: impl FnOnce(&mut S),
+    ) {
+        let mut next = state.clone();
+        change(&mut next);
+        self.0.push((Step { actor, name, kind }, next));
+    }
+}
+
 /// What a property may rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -8,8 +8,10 @@ mod successor;
 
 pub use state::State;
 
-use crate::explore::{Inevitable, Kind, Model, Step};
+use crate::explore::{self, Inevitable, Kind, Model, Step};
 use state::{Id, Life, NAMES, Program, Stage};
+
+type Steps = explore::Steps<State>;
 
 /// The bounds of the search, and the mistake that is built into the protocol, if any.
 #[derive(Debug, Clone, Copy)]
@@ -213,7 +215,7 @@ impl Model for HandOver {
     }
 
     fn steps(&self, state: &State) -> Vec<(Step, State)> {
-        let mut steps = Steps(Vec::new());
+        let mut steps = Steps::default();
         self.environment(state, &mut steps);
         for (id, process) in state.processes.iter().enumerate() {
             if process.life == Life::Running {
@@ -231,23 +233,5 @@ impl Model for HandOver {
 
     fn inevitable(&self) -> Vec<Inevitable<State>> {
         properties::inevitable()
-    }
-}
-
-/// The steps that are possible in one state.
-struct Steps(Vec<(Step, State)>);
-
-impl Steps {
-    fn add(
-        &mut self,
-        state: &State,
-        actor: &'static str,
-        name: &'static str,
-        kind: Kind,
-        change: impl FnOnce(&mut State),
-    ) {
-        let mut next = state.clone();
-        change(&mut next);
-        self.0.push((Step { actor, name, kind }, next));
     }
 }

@@ -8,8 +8,10 @@ mod state;
 
 pub use state::State;
 
-use crate::explore::{Inevitable, Kind, Model, Step};
+use crate::explore::{self, Inevitable, Kind, Model, Step};
 use state::{Cpu, Datagram, Ownership, STAYING};
+
+type Steps = explore::Steps<State>;
 
 /// The bounds of the search, and the mistake that is built into the protocol, if any.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +162,7 @@ impl Model for Moves {
     }
 
     fn steps(&self, state: &State) -> Vec<(Step, State)> {
-        let mut steps = Steps(Vec::new());
+        let mut steps = Steps::default();
         self.kernel(state, &mut steps);
         self.mover(state, &mut steps);
         (0..self.cpus).for_each(|cpu| self.receiver(state, cpu, &mut steps));
@@ -205,23 +207,5 @@ impl State {
             || self.sockets[cpu].iter().any(is_other)
             || receiver.batch.iter().any(is_other)
             || receiver.ready.iter().any(is_other))
-    }
-}
-
-/// The steps that are possible in one state.
-struct Steps(Vec<(Step, State)>);
-
-impl Steps {
-    fn add(
-        &mut self,
-        state: &State,
-        actor: &'static str,
-        name: &'static str,
-        kind: Kind,
-        change: impl FnOnce(&mut State),
-    ) {
-        let mut next = state.clone();
-        change(&mut next);
-        self.0.push((Step { actor, name, kind }, next));
     }
 }
