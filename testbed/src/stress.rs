@@ -5,21 +5,17 @@ use std::ptr;
 use std::time::Duration;
 
 use crate::sys::check;
+use crate::threads::handle_with_nothing;
 
 /// Sends this process SIGALRM once in every interval, from now on. The handler does nothing. Call
 /// this in a child process with one thread, so that this thread receives each signal.
 pub fn signal_every(interval: Duration) -> io::Result<()> {
-    extern "C" fn ignore(_: libc::c_int) {}
-
-    let handler = ignore as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    handle_with_nothing(libc::SIGALRM)?;
     let interval = libc::timeval { tv_sec: 0, tv_usec: interval.subsec_micros().into() };
     let timer = libc::itimerval { it_interval: interval, it_value: interval };
-    // SAFETY: the handler does nothing, so it may interrupt any code. The timer is read during
-    // the call only; the null pointer means that the former timer is not wanted.
-    unsafe {
-        libc::signal(libc::SIGALRM, handler);
-        check(libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut())).map(drop)
-    }
+    // SAFETY: the timer is read during the call only. The null pointer means that the former timer
+    // is not wanted.
+    check(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) }).map(drop)
 }
 
 /// Limits the number of this process's descriptors.

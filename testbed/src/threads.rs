@@ -23,20 +23,25 @@ pub fn thread_id() -> u32 {
 /// Interrupts the system call in which a thread of this process waits. Has no effect on a
 /// thread that is not in an interruptible system call.
 pub fn interrupt(thread: u32) -> io::Result<()> {
-    extern "C" fn ignore(_: libc::c_int) {}
-    let handler = ignore as extern "C" fn(libc::c_int);
-    // SAFETY: a zeroed action is valid. Without SA_RESTART, the kernel does not restart the
-    // interrupted call.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as libc::sighandler_t;
     let (process, signal) = (std::process::id(), libc::SIGUSR1);
-    // SAFETY: the handler does nothing, so it can safely interrupt any code.
-    check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) })?;
+    handle_with_nothing(signal)?;
     // SAFETY: the kernel delivers the signal only to a thread of this process.
     match unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Installs a handler that does nothing. The signal then interrupts system calls, and the kernel
+/// does not restart them.
+pub(crate) fn handle_with_nothing(signal: libc::c_int) -> io::Result<()> {
+    extern "C" fn ignore(_: libc::c_int) {}
+    let handler = ignore as extern "C" fn(libc::c_int);
+    // SAFETY: a zeroed action is valid. It lacks SA_RESTART.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: the handler does nothing, so it can safely interrupt any code.
+    check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }).map(|_| ())
 }
 
 /// Gives the calling thread a real-time class, so that it runs before every ordinary thread of

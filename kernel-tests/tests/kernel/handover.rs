@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use laminar_xdp::{Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfigBuilder, XdpError};
+use laminar_xdp::{
+    Ingest, IngestConfig, SourceLimit, XdpAttachMode, XdpConfig, XdpConfigBuilder, XdpError,
+};
 use tempfile::TempDir;
 use testbed::TestNet;
 use testbed::frame::datagram;
@@ -87,21 +89,10 @@ fn failed_handover_leaves_the_owner_unchanged() -> Result<()> {
         let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
         let objects = ObjectSet::without_sockets_object()?;
         let (config, to) = (way.config(&objects).build()?, IngestConfig::new(two_cpus()));
-        let mut ingest = net.receiver.enter(|| -> Result<Ingest> {
-            owner_way.restrict()?;
-            Ok(Ingest::open(&to, &config)?)
-        })?;
+        let mut ingest = open(&net, owner_way, &config)?;
         let program = net.attached_program()?;
         for (killed, withdrawn) in [(false, true), (true, false), (true, true)] {
-            let socket = folder.path().join(format!("owner {killed} {withdrawn}"));
-            let listener = UnixListener::bind(&socket)?;
-            let mut successor = net.receiver.enter(|| -> Result<Child> {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args([OWN, name]).arg(arrivals.path()).arg(folder.path().join("never"));
-                command.arg(&socket).stdin(Stdio::piped()).stderr(Stdio::null());
-                Ok(command.stdout(Stdio::null()).spawn()?)
-            })?;
-            let (stream, _) = listener.accept()?;
+            let (mut successor, stream) = successor(&net, name, &arrivals, folder.path())?;
             let offer = net.receiver.enter(|| ingest.offer(&stream))?;
             if killed {
                 successor.kill()?;
@@ -200,10 +191,7 @@ fn late_successor_leaves_the_serving_program_alone() -> Result<()> {
         let objects = ObjectSet::without_sockets_object()?;
         let config = owner.way.config(&objects).build()?;
         let to = IngestConfig::new(two_cpus());
-        let old = net.receiver.enter(|| -> Result<Ingest> {
-            owner.restrict()?;
-            Ok(Ingest::open(&to, &config)?)
-        })?;
+        let old = open(&net, owner, &config)?;
         let (mut late, stream) = successor(&net, name, &arrivals, folder.path())?;
         let offer = old.offer(&stream)?;
         ensure!(net.attached_program()? != Some(old.interfaces()[0].program_id()?));
@@ -236,6 +224,14 @@ fn late_successor_leaves_the_serving_program_alone() -> Result<()> {
     Ok(())
 }
 
+/// Opens ingest in the receiver's namespace, with the restrictions of a way.
+fn open(net: &TestNet, owner: OwnerWay, config: &XdpConfig) -> Result<Ingest> {
+    net.receiver.enter(|| {
+        owner.restrict()?;
+        Ok(Ingest::open(&IngestConfig::new(two_cpus()), config)?)
+    })
+}
+
 /// Starts a child process that takes over, and returns it with the stream to it.
 fn successor(
     net: &TestNet,
@@ -243,12 +239,14 @@ fn successor(
     arrivals: &Arrivals,
     folder: &Path,
 ) -> Result<(Child, UnixStream)> {
-    let listener = UnixListener::bind(folder.join("old"))?;
+    let number = std::fs::read_dir(folder)?.count();
+    let [old, new] = ["old", "new"].map(|name| folder.join(format!("{name} {number}")));
+    let listener = UnixListener::bind(&old)?;
     let process = net.receiver.enter(|| -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([OWN, way]).arg(arrivals.path());
-        command.args(["new", "old"].map(|socket| folder.join(socket)));
-        Ok(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?)
+        command.args([OWN, way]).arg(arrivals.path()).args([new, old]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.spawn()?)
     })?;
     Ok((process, listener.accept()?.0))
 }
@@ -264,8 +262,7 @@ fn stalled_successor_stops_the_service_for_a_second_only() -> Result<()> {
         let (net, arrivals, folder) = (TestNet::new()?, Arrivals::new()?, TempDir::new()?);
         let objects = ObjectSet::without_sockets_object()?;
         let config = owner.way.config(&objects).build()?;
-        let to = IngestConfig::new(two_cpus());
-        let old = net.receiver.enter(|| Ingest::open(&to, &config))?;
+        let old = open(&net, owner, &config)?;
         let own = net.attached_program()?;
         let (mut stalled, stream) = successor(&net, name, &arrivals, folder.path())?;
         let offer = old.offer(&stream)?;
